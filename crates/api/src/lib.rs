@@ -1,0 +1,11 @@
+//! The words of rubelet: identifiers, quantities, configuration and the Kubernetes types in use.
+//!
+//! Nothing in this crate touches the world: no clock, no file, no socket.
+
+pub mod ids;
+
+/// The Kubernetes core/v1 types, as JSON knows them.
+pub use k8s_openapi::api::core::v1;
+/// Object metadata, `Time` and `IntOrString`.
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;

@@ -1,0 +1,7 @@
+//! All decisions of rubelet, and nothing else: facts in, plans out.
+//!
+//! No clock, no file, no socket, no log: time, chance and the node's properties are arguments.
+
+pub mod node;
+pub mod now;
+pub mod pod;

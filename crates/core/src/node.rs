@@ -1,0 +1,155 @@
+//! What deciders know of the node: read-only, resolved once or when it changes.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Properties of the machine, of its configuration and of its runtime that decisions about pods need.
+#[derive(Clone, Debug)]
+pub struct NodeFacts {
+    /// Name of the Node object, also the suffix of static pods' names.
+    pub name: String,
+    /// Addresses of the node, primary first; at most one per family. Empty when the host has none yet.
+    pub ips: Vec<IpAddr>,
+    /// `--root-dir`, by default `/var/lib/kubelet`.
+    pub root_dir: PathBuf,
+    /// `podLogsDir`, by default `/var/log/pods`.
+    pub pod_logs_dir: PathBuf,
+    /// Capacity and allocatable amounts, page sizes.
+    pub machine: Machine,
+    /// Where pods live in the cgroup tree.
+    pub cgroup: CgroupFacts,
+    /// What the container runtime says of itself.
+    pub runtime: RuntimeFacts,
+    /// Cluster and host name service.
+    pub dns: DnsFacts,
+    /// Content of the host's `/etc/hosts`, for pods in the host's network.
+    pub host_etc_hosts: String,
+    /// Settings of `KubeletConfiguration` that decide about pods.
+    pub settings: PodSettings,
+    /// The agent's start: containers older than this were adopted.
+    pub started_at: crate::now::Wall,
+}
+
+/// Amounts of the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Machine {
+    /// CPUs in thousandths.
+    pub cpu_milli: i64,
+    /// Bytes of memory.
+    pub memory_bytes: i64,
+    /// Bytes of the file system that holds `root_dir`.
+    pub ephemeral_storage_bytes: i64,
+    /// Allocatable CPU in thousandths: capacity less what is reserved.
+    pub allocatable_cpu_milli: i64,
+    /// Allocatable memory in bytes.
+    pub allocatable_memory_bytes: i64,
+    /// Allocatable ephemeral storage in bytes.
+    pub allocatable_ephemeral_storage_bytes: i64,
+    /// Huge page sizes that the kernel offers, in bytes, ascending by the kernel's file order.
+    pub huge_page_sizes: Vec<u64>,
+    /// Whether AppArmor is enabled in the kernel.
+    pub has_apparmor: bool,
+    /// Kernel release as (major, minor).
+    pub kernel: (u32, u32),
+}
+
+/// The hierarchy that the host mounts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CgroupVersion {
+    V1,
+    V2,
+}
+
+/// Who names cgroups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CgroupDriver {
+    Cgroupfs,
+    Systemd,
+}
+
+/// Where pods live in the cgroup tree.
+#[derive(Clone, Debug)]
+pub struct CgroupFacts {
+    pub version: CgroupVersion,
+    pub driver: CgroupDriver,
+    /// `cgroupRoot`; `/` by default, `kubepods` is made below it.
+    pub root: String,
+    /// `cgroupsPerQOS`: with false pods have no cgroup of their own.
+    pub per_qos: bool,
+}
+
+/// What the container runtime says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeFacts {
+    /// `runtime_name` of CRI `Version`: the prefix of container ids in the API.
+    pub name: String,
+    pub version: String,
+    /// Runtime handlers and their features, the default one under the empty name.
+    pub handlers: Vec<HandlerFacts>,
+    /// Whether the runtime mounts images as volumes; `None` when it does not say.
+    pub has_supplemental_groups_policy: bool,
+    /// Why the pod network is not ready; `None` when it is.
+    pub network_problem: Option<String>,
+}
+
+/// Features of one runtime handler.
+#[derive(Clone, Debug, Default)]
+pub struct HandlerFacts {
+    pub name: String,
+    pub recursive_read_only_mounts: bool,
+    pub user_namespaces: bool,
+}
+
+/// Cluster and host name service.
+#[derive(Clone, Debug, Default)]
+pub struct DnsFacts {
+    /// `clusterDNS`.
+    pub cluster_servers: Vec<String>,
+    /// `clusterDomain`.
+    pub cluster_domain: String,
+    /// Content of the file that `resolvConf` names; `None` when `resolvConf` is empty.
+    pub host_resolv_conf: Option<String>,
+}
+
+/// Settings of `KubeletConfiguration` that decide about pods, in our units.
+#[derive(Clone, Debug)]
+pub struct PodSettings {
+    /// `cpuCFSQuota`.
+    pub cpu_cfs_quota: bool,
+    /// `cpuCFSQuotaPeriod`, microseconds.
+    pub cpu_cfs_period_us: i64,
+    /// `podPidsLimit`, −1 for none.
+    pub pod_pids_limit: i64,
+    /// `seccompDefault`.
+    pub seccomp_default: bool,
+    /// `singleProcessOOMKill`; `None` means false on cgroup v2, true on v1.
+    pub single_process_oom_kill: Option<bool>,
+    /// `allowedUnsafeSysctls`.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// `crashLoopBackOff.maxContainerRestartPeriod` in seconds, 300 by default.
+    pub crash_loop_secs_max: u64,
+    /// `memorySwap.swapBehavior` is `LimitedSwap`.
+    pub limited_swap: bool,
+    /// `maxPods`.
+    pub max_pods: i64,
+    /// `enableServiceLinks` has no meaning without an API server; kept for clusters.
+    pub has_api_server: bool,
+    /// `localStorageCapacityIsolation`.
+    pub local_storage_isolation: bool,
+    /// Gates that decide about pods, by upstream's names.
+    pub gates: PodGates,
+}
+
+/// Feature gates that decide about pods, by upstream's names in snake case.
+#[derive(Clone, Debug)]
+pub struct PodGates {
+    pub container_restart_rules: bool,
+    pub restart_all_containers_on_container_exits: bool,
+    pub reduce_default_crash_loop_back_off_decay: bool,
+    pub container_stop_signals: bool,
+    pub env_files: bool,
+    pub pod_level_resources: bool,
+    pub hostname_override: bool,
+    pub memory_qos: bool,
+    pub change_container_status_on_kubelet_restart: bool,
+}

@@ -1,0 +1,272 @@
+//! What the world can be asked to do for one pod, as data.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rubelet_api::ids::{ContainerId, ContainerName, PodUid, SandboxId};
+use rubelet_api::v1;
+use rubelet_proto::cri;
+
+/// One effect. Carries all that the hand needs; a hand decides nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make the pod's cgroup (and its QoS parents) with these values.
+    EnsureCgroup(PodCgroup),
+    /// Make the pod's directories.
+    PrepareDirs,
+    /// Mount all volumes of the pod (idempotent).
+    Mount(Vec<VolumePlan>),
+    /// Make the log directory and run a sandbox.
+    CreateSandbox { attempt: u32, runtime_handler: String, config: Box<cri::PodSandboxConfig> },
+    /// See that the image is there, by the container's pull policy.
+    EnsureImage { container: ContainerName, wish: ImageWish },
+    /// Create a container; write its files first.
+    CreateContainer(Box<CreateContainer>),
+    /// Start a created container and link its log as `/var/log/containers/…`.
+    StartContainer { container: ContainerName, id: ContainerId, log: LogLink },
+    /// Run a lifecycle hook; cut off after `timeout` when given.
+    RunHook { container: ContainerName, id: ContainerId, kind: HookKind, handler: v1::LifecycleHandler, timeout: Option<Duration> },
+    /// Probe once.
+    Probe(Box<ProbeStep>),
+    /// Ask the runtime to stop a container: its stop signal, then SIGKILL after `grace_secs`.
+    StopContainer { container: ContainerName, id: ContainerId, grace_secs: i64 },
+    /// Remove a dead container; its log file and link too unless `keep_logs`.
+    RemoveContainer { container: ContainerName, id: ContainerId, keep_logs: bool },
+    StopSandbox { id: SandboxId },
+    RemoveSandbox { id: SandboxId },
+    /// Unmount all volumes and subpaths and remove emptyDirs.
+    Unmount,
+    RemoveCgroup,
+    /// Remove the pod's directory; its logs too.
+    RemoveDirs,
+    /// End a running step: its future is dropped.
+    Cancel(StepKey),
+}
+
+/// Identity of a step within its pod. A step in flight is not issued twice.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum StepKey {
+    EnsureCgroup,
+    PrepareDirs,
+    Mount,
+    CreateSandbox(u32),
+    EnsureImage(ContainerName),
+    CreateContainer(ContainerName, u32),
+    StartContainer(ContainerId),
+    RunHook(ContainerId, HookKind),
+    Probe(ContainerId, ProbeKind),
+    StopContainer(ContainerId),
+    RemoveContainer(ContainerId),
+    StopSandbox(SandboxId),
+    RemoveSandbox(SandboxId),
+    Unmount,
+    RemoveCgroup,
+    RemoveDirs,
+}
+
+impl Step {
+    /// The step's identity; a `Cancel` has none of its own, it names another's.
+    pub fn key(&self) -> StepKey {
+        match self {
+            Self::EnsureCgroup(_) => StepKey::EnsureCgroup,
+            Self::PrepareDirs => StepKey::PrepareDirs,
+            Self::Mount(_) => StepKey::Mount,
+            Self::CreateSandbox { attempt, .. } => StepKey::CreateSandbox(*attempt),
+            Self::EnsureImage { container, .. } => StepKey::EnsureImage(container.clone()),
+            Self::CreateContainer(c) => StepKey::CreateContainer(c.container.clone(), c.restart_count),
+            Self::StartContainer { id, .. } => StepKey::StartContainer(id.clone()),
+            Self::RunHook { id, kind, .. } => StepKey::RunHook(id.clone(), *kind),
+            Self::Probe(p) => StepKey::Probe(p.id.clone(), p.kind),
+            Self::StopContainer { id, .. } => StepKey::StopContainer(id.clone()),
+            Self::RemoveContainer { id, .. } => StepKey::RemoveContainer(id.clone()),
+            Self::StopSandbox { id } => StepKey::StopSandbox(id.clone()),
+            Self::RemoveSandbox { id } => StepKey::RemoveSandbox(id.clone()),
+            Self::Unmount => StepKey::Unmount,
+            Self::RemoveCgroup => StepKey::RemoveCgroup,
+            Self::RemoveDirs => StepKey::RemoveDirs,
+            Self::Cancel(key) => key.clone(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum HookKind {
+    PostStart,
+    PreStop,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+/// The three levels of `kubepods`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum QosClass {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+impl QosClass {
+    /// The API's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// A pod's cgroup and its values, in cgroup v1 units; the hand converts for v2.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodCgroup {
+    pub uid: PodUid,
+    pub qos: QosClass,
+    /// Path in cgroupfs form below the cgroup root, e.g. `kubepods/burstable/pod<uid>`; the hand knows systemd's names.
+    pub path: String,
+    pub cpu_shares: u64,
+    /// `None`: no quota is written (−1).
+    pub cpu_quota_us: Option<i64>,
+    pub cpu_period_us: u64,
+    pub memory_limit_bytes: Option<i64>,
+    /// −1 or absent: no limit.
+    pub pids_max: Option<i64>,
+    /// (page size in bytes, limit in bytes).
+    pub hugetlb: Vec<(u64, i64)>,
+}
+
+/// One volume to mount below the pod's directory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumePlan {
+    pub name: String,
+    /// What containers mount: for a hostPath the path itself, else `<pod dir>/volumes/<plugin>/<name>`.
+    pub path: PathBuf,
+    pub kind: VolumeKind,
+    /// Group that owns the volume (`securityContext.fsGroup`), for kinds that take it.
+    pub fs_group: Option<i64>,
+    /// `fsGroupChangePolicy: OnRootMismatch`.
+    pub fs_group_on_root_mismatch: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum VolumeKind {
+    /// Directory 0777 on the node's disk.
+    EmptyDir,
+    /// tmpfs of this size (bytes); `None`: the kernel's default.
+    MemoryDir { size_bytes: Option<i64> },
+    /// hugetlbfs with this page size in bytes.
+    HugePages { page_size_bytes: u64 },
+    /// The host's own path with the API's type (`""`, `DirectoryOrCreate`, …).
+    HostPath { type_: String },
+    /// Files written atomically on a tmpfs (downwardAPI, projected).
+    Files { plugin: FilesPlugin, files: Vec<VolumeFile>, default_mode: u32 },
+    /// The kind is known and not built (or refused): mounting fails with this message.
+    Refused { message: String },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FilesPlugin {
+    DownwardApi,
+    Projected,
+}
+
+/// One file of a written volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeFile {
+    /// Relative path without `..`.
+    pub path: String,
+    pub content: Vec<u8>,
+    pub mode: u32,
+}
+
+/// Which image a container wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageWish {
+    /// As written in the pod.
+    pub image: String,
+    pub policy: PullPolicy,
+    pub runtime_handler: String,
+    /// The sandbox configuration that goes with `PullImage`.
+    pub sandbox: Box<cri::PodSandboxConfig>,
+    /// Names of `imagePullSecrets`, for the message when they can't be had.
+    pub pull_secrets: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// All that creating one container takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateContainer {
+    pub container: ContainerName,
+    pub restart_count: u32,
+    pub sandbox: SandboxId,
+    pub sandbox_config: cri::PodSandboxConfig,
+    /// Complete but for subpaths, whose `host_path` is filled in by the hand.
+    pub config: cri::ContainerConfig,
+    /// Content of the pod's `etc-hosts`, written before; `None` when the pod gets none.
+    pub etc_hosts: Option<String>,
+    /// Termination log to make (0666) before.
+    pub termination_log: PathBuf,
+    /// Mounts that need a safe bind mount first.
+    pub subpaths: Vec<SubPath>,
+    /// hostPath-like directories that must exist for mounts (none created by default).
+    pub env_files: Vec<EnvFile>,
+}
+
+/// A `fileKeyRef`: the hand reads the key from the file and sets the variable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnvFile {
+    pub variable: String,
+    pub volume_path: PathBuf,
+    pub path: String,
+    pub key: String,
+    pub is_optional: bool,
+}
+
+/// A `subPath` mount: opened without following links out of the volume, bound to `target`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SubPath {
+    /// Index into `config.mounts` whose `host_path` becomes `target`.
+    pub mount: usize,
+    pub volume_path: PathBuf,
+    pub sub_path: String,
+    /// `<pod dir>/volume-subpaths/<volume>/<container>/<index of the volumeMount>`.
+    pub target: PathBuf,
+    pub read_only: bool,
+}
+
+/// `/var/log/containers/<pod>_<ns>_<container>-<id>.log` and where it points.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogLink {
+    pub link: PathBuf,
+    pub target: PathBuf,
+}
+
+/// One probe, with everything resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeStep {
+    pub container: ContainerName,
+    pub id: ContainerId,
+    pub kind: ProbeKind,
+    pub how: ProbeHow,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProbeHow {
+    Exec { command: Vec<String> },
+    Http { scheme_https: bool, host: String, port: u16, path: String, headers: Vec<(String, String)> },
+    Tcp { host: String, port: u16 },
+    Grpc { host: String, port: u16, service: String },
+    /// It cannot be made (unknown port name, no handler): counts as `Unknown` with this text.
+    Invalid { message: String },
+}

@@ -1,0 +1,2 @@
+//! Development tasks of the project: regenerate generated code, check the tree.
+fn main() {}
