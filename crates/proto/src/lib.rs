@@ -1,1 +1,16 @@
-//! rubelet-proto
+//! Messages of the gRPC protocols that the agent speaks: names, numbers and types of the wire, no behaviour.
+//!
+//! The modules are generated from `protos/*.proto` by `cargo run -p xtask -- proto` and checked in; a test of `xtask`
+//! compares. Nothing here knows tonic or tokio.
+
+/// Container Runtime Interface v1, as of Kubernetes 1.36.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod cri;
+
+/// gRPC health checking v1: what a gRPC probe asks.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod health;
+
+mod redacted;

@@ -1,0 +1,81 @@
+//! Rust messages from the `.proto` files, without protoc and without a build script.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One `.proto` file, its package and the Rust module that it becomes.
+struct Source {
+    proto: &'static str,
+    package: &'static str,
+    module: &'static str,
+}
+
+const SOURCES: &[Source] = &[
+    Source { proto: "cri.proto", package: "runtime.v1", module: "cri.rs" },
+    Source { proto: "health.proto", package: "grpc.health.v1", module: "health.rs" },
+];
+
+/// Messages that hold secrets: their `Debug` is written by hand in the crate, so that no secret gets into a log.
+const SECRET_MESSAGES: &[&str] = &[".runtime.v1.AuthConfig"];
+
+/// What can go wrong while regenerating.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProtoError {
+    #[error("compile {proto}: {source}")]
+    Compile { proto: &'static str, source: Box<protox::Error> },
+    #[error("generate Rust for {proto}: {source}")]
+    Generate { proto: &'static str, source: std::io::Error },
+    #[error("generate Rust for {proto}: no package {package}")]
+    Package { proto: &'static str, package: &'static str },
+    #[error("write {path}: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+}
+
+/// The folder of the crate that holds the messages.
+pub(crate) fn crate_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/proto")
+}
+
+/// Writes every generated file below `crate_dir`.
+pub(crate) fn write(crate_dir: &Path) -> Result<(), ProtoError> {
+    for source in SOURCES {
+        let path = crate_dir.join("src").join(source.module);
+        let text = generate(crate_dir, source)?;
+        fs::write(&path, text).map_err(|error| ProtoError::Write { path, source: error })?;
+    }
+    Ok(())
+}
+
+fn generate(crate_dir: &Path, source: &Source) -> Result<String, ProtoError> {
+    let files = protox::compile([source.proto], [crate_dir.join("protos")])
+        .map_err(|error| ProtoError::Compile { proto: source.proto, source: Box::new(error) })?;
+    let mut config = prost_build::Config::new();
+    config.disable_comments(["."]).btree_map(["."]).skip_debug(SECRET_MESSAGES);
+    let requests = files
+        .file
+        .into_iter()
+        .map(|file| (prost_build::Module::from_protobuf_package_name(file.package()), file))
+        .collect();
+    let modules =
+        config.generate(requests).map_err(|error| ProtoError::Generate { proto: source.proto, source: error })?;
+    modules
+        .into_iter()
+        .find(|(module, _)| *module == prost_build::Module::from_protobuf_package_name(source.package))
+        .map(|(_, text)| text)
+        .ok_or(ProtoError::Package { proto: source.proto, package: source.package })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checked_in_messages_are_what_the_protos_say() {
+        for source in SOURCES {
+            let path = crate_dir().join("src").join(source.module);
+            let checked_in = fs::read_to_string(&path).unwrap();
+            let fresh = generate(&crate_dir(), source).unwrap();
+            assert!(checked_in == fresh, "{} is stale: run `cargo run -p xtask -- proto`", path.display());
+        }
+    }
+}
