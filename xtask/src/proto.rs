@@ -18,6 +18,42 @@ const SOURCES: &[Source] = &[
 /// Messages that hold secrets: their `Debug` is written by hand in the crate, so that no secret gets into a log.
 const SECRET_MESSAGES: &[&str] = &[".runtime.v1.AuthConfig"];
 
+/// Messages that are compared with what a runtime reports as JSON, and all that they are made of.
+const SERIALIZED_MESSAGES: &[&str] = &[
+    "CDIDevice",
+    "Capability",
+    "ContainerConfig",
+    "ContainerMetadata",
+    "DNSConfig",
+    "Device",
+    "HugepageLimit",
+    "IDMapping",
+    "ImageSpec",
+    "Int64Value",
+    "KeyValue",
+    "LinuxContainerConfig",
+    "LinuxContainerResources",
+    "LinuxContainerSecurityContext",
+    "LinuxPodSandboxConfig",
+    "LinuxSandboxSecurityContext",
+    "Mount",
+    "NamespaceOption",
+    "PodSandboxConfig",
+    "PodSandboxMetadata",
+    "PortMapping",
+    "SELinuxOption",
+    "SecurityProfile",
+    "SupplementalGroupsPolicy",
+    "UserNamespace",
+    "WindowsContainerConfig",
+    "WindowsContainerResources",
+    "WindowsContainerSecurityContext",
+    "WindowsCpuGroupAffinity",
+    "WindowsNamespaceOption",
+    "WindowsPodSandboxConfig",
+    "WindowsSandboxSecurityContext",
+];
+
 /// What can go wrong while regenerating.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProtoError {
@@ -51,6 +87,9 @@ fn generate(crate_dir: &Path, source: &Source) -> Result<String, ProtoError> {
         .map_err(|error| ProtoError::Compile { proto: source.proto, source: Box::new(error) })?;
     let mut config = prost_build::Config::new();
     config.disable_comments(["."]).btree_map(["."]).skip_debug(SECRET_MESSAGES);
+    for message in SERIALIZED_MESSAGES {
+        config.message_attribute(format!(".runtime.v1.{message}"), "#[derive(serde::Serialize)]");
+    }
     let requests = files
         .file
         .into_iter()
