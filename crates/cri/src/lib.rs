@@ -1,1 +1,17 @@
-//! rubelet-cri
+//! The runtime, as the rest of the agent sees it: a contract of CRI's verbs, and the hand that fulfils it by asking
+//! a container runtime over its socket.
+//!
+//! - [`Runtime`]: the contract. One method for each verb; what any runtime behind it must do.
+//! - [`RuntimeError`]: why a verb failed, shown in the words that users know from gRPC.
+//! - [`Remote`]: the contract over a unix socket (containerd, CRI-O).
+//! - [`check_version`]: whether a runtime speaks what we speak.
+
+mod contract;
+mod error;
+mod remote;
+mod version;
+
+pub use contract::{Answer, EventStream, Runtime};
+pub use error::{Code, RuntimeError};
+pub use remote::{EndpointError, Remote};
+pub use version::{API_VERSION, check_version};
