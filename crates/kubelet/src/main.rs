@@ -1,1 +1,3 @@
+//! `rubelet`: the kubelet's program.
+mod flags;
 fn main() {}
