@@ -1,3 +1,4 @@
 //! `rubelet`: the kubelet's program.
 mod flags;
+mod klog;
 fn main() {}
