@@ -1,1 +1,3 @@
 //! rubelet-host
+
+pub mod tuning;
