@@ -34,7 +34,7 @@ pub(crate) enum FlagError {
     #[error("flag needs an argument: '{letter}' in -{letters}")]
     NoShortArgument { letter: char, letters: String },
     #[error("invalid argument {text} for {flag} flag: {source}")]
-    Value { text: String, flag: String, source: ValueError },
+    Value { text: String, flag: String, source: Box<ValueError> },
 }
 
 /// The flags that were given, and what was not a flag.
@@ -133,8 +133,7 @@ impl Reader<'_> {
             return Err(FlagError::Syntax(argument.to_owned()));
         }
         let (name, attached) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
-        let flag =
-            table::find(&name.replace('_', "-")).ok_or_else(|| FlagError::Unknown(name.to_owned()))?;
+        let flag = table::find(&name.replace('_', "-")).ok_or_else(|| FlagError::Unknown(name.to_owned()))?;
         let value = match (attached, flag.kind.value_alone()) {
             (Some(value), _) => value.to_owned(),
             (None, Some(value)) => value.to_owned(),
@@ -178,7 +177,7 @@ impl Reader<'_> {
                 Some(letter) => format!("-{letter}, --{}", flag.name),
                 None => format!("--{}", flag.name),
             }),
-            source,
+            source: Box::new(source),
         })?;
         self.given.values.insert(flag.name, value);
         if is_first && flag.notice != Notice::None {

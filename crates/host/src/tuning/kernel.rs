@@ -96,8 +96,11 @@ fn differences_below(root: &Path) -> Result<Vec<Difference>, TunableError> {
 
 fn settle_below(root: &Path, difference: &Difference) -> Result<(), TunableError> {
     let path = root.join(difference.name);
-    std::fs::write(&path, difference.wanted.to_string())
-        .map_err(|source| TunableError::Write { path, value: difference.wanted, source })
+    std::fs::write(&path, difference.wanted.to_string()).map_err(|source| TunableError::Write {
+        path,
+        value: difference.wanted,
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -73,7 +73,9 @@ impl LockFile {
             inotify.watches().add(&self.path, WatchMask::OPEN | WatchMask::DELETE_SELF)?;
             Ok(inotify)
         };
-        watch().map(|inotify| Contention { inotify }).map_err(|source| LockError::Watch { path: self.path.clone(), source })
+        watch()
+            .map(|inotify| Contention { inotify })
+            .map_err(|source| LockError::Watch { path: self.path.clone(), source })
     }
 }
 

@@ -49,9 +49,10 @@ pub(crate) fn quote_into(out: &mut String, text: &str) {
 
 /// Whether Go shows the character as it is: no control, format, surrogate or private character and no space but U+0020.
 fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !(c.is_whitespace() && c != ' ')
-        && !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+    if c.is_control() || c.is_whitespace() {
+        return c == ' ';
+    }
+    !matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
             | '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{f_0000}'..)
 }
 

@@ -136,7 +136,11 @@ fn values_have_the_form_of_the_configuration_file() {
             json!([{"numaNode": 0, "limits": {"memory": "2Gi", "hugepages-2Mi": "4Mi"}}, {"numaNode": 1, "limits": {"memory": "1Gi"}}]),
         ),
         (&["--log-json-info-buffer-size=64Ki"], "log-json-info-buffer-size", json!("64Ki")),
-        (&["--vmodule=a*=2,b=3"], "vmodule", json!([{"filePattern": "a*", "verbosity": 2}, {"filePattern": "b", "verbosity": 3}])),
+        (
+            &["--vmodule=a*=2,b=3"],
+            "vmodule",
+            json!([{"filePattern": "a*", "verbosity": 2}, {"filePattern": "b", "verbosity": 3}]),
+        ),
         (&["--pod-max-pids=9223372036854775807"], "pod-max-pids", json!(i64::MAX)),
     ];
     for (line, name, expected) in cases {
@@ -166,30 +170,69 @@ fn refusals_in_the_words_of_pflag() {
             &["--port=4294967296"],
             r#"invalid argument "4294967296" for "--port" flag: strconv.ParseInt: parsing "4294967296": value out of range"#,
         ),
-        (&["--pod-max-pids=1_0"], r#"invalid argument "1_0" for "--pod-max-pids" flag: strconv.ParseInt: parsing "1_0": invalid syntax"#),
+        (
+            &["--pod-max-pids=1_0"],
+            r#"invalid argument "1_0" for "--pod-max-pids" flag: strconv.ParseInt: parsing "1_0": invalid syntax"#,
+        ),
         (&["-vx"], r#"invalid argument "x" for "-v, --v" flag: strconv.ParseUint: parsing "x": invalid syntax"#),
-        (&["--fail-swap-on=maybe"], r#"invalid argument "maybe" for "--fail-swap-on" flag: strconv.ParseBool: parsing "maybe": invalid syntax"#),
-        (&["--sync-frequency=soon"], r#"invalid argument "soon" for "--sync-frequency" flag: time: invalid duration "soon""#),
-        (&["--sync-frequency=5"], r#"invalid argument "5" for "--sync-frequency" flag: time: missing unit in duration "5""#),
-        (&["--sync-frequency=5d"], r#"invalid argument "5d" for "--sync-frequency" flag: time: unknown unit "d" in duration "5d""#),
-        (&["--address=999.1.1.1"], r#"invalid argument "999.1.1.1" for "--address" flag: "999.1.1.1" is not a valid IP address"#),
-        (&["--node-labels=a"], r#"invalid argument "a" for "--node-labels" flag: malformed pair, expect string=string"#),
-        (&["--eviction-soft=a=b"], r#"invalid argument "a=b" for "--eviction-soft" flag: malformed pair, expect string<string"#),
-        (&["--manifest-url-header=a"], r#"invalid argument "a" for "--manifest-url-header" flag: malformed pair, expect string:string"#),
-        (&["--feature-gates=A"], r#"invalid argument "A" for "--feature-gates" flag: malformed pair, expect string=bool"#),
+        (
+            &["--fail-swap-on=maybe"],
+            r#"invalid argument "maybe" for "--fail-swap-on" flag: strconv.ParseBool: parsing "maybe": invalid syntax"#,
+        ),
+        (
+            &["--sync-frequency=soon"],
+            r#"invalid argument "soon" for "--sync-frequency" flag: time: invalid duration "soon""#,
+        ),
+        (
+            &["--sync-frequency=5"],
+            r#"invalid argument "5" for "--sync-frequency" flag: time: missing unit in duration "5""#,
+        ),
+        (
+            &["--sync-frequency=5d"],
+            r#"invalid argument "5d" for "--sync-frequency" flag: time: unknown unit "d" in duration "5d""#,
+        ),
+        (
+            &["--address=999.1.1.1"],
+            r#"invalid argument "999.1.1.1" for "--address" flag: "999.1.1.1" is not a valid IP address"#,
+        ),
+        (
+            &["--node-labels=a"],
+            r#"invalid argument "a" for "--node-labels" flag: malformed pair, expect string=string"#,
+        ),
+        (
+            &["--eviction-soft=a=b"],
+            r#"invalid argument "a=b" for "--eviction-soft" flag: malformed pair, expect string<string"#,
+        ),
+        (
+            &["--manifest-url-header=a"],
+            r#"invalid argument "a" for "--manifest-url-header" flag: malformed pair, expect string:string"#,
+        ),
+        (
+            &["--feature-gates=A"],
+            r#"invalid argument "A" for "--feature-gates" flag: malformed pair, expect string=bool"#,
+        ),
         (
             &["--feature-gates=A=x"],
             r#"invalid argument "A=x" for "--feature-gates" flag: invalid value of A: x, err: strconv.ParseBool: parsing "x": invalid syntax"#,
         ),
-        (&["--register-with-taints=a:b"], r#"invalid argument "a:b" for "--register-with-taints" flag: invalid taint effect: b, unsupported taint effect"#),
-        (&["--register-with-taints=a"], r#"invalid argument "a" for "--register-with-taints" flag: invalid taint spec: a"#),
+        (
+            &["--register-with-taints=a:b"],
+            r#"invalid argument "a:b" for "--register-with-taints" flag: invalid taint effect: b, unsupported taint effect"#,
+        ),
+        (
+            &["--register-with-taints=a"],
+            r#"invalid argument "a" for "--register-with-taints" flag: invalid taint spec: a"#,
+        ),
         (
             &["--log-json-info-buffer-size=x"],
             r#"invalid argument "x" for "--log-json-info-buffer-size" flag: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"#,
         ),
         (&["--vmodule=a*"], r#"invalid argument "a*" for "--vmodule" flag: "a*" does not have the pattern=N format"#),
         (&["--housekeeping-interval=x"], r#"invalid argument "x" for "--housekeeping-interval" flag: parse error"#),
-        (&["--version=x"], r#"invalid argument "x" for "--version" flag: strconv.ParseBool: parsing "x": invalid syntax"#),
+        (
+            &["--version=x"],
+            r#"invalid argument "x" for "--version" flag: strconv.ParseBool: parsing "x": invalid syntax"#,
+        ),
     ];
     for (line, expected) in cases {
         assert_eq!(refusal(line), *expected, "{line:?}");
@@ -200,10 +243,7 @@ fn refusals_in_the_words_of_pflag() {
 fn fields_name_the_configuration() {
     let given = given(&["--anonymous-auth=false", "--pod-manifest-path=/m", "--node-ip=::1", "--containerd=x"]);
     let fields: Vec<_> = given.fields().collect();
-    assert_eq!(
-        fields,
-        [("authentication.anonymous.enabled", &json!(false)), ("staticPodPath", &json!("/m"))]
-    );
+    assert_eq!(fields, [("authentication.anonymous.enabled", &json!(false)), ("staticPodPath", &json!("/m"))]);
     assert_eq!(given.without_effect().collect::<Vec<_>>(), ["containerd"]);
     assert_eq!(given.text("node-ip"), "::1");
     assert_eq!(given.text("root-dir"), "/var/lib/kubelet");

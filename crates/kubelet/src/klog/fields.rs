@@ -98,10 +98,14 @@ impl Visit for Fields {
     /// Both `%x` and `?x` arrive here: a bracketed debug form stands as it is, all else is a text.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let text = format!("{value:?}");
-        if field.name() != "message" && text.starts_with('"') && let Ok(plain) = serde_json::from_str::<String>(&text) {
+        if field.name() != "message"
+            && text.starts_with('"')
+            && let Ok(plain) = serde_json::from_str::<String>(&text)
+        {
             return self.push(field, Shown::Text(plain));
         }
-        let is_structure = (text.starts_with('[') && text.ends_with(']')) || (text.starts_with('{') && text.ends_with('}'));
+        let is_structure =
+            (text.starts_with('[') && text.ends_with(']')) || (text.starts_with('{') && text.ends_with('}'));
         if field.name() != "message" && is_structure {
             self.push(field, Shown::Structure(text));
         } else {

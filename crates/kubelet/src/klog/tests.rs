@@ -111,7 +111,9 @@ fn what_each_level_of_detail_shows() {
 #[test]
 fn patterns_raise_the_level_of_files() {
     let work = || tracing::debug!("d");
-    for (pattern, level, expected) in [("tests", 2, 1), ("te*s", 2, 1), ("t?sts", 4, 1), ("tests", 1, 0), ("test", 9, 0)] {
+    for (pattern, level, expected) in
+        [("tests", 2, 1), ("te*s", 2, 1), ("t?sts", 4, 1), ("tests", 1, 0), ("test", 9, 0)]
+    {
         let set = |control: &Control| control.set_patterns(vec![(pattern.to_owned(), level)]);
         assert_eq!(lines(set, work).len(), expected, "{pattern}={level}");
     }
