@@ -1,0 +1,83 @@
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+use super::*;
+use crate::respond;
+
+struct Echo;
+
+impl Answers for Echo {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Reply> {
+        respond::text(StatusCode::OK, request.uri().path())
+    }
+}
+
+/// A client's end of an HTTP/1.1 connection in memory: virtual time and real bytes.
+fn connected() -> DuplexStream {
+    let (client, server) = tokio::io::duplex(64 << 10);
+    tokio::spawn(serve(server, Protocol::Http1, Arc::new(Echo)));
+    client
+}
+
+async fn exchange(client: &mut DuplexStream, path: &str) -> String {
+    client.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(path.as_bytes()) {
+        assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "closed after {answer:?}");
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+async fn seconds_until_closed(client: &mut DuplexStream) -> f64 {
+    let since = Instant::now();
+    let mut rest = Vec::new();
+    // Reset or closed, both are an end.
+    let _ = client.read_to_end(&mut rest).await;
+    since.elapsed().as_secs_f64()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_requests_ends() {
+    let mut client = connected();
+    assert_eq!(seconds_until_closed(&mut client).await.round(), 90.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_keeps_the_connection() {
+    let mut client = connected();
+    for _ in 0..4 {
+        assert!(exchange(&mut client, "/here").await.starts_with("HTTP/1.1 200 OK\r\n"));
+        tokio::time::advance(Duration::from_secs(60)).await;
+    }
+    exchange(&mut client, "/here").await;
+    assert_eq!(seconds_until_closed(&mut client).await.round(), 90.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_never_gets_finished_ends() {
+    let mut client = connected();
+    client.write_all(b"GET / HTTP/1.1\r\nhost:").await.unwrap();
+    assert_eq!(seconds_until_closed(&mut client).await.round(), 90.0);
+}
+
+#[tokio::test]
+async fn endless_headers_are_refused() {
+    let mut client = connected();
+    let (mut reading, mut writing) = tokio::io::split(&mut client);
+    let send = async {
+        let _ = writing.write_all(b"GET / HTTP/1.1\r\nx: ").await;
+        let letters = [b'a'; 4096];
+        // The server may close at any time from its limit on; that is the point.
+        for _ in 0..(4 * HEADER_BYTES_MAX / letters.len()) {
+            if writing.write_all(&letters).await.is_err() {
+                break;
+            }
+        }
+    };
+    let mut answer = Vec::new();
+    let receive = reading.read_to_end(&mut answer);
+    let (_, received) = tokio::join!(send, receive);
+    received.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}

@@ -1,0 +1,142 @@
+//! Answers and their bodies.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::body::{Body, Frame, SizeHint};
+use rubelet_api::v1;
+
+use crate::encode;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const NO_SNIFF: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+
+/// An answer's body.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// All of it.
+    Whole(Option<Bytes>),
+    /// A `PodList`, one pod at a time.
+    Pods(Pods),
+}
+
+/// A `PodList` on its way out. Each pod is encoded when its turn comes, so that a long list takes no memory.
+#[derive(Debug)]
+pub(crate) struct Pods {
+    left: VecDeque<Arc<v1::Pod>>,
+    next: Part,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Head,
+    First,
+    Following,
+    End,
+}
+
+impl Pods {
+    fn part(&mut self) -> Option<Bytes> {
+        let (text, next) = match (self.next, self.left.pop_front()) {
+            (Part::Head, Some(pod)) => {
+                self.left.push_front(pod);
+                (r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":["#.to_owned(), Part::First)
+            }
+            // Go's nil list.
+            (Part::Head, None) => {
+                (r#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":null}"#.to_owned() + "\n", Part::End)
+            }
+            (Part::First, Some(pod)) => (encode::pod_json(&pod).to_string(), Part::Following),
+            (Part::Following, Some(pod)) => (format!(",{}", encode::pod_json(&pod)), Part::Following),
+            (Part::First | Part::Following, None) => ("]}\n".to_owned(), Part::End),
+            (Part::End, _) => return None,
+        };
+        self.next = next;
+        Some(Bytes::from(text))
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let bytes = match self.get_mut() {
+            Self::Whole(bytes) => bytes.take(),
+            Self::Pods(pods) => pods.part(),
+        };
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Pods(pods) => pods.next == Part::End,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Pods(_) => SizeHint::default(),
+        }
+    }
+}
+
+/// The list of these pods.
+pub(crate) fn pods(pods: Vec<Arc<v1::Pod>>) -> Response<Reply> {
+    let body = Reply::Pods(Pods { left: pods.into(), next: Part::Head });
+    answer(StatusCode::OK, JSON, body)
+}
+
+/// A JSON value.
+pub(crate) fn json(value: &serde_json::Value) -> Response<Reply> {
+    sniffless(answer(StatusCode::OK, JSON, whole(value.to_string())))
+}
+
+/// A text, as it is.
+pub(crate) fn text(status: StatusCode, text: impl Into<String>) -> Response<Reply> {
+    answer(status, TEXT, whole(text.into()))
+}
+
+/// A text that browsers must take for a text, as Go's own answers and health checks say.
+pub(crate) fn plain_text(status: StatusCode, content: impl Into<String>) -> Response<Reply> {
+    sniffless(text(status, content))
+}
+
+/// Nothing at this path.
+pub(crate) fn not_found() -> Response<Reply> {
+    plain_text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Not with this method.
+pub(crate) fn method_not_allowed(allowed: &'static str) -> Response<Reply> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+fn whole(text: String) -> Reply {
+    Reply::Whole((!text.is_empty()).then(|| Bytes::from(text)))
+}
+
+fn sniffless(mut response: Response<Reply>) -> Response<Reply> {
+    let (name, value) = NO_SNIFF;
+    response.headers_mut().insert(name, value);
+    response
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Reply) -> Response<Reply> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

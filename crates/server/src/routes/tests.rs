@@ -1,0 +1,110 @@
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::view::shown::{Shown, healthy, pod};
+
+const FULL: Site = Site::Full { has_debugging: true };
+
+async fn ask(site: Site, view: &Shown, method: Method, path_and_query: &str) -> (u16, String) {
+    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let response = respond(site, view, Asked { method: &method, path, query });
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn get(site: Site, path: &str) -> (u16, String) {
+    ask(site, &healthy(), Method::GET, path).await
+}
+
+#[tokio::test]
+async fn the_pod_list_is_whole_json() {
+    for names in [vec![], vec!["a"], vec!["a", "b", "c"]] {
+        let view = Shown { pods: names.iter().map(|name| pod(name)).collect(), sync_loop: Ok(()) };
+        let items: Vec<Value> =
+            names.iter().map(|name| json!({ "metadata": { "name": name }, "spec": {}, "status": {} })).collect();
+        let items = if items.is_empty() { Value::Null } else { Value::Array(items) };
+        for path in ["/pods", "/pods/"] {
+            let (status, body) = ask(Site::ReadOnly, &view, Method::GET, path).await;
+            assert_eq!(status, 200);
+            let wanted = json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items });
+            assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), wanted);
+            assert!(body.ends_with("}\n"), "Go ends the list with a line feed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn health_is_told() {
+    for site in [Site::Health, Site::ReadOnly, FULL] {
+        assert_eq!(get(site, "/healthz").await, (200, "ok".into()));
+        assert_eq!(get(site, "/healthz/ping").await, (200, "ok".into()));
+        assert_eq!(get(site, "/healthz/").await.0, 404);
+        assert_eq!(get(site, "/healthzy").await.0, 404);
+        assert_eq!(get(site, "/healthz/nosuch").await.0, 404);
+    }
+    assert_eq!(get(Site::ReadOnly, "/healthz/syncloop").await, (200, "ok".into()));
+    assert_eq!(get(FULL, "/healthz/log").await, (200, "ok".into()));
+    assert_eq!(get(Site::Health, "/healthz/syncloop").await.0, 404);
+}
+
+#[tokio::test]
+async fn the_report_names_every_check() {
+    let (_, verbose) = get(FULL, "/healthz?verbose").await;
+    assert_eq!(verbose, "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n");
+    let (_, excluded) = get(FULL, "/healthz?verbose=1&exclude=log&exclude=x").await;
+    let warning = "warn: some health checks cannot be excluded: no matches for \"x\"\n";
+    assert_eq!(excluded, format!("[+]ping ok\n[+]log excluded: ok\n[+]syncloop ok\n{warning}healthz check passed\n"));
+}
+
+#[tokio::test]
+async fn a_stuck_sync_loop_is_no_health() {
+    let view = Shown { pods: Vec::new(), sync_loop: Err("sync Loop took longer than expected".into()) };
+    let (status, body) = ask(FULL, &view, Method::GET, "/healthz").await;
+    let report = "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\nhealthz check failed\n";
+    assert_eq!((status, body.as_str()), (500, report));
+    let (status, body) = ask(FULL, &view, Method::GET, "/healthz/syncloop").await;
+    let why = "internal server error: sync Loop took longer than expected\n";
+    assert_eq!((status, body.as_str()), (500, why));
+    assert_eq!(ask(FULL, &view, Method::GET, "/healthz?exclude=syncloop").await, (200, "ok".into()));
+    assert_eq!(ask(Site::Health, &view, Method::GET, "/healthz").await, (200, "ok".into()), "it only tells it lives");
+}
+
+#[tokio::test]
+async fn only_the_tls_server_shows_the_configuration() {
+    assert_eq!(get(FULL, "/configz").await, (200, r#"{"kubeletconfig":{"port":10250}}"#.into()));
+    assert_eq!(get(Site::ReadOnly, "/configz").await, (404, "404 page not found\n".into()));
+    assert_eq!(get(Site::Health, "/pods").await.0, 404);
+}
+
+#[tokio::test]
+async fn other_methods_are_refused() {
+    for path in ["/pods", "/pods/", "/healthz", "/healthz/ping", "/configz"] {
+        let (status, body) = ask(FULL, &healthy(), Method::POST, path).await;
+        assert_eq!((status, body.as_str()), (405, "405: Method Not Allowed"), "{path}");
+    }
+    let response = respond(FULL, &healthy(), Asked { method: &Method::PUT, path: "/pods", query: "" });
+    assert_eq!(response.headers()["allow"], "GET");
+}
+
+#[tokio::test]
+async fn what_is_not_built_says_so() {
+    for path in ["/exec/ns/pod/c", "/stats/summary", "/metrics", "/metrics/cadvisor", "/logs/", "/runningpods/"] {
+        let (status, body) = get(FULL, path).await;
+        assert_eq!(status, 501, "{path}");
+        assert!(body.contains("not built"), "{body}");
+    }
+    assert_eq!(get(Site::ReadOnly, "/stats/summary").await.0, 501);
+    assert_eq!(get(Site::ReadOnly, "/exec/ns/pod/c").await.0, 404);
+    assert_eq!(get(FULL, "/nosuch").await, (404, "404 page not found\n".into()));
+    assert_eq!(get(FULL, "/").await.0, 404);
+}
+
+#[tokio::test]
+async fn without_debugging_its_paths_are_closed() {
+    let site = Site::Full { has_debugging: false };
+    assert_eq!(get(site, "/exec/ns/pod/c").await, (405, "Debug endpoints are disabled.\n".into()));
+    assert_eq!(get(site, "/configz").await.0, 404);
+    assert_eq!(get(site, "/pods").await.0, 200);
+}
