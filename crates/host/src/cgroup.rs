@@ -1,0 +1,378 @@
+//! Cgroups that this program owns: made, given values, listed and removed, on both versions and for both drivers.
+//!
+//! Paths are logical: `kubepods/burstable/pod<uid>`, without a leading slash, below the tree's root. What they are called in
+//! the file system is decided here ([`Tree::cri_parent`]). The machine's mounts are never changed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::dbus;
+use crate::mount::{self, Mount};
+use crate::process;
+
+pub mod systemd_name;
+mod systemd_unit;
+mod v1;
+mod v2;
+
+#[cfg(test)]
+mod tests;
+
+/// The hierarchy that the host mounts. A hybrid host counts as version 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// Who names cgroups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Driver {
+    Cgroupfs,
+    Systemd,
+}
+
+/// Values of one cgroup in the units of version 1; `None` (or an empty list) leaves the kernel's value alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Values {
+    pub cpu_shares: Option<u64>,
+    /// Microseconds per period; negative: no quota.
+    pub cpu_quota_us: Option<i64>,
+    pub cpu_period_us: Option<u64>,
+    /// Negative: no limit.
+    pub memory_limit_bytes: Option<i64>,
+    /// Zero or negative: no limit.
+    pub pids_max: Option<i64>,
+    /// (page size in bytes, limit in bytes). Left out where the kernel has no hugetlb controller.
+    pub hugetlb: Vec<(u64, i64)>,
+}
+
+/// Why a cgroup could not be made, changed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("read the mount table")]
+    MountTable(#[source] mount::MountError),
+    #[error("no cgroup hierarchy is mounted")]
+    NotMounted,
+    #[error("cgroup path {0:?} is not allowed here")]
+    Path(String),
+    #[error("the cgroup controller {0} is not available")]
+    MissingController(&'static str),
+    #[error("create cgroup {path}")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("write {value:?} to {path}")]
+    Write { path: PathBuf, value: String, source: io::Error },
+    #[error("remove cgroup {path}")]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("cgroup {path} still holds {left} processes after SIGKILL")]
+    Busy { path: String, left: usize },
+    #[error("{operation} of systemd for {unit}")]
+    Systemd { operation: &'static str, unit: String, source: dbus::BusError },
+}
+
+/// One mounted hierarchy with the controllers it serves (version 2: exactly one, and the list is empty).
+#[derive(Clone, Debug, PartialEq)]
+struct Hierarchy {
+    mount: PathBuf,
+    controllers: Vec<String>,
+}
+
+/// All hierarchies of the machine, seen from one root.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    version: Version,
+    driver: Driver,
+    /// Components of the root; empty for `/`.
+    root: Vec<String>,
+    hierarchies: Vec<Hierarchy>,
+}
+
+/// How often killing the processes of a cgroup is tried before its removal fails.
+const KILL_TRIES: usize = 5;
+/// How long one try waits for the killed processes to be gone.
+const KILL_WAIT: Duration = Duration::from_secs(1);
+/// Depth below a cgroup up to which children are looked for.
+const DEPTH_MAX: usize = 16;
+
+/// Which version the host mounts: unified only is V2, everything else V1.
+pub fn detect_version() -> Result<Version, CgroupError> {
+    Ok(version_of(&mount::table().map_err(CgroupError::MountTable)?))
+}
+
+fn version_of(mounts: &[Mount]) -> Version {
+    let is_unified = mounts.iter().rev().find(|m| m.target == Path::new("/sys/fs/cgroup")).map(|m| m.fs_type == "cgroup2");
+    if is_unified == Some(true) { Version::V2 } else { Version::V1 }
+}
+
+impl Tree {
+    /// The machine's tree, rooted at `root` (`/` or `/some/path`), as the mount table shows it now.
+    pub fn detect(driver: Driver, root: &str) -> Result<Self, CgroupError> {
+        let mounts = mount::table().map_err(CgroupError::MountTable)?;
+        Self::from_mounts(version_of(&mounts), driver, root, &mounts)
+    }
+
+    fn from_mounts(version: Version, driver: Driver, root: &str, mounts: &[Mount]) -> Result<Self, CgroupError> {
+        let hierarchies = match version {
+            Version::V1 => v1::hierarchies(mounts),
+            Version::V2 => v2::hierarchies(mounts),
+        };
+        if hierarchies.is_empty() {
+            return Err(CgroupError::NotMounted);
+        }
+        Ok(Self { version, driver, root: components(root)?, hierarchies })
+    }
+
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// Makes the cgroup and its parents where missing and writes the values. Idempotent.
+    pub fn ensure(&self, path: &str, values: &Values) -> Result<(), CgroupError> {
+        let name = self.fs_name(path)?;
+        if self.driver == Driver::Systemd {
+            systemd_unit::ensure(last(&name), self.version, values)?;
+        }
+        match self.version {
+            Version::V1 => {
+                for hierarchy in &self.hierarchies {
+                    v1::make(hierarchy, &name)?;
+                }
+                v1::write(&self.hierarchies, &name, values)
+            }
+            Version::V2 => {
+                v2::make(&self.hierarchies[0].mount, &name)?;
+                v2::write(&self.hierarchies[0].mount.join(&name), values)
+            }
+        }
+    }
+
+    /// Whether the cgroup exists in every hierarchy: a half of it is not enough to run in.
+    pub fn exists(&self, path: &str) -> Result<bool, CgroupError> {
+        let name = self.fs_name(path)?;
+        Ok(self.hierarchies.iter().all(|h| h.mount.join(&name).is_dir()))
+    }
+
+    /// Removes the cgroup with everything below: SIGKILL to the processes that are left, then the directories, children
+    /// first. A cgroup that is not there is no error.
+    pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
+        let name = self.fs_name(path)?;
+        if components(path)?.is_empty() {
+            return Err(CgroupError::Path(path.to_owned()));
+        }
+        self.kill_all(&name)?;
+        if self.driver == Driver::Systemd {
+            systemd_unit::stop(last(&name))?;
+        }
+        for hierarchy in &self.hierarchies {
+            remove_tree(&hierarchy.mount.join(&name), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Processes in the cgroup and below it.
+    pub fn pids(&self, path: &str) -> Result<Vec<u32>, CgroupError> {
+        self.pids_of(&self.fs_name(path)?)
+    }
+
+    /// Logical paths of all cgroups named `pod<uid>` that are direct children of the given parents, with their uid.
+    /// Version 1: found in any hierarchy. systemd's `_` stands for `-` in a uid again.
+    pub fn list_pods(&self, parents: &[&str]) -> Result<Vec<PodDir>, CgroupError> {
+        let mut found = BTreeSet::new();
+        for parent in parents {
+            let parent_name = self.fs_name(parent)?;
+            for hierarchy in &self.hierarchies {
+                let dir = hierarchy.mount.join(&parent_name);
+                for child in child_dirs(&dir)? {
+                    if let Some(uid) = self.pod_uid(&parent_name, &child) {
+                        found.insert(PodDir { path: format!("{}/pod{uid}", parent.trim_end_matches('/')), uid });
+                    }
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// What CRI takes as `cgroup_parent` of a sandbox: the absolute path in the driver's names.
+    pub fn cri_parent(&self, path: &str) -> Result<String, CgroupError> {
+        Ok(format!("/{}", self.fs_name(path)?))
+    }
+
+    /// Directory of the cgroup in the hierarchy that serves `controller` (version 2: in the only one), for reading statistics.
+    pub fn dir(&self, controller: &'static str, path: &str) -> Result<PathBuf, CgroupError> {
+        let name = self.fs_name(path)?;
+        let hierarchy = match self.version {
+            Version::V1 => self.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == controller)),
+            Version::V2 => self.hierarchies.first(),
+        };
+        hierarchy.map(|h| h.mount.join(name)).ok_or(CgroupError::MissingController(controller))
+    }
+
+    /// Path below a hierarchy's mount point, in the driver's names.
+    fn fs_name(&self, path: &str) -> Result<String, CgroupError> {
+        let mut parts = self.root.clone();
+        parts.extend(components(path)?);
+        Ok(match self.driver {
+            Driver::Cgroupfs => parts.join("/"),
+            Driver::Systemd => systemd_name::slice_path(&parts),
+        })
+    }
+
+    fn pod_uid(&self, parent_name: &str, child: &str) -> Option<String> {
+        match self.driver {
+            Driver::Cgroupfs => child.strip_prefix("pod").map(str::to_owned),
+            Driver::Systemd => {
+                let prefix = last(parent_name).strip_suffix(".slice").map(|p| format!("{p}-")).unwrap_or_default();
+                let uid = child.strip_suffix(".slice")?.strip_prefix(&prefix)?.strip_prefix("pod")?;
+                Some(systemd_name::unescape(uid))
+            }
+        }
+        .filter(|uid| !uid.is_empty())
+    }
+
+    fn pids_of(&self, name: &str) -> Result<Vec<u32>, CgroupError> {
+        let mut pids = BTreeSet::new();
+        for hierarchy in &self.hierarchies {
+            collect_pids(&hierarchy.mount.join(name), 0, &mut pids)?;
+        }
+        Ok(pids.into_iter().collect())
+    }
+
+    fn kill_all(&self, name: &str) -> Result<(), CgroupError> {
+        let own = std::process::id();
+        for _ in 0..KILL_TRIES {
+            let pids = self.pids_of(name)?;
+            if pids.is_empty() {
+                return Ok(());
+            }
+            if pids.contains(&own) {
+                return Err(CgroupError::Busy { path: name.to_owned(), left: pids.len() });
+            }
+            self.kill_once(name, &pids)?;
+        }
+        match self.pids_of(name)?.len() {
+            0 => Ok(()),
+            left => Err(CgroupError::Busy { path: name.to_owned(), left }),
+        }
+    }
+
+    /// Signals through pidfds that were opened before the membership was read once more: a recycled pid is never hit.
+    fn kill_once(&self, name: &str, pids: &[u32]) -> Result<(), CgroupError> {
+        let held: Vec<_> = pids.iter().filter_map(|&pid| Some((pid, process::Handle::open(pid).ok()?))).collect();
+        let still = self.pids_of(name)?;
+        let deadline = Instant::now() + KILL_WAIT;
+        let victims: Vec<_> = held.into_iter().filter(|(pid, _)| still.contains(pid)).collect();
+        for (_, handle) in &victims {
+            handle.kill();
+        }
+        for (_, handle) in &victims {
+            handle.wait_until(deadline);
+        }
+        Ok(())
+    }
+}
+
+/// A pod's cgroup as [`Tree::list_pods`] finds it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodDir {
+    /// Logical path, fit for the other functions of [`Tree`].
+    pub path: String,
+    pub uid: String,
+}
+
+fn components(path: &str) -> Result<Vec<String>, CgroupError> {
+    let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+    if parts.iter().any(|p| p == "." || p == ".." || p.contains('\0')) {
+        return Err(CgroupError::Path(path.to_owned()));
+    }
+    Ok(parts)
+}
+
+fn last(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+/// Names of the directories in `dir`; none when it does not exist.
+fn child_dirs(dir: &Path) -> Result<Vec<String>, CgroupError> {
+    let read = |source| CgroupError::Read { path: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if is_gone(&e) => return Ok(Vec::new()),
+        Err(e) => return Err(read(e)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(read)?;
+        if entry.file_type().map_err(read)?.is_dir()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn collect_pids(dir: &Path, depth: usize, pids: &mut BTreeSet<u32>) -> Result<(), CgroupError> {
+    let path = dir.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Ok(text) => pids.extend(text.lines().filter_map(|l| l.trim().parse::<u32>().ok()).filter(|&p| p != 0)),
+        Err(e) if is_gone(&e) => return Ok(()),
+        // A threaded cgroup of version 2 does not list processes; its domain ancestor does.
+        Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        Err(source) => return Err(CgroupError::Read { path, source }),
+    }
+    if depth < DEPTH_MAX {
+        for child in child_dirs(dir)? {
+            collect_pids(&dir.join(child), depth + 1, pids)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(dir: &Path, depth: usize) -> Result<(), CgroupError> {
+    if depth < DEPTH_MAX {
+        for child in child_dirs(dir)? {
+            remove_tree(&dir.join(child), depth + 1)?;
+        }
+    }
+    let deadline = Instant::now() + KILL_WAIT;
+    loop {
+        match fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if is_gone(&e) => return Ok(()),
+            // The kernel lets go of a dead process's cgroup a moment after its pidfd became readable.
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(source) => return Err(CgroupError::Remove { path: dir.to_owned(), source }),
+        }
+    }
+}
+
+/// A cgroup that vanishes while it is read answers ENODEV.
+fn is_gone(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV)
+}
+
+fn write_file(path: PathBuf, value: &str) -> Result<(), CgroupError> {
+    use std::io::Write as _;
+    let written = fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(value.as_bytes()));
+    written.map_err(|source| CgroupError::Write { path, value: value.to_owned(), source })
+}
+
+/// The kernel's name of a huge page size in file names: `64KB`, `2MB`, `1GB`.
+fn page_size_name(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 => format!("{}GB", b >> 30),
+        b if b >= 1 << 20 => format!("{}MB", b >> 20),
+        b => format!("{}KB", b >> 10),
+    }
+}

@@ -1,0 +1,153 @@
+//! Version 2: one directory, controllers switched on from the root down.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::{CgroupError, Hierarchy, Values, page_size_name, write_file};
+use crate::mount::Mount;
+
+pub(super) fn hierarchies(mounts: &[Mount]) -> Vec<Hierarchy> {
+    let unified = mounts.iter().rev().find(|m| m.fs_type == "cgroup2");
+    unified.map(|m| Hierarchy { mount: m.target.clone(), controllers: Vec::new() }).into_iter().collect()
+}
+
+/// Makes `name` below `mount`, level by level, with every controller that each parent has switched on for its children.
+pub(super) fn make(mount: &Path, name: &str) -> Result<(), CgroupError> {
+    let mut dir = mount.to_owned();
+    for part in name.split('/').filter(|p| !p.is_empty()) {
+        enable_controllers(&dir)?;
+        dir.push(part);
+        match fs::create_dir(&dir) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(CgroupError::Create { path: dir, source }),
+        }
+    }
+    Ok(())
+}
+
+/// Switches on, for the children of `dir`, all controllers that it has. One that refuses (a real-time CPU user, say) is
+/// missed only when one of its values has to be written.
+fn enable_controllers(dir: &Path) -> Result<(), CgroupError> {
+    let read = |file: &str| {
+        let path = dir.join(file);
+        fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })
+    };
+    let on = read("cgroup.subtree_control")?;
+    let on: Vec<&str> = on.split_whitespace().collect();
+    for controller in read("cgroup.controllers")?.split_whitespace().filter(|c| !on.contains(c)) {
+        if let Err(error) = write_file(dir.join("cgroup.subtree_control"), &format!("+{controller}")) {
+            tracing::debug!(%error, controller, "cgroup controller not switched on");
+        }
+    }
+    Ok(())
+}
+
+/// Writes the values, converted.
+pub(super) fn write(dir: &Path, values: &Values) -> Result<(), CgroupError> {
+    for (file, value) in files(values) {
+        let path = dir.join(&file);
+        if file.starts_with("hugetlb.") && !path.exists() {
+            continue;
+        }
+        match write_file(path, &value) {
+            Err(CgroupError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound && dir.exists() => {
+                return Err(CgroupError::MissingController(controller_of(&file)));
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn controller_of(file: &str) -> &'static str {
+    match file.split('.').next() {
+        Some("cpu") => "cpu",
+        Some("memory") => "memory",
+        Some("pids") => "pids",
+        _ => "unknown",
+    }
+}
+
+/// Files and their content for these values.
+fn files(values: &Values) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    let mut put = |file: &str, value: String| out.push((file.to_owned(), value));
+    if let Some(shares) = values.cpu_shares {
+        put("cpu.weight", weight(shares).to_string());
+    }
+    match (values.cpu_quota_us, values.cpu_period_us) {
+        (None, None) => {}
+        (Some(quota), period) if quota > 0 => put("cpu.max", format!("{quota} {}", period.unwrap_or(100_000))),
+        (_, Some(period)) => put("cpu.max", format!("max {period}")),
+        (Some(_), None) => put("cpu.max", "max".to_owned()),
+    }
+    let or_max = |limit: i64| if limit < 0 { "max".to_owned() } else { limit.to_string() };
+    if let Some(limit) = values.memory_limit_bytes {
+        put("memory.max", or_max(limit));
+    }
+    if let Some(max) = values.pids_max {
+        put("pids.max", if max > 0 { max.to_string() } else { "max".to_owned() });
+    }
+    for &(size, limit) in &values.hugetlb {
+        put(&format!("hugetlb.{}.max", page_size_name(size)), limit.to_string());
+    }
+    out
+}
+
+/// kubelet 1.36: linear, 2..=262144 shares to 1..=10000.
+pub(super) fn weight(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(values: &Values) -> String {
+        files(values).into_iter().map(|(f, v)| format!("{f}={v}")).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn values_are_written_as_recorded() {
+        let guaranteed = Values {
+            cpu_shares: Some(768),
+            cpu_quota_us: Some(75_000),
+            cpu_period_us: Some(100_000),
+            memory_limit_bytes: Some(100_663_296),
+            pids_max: Some(-1),
+            hugetlb: vec![(2 << 20, 0), (1 << 30, 1 << 30)],
+        };
+        assert_eq!(
+            text(&guaranteed),
+            "cpu.weight=30; cpu.max=75000 100000; memory.max=100663296; pids.max=max; hugetlb.2MB.max=0; \
+             hugetlb.1GB.max=1073741824"
+        );
+        let burstable = Values { cpu_shares: Some(102), ..Values::default() };
+        assert_eq!(text(&burstable), "cpu.weight=4");
+        let unlimited = Values {
+            cpu_quota_us: Some(-1),
+            cpu_period_us: Some(100_000),
+            memory_limit_bytes: Some(-1),
+            pids_max: Some(42),
+            ..Values::default()
+        };
+        assert_eq!(text(&unlimited), "cpu.max=max 100000; memory.max=max; pids.max=42");
+    }
+
+    #[test]
+    fn weight_spans_the_range() {
+        for (shares, want) in [(0, 1), (2, 1), (1024, 39), (2048, 79), (262_144, 10_000), (u64::MAX, 10_000)] {
+            assert_eq!(weight(shares), want, "{shares} shares");
+        }
+    }
+
+    #[test]
+    fn a_value_without_its_controller_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write(dir.path(), &Values { pids_max: Some(5), ..Values::default() }).unwrap_err();
+        assert_eq!(error.to_string(), "the cgroup controller pids is not available");
+        write(dir.path(), &Values { hugetlb: vec![(2 << 20, 0)], ..Values::default() }).unwrap();
+    }
+}
