@@ -3,9 +3,11 @@
 //! Nothing in this crate touches the world: no clock, no file, no socket.
 
 pub mod ids;
+pub mod pod;
 
 /// The Kubernetes core/v1 types, as JSON knows them.
 pub use k8s_openapi::api::core::v1;
+pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 /// Object metadata, `Time` and `IntOrString`.
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
