@@ -105,7 +105,8 @@ pub fn detect_version() -> Result<Version, CgroupError> {
 }
 
 fn version_of(mounts: &[Mount]) -> Version {
-    let is_unified = mounts.iter().rev().find(|m| m.target == Path::new("/sys/fs/cgroup")).map(|m| m.fs_type == "cgroup2");
+    let is_unified =
+        mounts.iter().rev().find(|m| m.target == Path::new("/sys/fs/cgroup")).map(|m| m.fs_type == "cgroup2");
     if is_unified == Some(true) { Version::V2 } else { Version::V1 }
 }
 

@@ -12,8 +12,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use wire::{Property, Value};
 use wire::{Call, Kind, Message};
+pub(crate) use wire::{Property, Value};
 
 /// Largest message that is read.
 const MESSAGE_MAX: usize = 1 << 20;
@@ -54,9 +54,8 @@ pub(crate) struct Bus {
 impl Bus {
     /// The system bus; where there is none, systemd's private socket. `patience` bounds every wait for a message.
     pub(crate) fn connect_system(patience: Duration) -> Result<Self, BusError> {
-        Self::connect(Path::new(SYSTEM_BUS), false, patience).or_else(|error| {
-            Self::connect(Path::new(SYSTEMD_PRIVATE), true, patience).map_err(|_| error)
-        })
+        Self::connect(Path::new(SYSTEM_BUS), false, patience)
+            .or_else(|error| Self::connect(Path::new(SYSTEMD_PRIVATE), true, patience).map_err(|_| error))
     }
 
     fn connect(path: &Path, is_direct: bool, patience: Duration) -> Result<Self, BusError> {
@@ -77,8 +76,7 @@ impl Bus {
     }
 
     fn authenticate(&mut self) -> Result<(), BusError> {
-        let uid: String =
-            rustix::process::geteuid().as_raw().to_string().bytes().map(|b| format!("{b:02x}")).collect();
+        let uid: String = rustix::process::geteuid().as_raw().to_string().bytes().map(|b| format!("{b:02x}")).collect();
         self.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {

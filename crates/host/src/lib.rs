@@ -7,5 +7,7 @@ mod dbus;
 pub mod memory;
 pub mod mount;
 pub mod paths;
+pub mod proc;
 pub mod process;
 pub mod tuning;
+pub mod watch;

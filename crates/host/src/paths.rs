@@ -113,7 +113,8 @@ impl Base {
     fn lookup_absolute(&self, sub: &Path) -> Result<Option<OwnedFd>, PathError> {
         let path = self.path.join(sub);
         let escapes = || PathError::Escapes { base: self.path.clone(), path: path.clone() };
-        let base = fs::canonicalize(&self.path).map_err(|source| PathError::Open { path: self.path.clone(), source })?;
+        let base =
+            fs::canonicalize(&self.path).map_err(|source| PathError::Open { path: self.path.clone(), source })?;
         let real = match fs::canonicalize(&path) {
             Ok(real) => real,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -141,8 +142,12 @@ impl Base {
             if next.is_none() {
                 match rfs::mkdirat(dir, part.as_os_str(), Mode::from_raw_mode(mode & 0o777)) {
                     Ok(()) => {
-                        let made = open_beneath(dir, Path::new(part.as_os_str()), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
-                            .map_err(|e| failed(&done, e))?;
+                        let made = open_beneath(
+                            dir,
+                            Path::new(part.as_os_str()),
+                            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+                        )
+                        .map_err(|e| failed(&done, e))?;
                         // The umask may have taken bits away; a descriptor can't be swapped for a link.
                         let own = format!("/proc/thread-self/fd/{}", made.as_raw_fd());
                         rfs::chmodat(CWD, own, Mode::from_raw_mode(mode), rfs::AtFlags::empty())

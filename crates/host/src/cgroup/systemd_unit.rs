@@ -69,7 +69,8 @@ pub(super) fn stop(unit: &str) -> Result<(), CgroupError> {
 
 /// `JobRemoved(u id, o job, s unit, s result)` for our job; any result but `done` is an error.
 fn await_job(bus: &mut Bus, job: &str) -> Result<(), BusError> {
-    let signal = bus.wait_signal("JobRemoved", |m| m.body_texts("uoss").is_ok_and(|t| t.first().is_some_and(|j| j == job)))?;
+    let signal =
+        bus.wait_signal("JobRemoved", |m| m.body_texts("uoss").is_ok_and(|t| t.first().is_some_and(|j| j == job)))?;
     match signal.body_texts("uoss")?.get(2).map(String::as_str) {
         Some("done") => Ok(()),
         other => Err(BusError::Job { result: other.unwrap_or("unknown").to_owned() }),

@@ -99,7 +99,8 @@ fn every_mounted_hierarchy_gets_the_directory() {
 fn pods_are_listed() {
     let Some(scratch) = Scratch::new("list") else { return };
     let tree = &scratch.tree;
-    for path in ["kubepods/poda", "kubepods/burstable/pod1-2", "kubepods/besteffort", "kubepods/other", "kubepods/pod"] {
+    for path in ["kubepods/poda", "kubepods/burstable/pod1-2", "kubepods/besteffort", "kubepods/other", "kubepods/pod"]
+    {
         tree.ensure(path, &Values::default()).unwrap();
     }
     let pods = tree.list_pods(&["kubepods", "kubepods/burstable", "kubepods/besteffort", "kubepods/nowhere"]).unwrap();
@@ -164,10 +165,7 @@ fn hierarchies_are_found_in_the_mount_table() {
 
     let unified = mount::parse(b"31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
     assert_eq!(version_of(&unified), Version::V2);
-    assert!(matches!(
-        Tree::from_mounts(Version::V2, Driver::Cgroupfs, "/", &[]),
-        Err(CgroupError::NotMounted)
-    ));
+    assert!(matches!(Tree::from_mounts(Version::V2, Driver::Cgroupfs, "/", &[]), Err(CgroupError::NotMounted)));
 }
 
 #[test]

@@ -120,4 +120,3 @@ fn remove_files(dir: &OwnedFd) -> Result<Option<Box<OsStr>>, Named> {
     }
     Ok(None)
 }
-
