@@ -70,6 +70,11 @@ impl Given {
         self.values.get(name).and_then(Value::as_i64).or_else(default).unwrap_or(0)
     }
 
+    /// The duration of a flag in nanoseconds, given or its default; 0 when there is none.
+    pub(crate) fn duration_ns(&self, name: &str) -> i64 {
+        scan::scan_duration(&self.text(name)).unwrap_or(0)
+    }
+
     /// The `key=value` pairs of a flag.
     pub(crate) fn pairs(&self, name: &str) -> BTreeMap<String, String> {
         let Some(Value::Object(map)) = self.values.get(name) else { return BTreeMap::new() };

@@ -1,39 +1,47 @@
 //! `rubelet`: the kubelet's program. Under the name `kubelet` it takes exactly upstream's command line.
 //!
-//! The way: command line ([`flags`]) → configuration → checks of the host → agent.
+//! The way: command line ([`flags`]) → one configuration ([`assemble`]) → the host, the agent, the signals ([`run`]).
 
+mod assemble;
 mod flags;
+mod host_checks;
 mod klog;
+mod own;
+mod run;
+mod surroundings;
 mod version;
+mod watchdog;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use assemble::{Call, assemble};
+use surroundings::Surroundings;
+
 fn main() -> ExitCode {
-    let _control = klog::install();
+    rubelet_host::memory::keep_small();
+    let log = klog::install();
+    let around = Surroundings::of_this_process();
     let arguments: Vec<String> = std::env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
     let mut notices = Vec::new();
-    let given = flags::parse(&arguments, &mut notices);
+    let call = assemble(&arguments, &around, &mut notices);
     for notice in notices {
         let _ = writeln!(std::io::stderr(), "{notice}");
     }
-    match given {
-        Err(error) => tracing::error!(err = %format!("failed to parse kubelet flag: {error}"), "command failed"),
-        Ok(given) if given.is_on("help") => {
-            let _ = write!(std::io::stdout(), "{}", flags::help("rubelet"));
-            return ExitCode::SUCCESS;
-        }
-        Ok(given) => match given.value("version") {
-            Some(serde_json::Value::Bool(true)) => {
-                let _ = writeln!(std::io::stdout(), "{}", version::plain());
-                return ExitCode::SUCCESS;
-            }
-            Some(serde_json::Value::String(_)) => {
-                let _ = writeln!(std::io::stdout(), "{}", version::raw());
-                return ExitCode::SUCCESS;
-            }
-            _ => tracing::error!(err = "this build does not read its configuration yet", "command failed"),
+    match call {
+        Ok(Call::Show(text)) => match std::io::stdout().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
         },
+        Ok(Call::Run(assembled)) => {
+            log.set_format(assembled.logging.format);
+            log.set_verbosity(assembled.logging.verbosity);
+            log.set_patterns(assembled.logging.patterns.clone());
+            run::run(*assembled, &log)
+        }
+        Err(error) => {
+            tracing::error!(err = %error, "command failed");
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::FAILURE
 }

@@ -2,11 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use inotify::{Inotify, WatchMask};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, inotify};
 
 /// Why a lock file could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,20 +69,18 @@ impl LockFile {
     /// inotify's.
     pub fn watch(&self) -> Result<Contention, LockError> {
         let watch = || {
-            let inotify = Inotify::init()?;
-            inotify.watches().add(&self.path, WatchMask::OPEN | WatchMask::DELETE_SELF)?;
-            Ok(inotify)
+            let queue = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+            inotify::add_watch(&queue, &self.path, inotify::WatchFlags::OPEN | inotify::WatchFlags::DELETE_SELF)?;
+            Ok(Contention { queue })
         };
-        watch()
-            .map(|inotify| Contention { inotify })
-            .map_err(|source| LockError::Watch { path: self.path.clone(), source })
+        watch().map_err(|error: rustix::io::Errno| LockError::Watch { path: self.path.clone(), source: error.into() })
     }
 }
 
 /// A watch of a lock file.
 #[derive(Debug)]
 pub struct Contention {
-    inotify: Inotify,
+    queue: OwnedFd,
 }
 
 impl Contention {
@@ -91,8 +89,9 @@ impl Contention {
     /// # Errors
     /// inotify's.
     pub fn wait(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 1024];
-        self.inotify.read_events_blocking(&mut buffer).map(|_| ())
+        let mut buffer = [0_u8; 1024];
+        rustix::io::retry_on_intr(|| rustix::io::read(&self.queue, &mut buffer))?;
+        Ok(())
     }
 }
 

@@ -1,0 +1,229 @@
+//! The flags that have no field in the configuration: what they say and whether they may be used.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::flags::Given;
+
+#[cfg(test)]
+mod tests;
+
+/// Why a flag without a field was refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum OwnFlagError {
+    #[error(
+        "unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: [{}]\n--node-labels in the 'kubernetes.io' namespace must begin with an allowed prefix ({}) or be in the specifically allowed set ({})",
+        .0.join(" "), ALLOWED_PREFIXES.join(", "), ALLOWED_LABELS.join(", ")
+    )]
+    ForeignLabels(Vec<String>),
+    #[error("invalid node labels: {0}")]
+    InvalidLabels(String),
+    #[error("--cloud-provider must be empty or \"external\", got {0:?}: in-tree cloud providers were removed")]
+    CloudProvider(String),
+}
+
+/// The flags without a field.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnFlags {
+    /// `--config`, as given.
+    pub(crate) config: Option<PathBuf>,
+    /// `--config-dir`, as given.
+    pub(crate) config_dir: Option<PathBuf>,
+    /// `--kubeconfig`; without it the node is standalone.
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// `--bootstrap-kubeconfig`.
+    pub(crate) bootstrap_kubeconfig: Option<PathBuf>,
+    /// `--cert-dir`.
+    pub(crate) cert_dir: PathBuf,
+    /// `--root-dir`.
+    pub(crate) root_dir: PathBuf,
+    /// `--lock-file`.
+    pub(crate) lock_file: Option<PathBuf>,
+    /// `--exit-on-lock-contention`.
+    pub(crate) exit_on_lock_contention: bool,
+    /// `--image-credential-provider-config`.
+    pub(crate) credential_provider_config: Option<PathBuf>,
+    /// `--image-credential-provider-bin-dir`.
+    pub(crate) credential_provider_bin_dir: Option<PathBuf>,
+    /// `--runtime-cgroups`, empty when not given.
+    pub(crate) runtime_cgroups: String,
+    /// How the node presents itself.
+    pub(crate) node: NodeFlags,
+    /// What is kept of dead containers.
+    pub(crate) dead: DeadContainers,
+}
+
+/// How the node presents itself.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeFlags {
+    /// `--hostname-override`, trimmed and in lower case; empty when not given.
+    pub(crate) hostname_override: String,
+    /// `--node-ip`, as given: none, one or two comma-separated addresses.
+    pub(crate) ip: String,
+    /// `--node-labels`.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// `--cloud-provider=external`.
+    pub(crate) is_cloud_external: bool,
+}
+
+/// What is kept of dead containers.
+#[derive(Clone, Debug)]
+pub(crate) struct DeadContainers {
+    /// `--maximum-dead-containers`; negative: any number.
+    pub(crate) per_node: i64,
+    /// `--maximum-dead-containers-per-container`.
+    pub(crate) per_container: i64,
+    /// `--minimum-container-ttl-duration`, nanoseconds.
+    pub(crate) min_age_ns: i64,
+}
+
+impl OwnFlags {
+    /// Reads and checks the given flags.
+    ///
+    /// # Errors
+    /// Labels that a node may not give itself, and cloud providers that are gone.
+    pub(crate) fn read(given: &Given) -> Result<Self, OwnFlagError> {
+        let path = |name: &str| Some(given.text(name)).filter(|text| !text.is_empty()).map(PathBuf::from);
+        let labels = given.pairs("node-labels");
+        check_labels(&labels)?;
+        let cloud_provider = given.text("cloud-provider");
+        if !["", "external"].contains(&cloud_provider.as_str()) {
+            return Err(OwnFlagError::CloudProvider(cloud_provider));
+        }
+        Ok(Self {
+            config: path("config"),
+            config_dir: path("config-dir"),
+            kubeconfig: path("kubeconfig"),
+            bootstrap_kubeconfig: path("bootstrap-kubeconfig"),
+            cert_dir: given.text("cert-dir").into(),
+            root_dir: given.text("root-dir").into(),
+            lock_file: path("lock-file"),
+            exit_on_lock_contention: given.is_on("exit-on-lock-contention"),
+            credential_provider_config: path("image-credential-provider-config"),
+            credential_provider_bin_dir: path("image-credential-provider-bin-dir"),
+            runtime_cgroups: given.text("runtime-cgroups"),
+            node: NodeFlags {
+                hostname_override: given.text("hostname-override").trim().to_lowercase(),
+                ip: given.text("node-ip"),
+                labels,
+                is_cloud_external: cloud_provider == "external",
+            },
+            dead: DeadContainers {
+                per_node: given.number("maximum-dead-containers"),
+                per_container: given.number("maximum-dead-containers-per-container"),
+                min_age_ns: given.duration_ns("minimum-container-ttl-duration"),
+            },
+        })
+    }
+
+    /// Makes relative paths start at the working directory.
+    pub(crate) fn resolve(&mut self, working_dir: &Path) {
+        let optional = [
+            &mut self.config,
+            &mut self.config_dir,
+            &mut self.kubeconfig,
+            &mut self.bootstrap_kubeconfig,
+            &mut self.lock_file,
+            &mut self.credential_provider_config,
+            &mut self.credential_provider_bin_dir,
+        ];
+        for path in optional.into_iter().flatten().chain([&mut self.cert_dir, &mut self.root_dir]) {
+            *path = working_dir.join(&*path);
+        }
+    }
+}
+
+/// Domains whose labels a node may give itself, with all their subdomains; from kubelet 1.36.
+const ALLOWED_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+
+/// Single labels below `kubernetes.io` that a node may give itself; from kubelet 1.36.
+const ALLOWED_LABELS: [&str; 11] = [
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), OwnFlagError> {
+    let foreign: Vec<String> = labels.keys().filter(|key| !may_label(key)).cloned().collect();
+    if !foreign.is_empty() {
+        return Err(OwnFlagError::ForeignLabels(foreign));
+    }
+    let mut problems = Vec::new();
+    for (key, value) in labels {
+        if let Some(problem) = key_problem(key) {
+            problems.push(format!("'{key}' - {problem}"));
+        }
+        if let Some(problem) = value_problem(value) {
+            problems.push(format!("'{value}' - {problem}"));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(OwnFlagError::InvalidLabels(problems.join("; "))) }
+}
+
+/// Whether a node may give itself a label with this key.
+fn may_label(key: &str) -> bool {
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let is_below =
+        |parent: &str| domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+    if !is_below("kubernetes.io") && !is_below("k8s.io") {
+        return true;
+    }
+    ALLOWED_LABELS.contains(&key) || ALLOWED_PREFIXES.into_iter().any(is_below)
+}
+
+const NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const PREFIX_RULE: &str = "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
+fn key_problem(key: &str) -> Option<&'static str> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    match prefix {
+        Some("") => return Some("prefix part must be non-empty"),
+        Some(prefix) if prefix.len() > 253 => return Some("prefix part must be no more than 253 bytes"),
+        Some(prefix) if !is_subdomain(prefix) => return Some(PREFIX_RULE),
+        _ => (),
+    }
+    match name {
+        "" => Some("name part must be non-empty"),
+        name if name.len() > 63 => Some("name part must be no more than 63 bytes"),
+        name if !is_word(name) => Some(NAME_RULE),
+        _ => None,
+    }
+}
+
+fn value_problem(value: &str) -> Option<&'static str> {
+    match value {
+        "" => None,
+        value if value.len() > 63 => Some("must be no more than 63 bytes"),
+        value if !is_word(value) => Some(VALUE_RULE),
+        _ => None,
+    }
+}
+
+fn is_word(text: &str) -> bool {
+    let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    is_end(bytes.first())
+        && is_end(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
+}
+
+fn is_subdomain(text: &str) -> bool {
+    let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split('.').map(str::as_bytes).all(|label| {
+        is_end(label.first())
+            && is_end(label.last())
+            && label.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+    })
+}
