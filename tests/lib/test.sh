@@ -5,6 +5,8 @@ cd "$(dirname "$(realpath "$0")")/../.."
 . tests/lib/debian.sh
 . tests/lib/cargo.sh
 . tests/lib/result.sh
+. tests/lib/forky.sh
+. tests/lib/golden.sh
 
 logs=${X_LOGS:-/tmp/rubelet-test}
 mkdir -p "$logs"
@@ -23,6 +25,24 @@ cargo_test() {
 
 test_unit() { cargo_test unit --workspace --exclude xtask; }
 test_tidy() { cargo_test tidy -p xtask; }
+
+# What upstream's kubelet was recorded doing with each manifest, done by ours.
+test_golden() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden: needs root"; return; fi
+  if ! golden_tools; then tally skipped 1 "golden: needs Go"; return; fi
+  [ -n "${X_KUBELET:-}" ] || cargo build -q -p rubelet-kubelet || { tally failed 1 "golden: the kubelet does not build"; return; }
+  local containerd log=$logs/golden.log agree differ allowed
+  containerd=$(containerd2) || { tally skipped 1 "golden: no containerd 2 from Debian forky"; return; }
+  tests/golden/play --kubelet "${X_KUBELET:-$CARGO_TARGET_DIR/debug/rubelet}" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
+    --containerd "$containerd" --allow tests/golden/allowed.tsv --out "$logs/golden" 2>&1 | tee "$log" || true
+  if read -r agree differ allowed < <(sed -n 's/^golden: \([0-9]*\) agree, \([0-9]*\) differ, \([0-9]*\) allowed$/\1 \2 \3/p' "$log"); then
+    tally passed "$agree"
+    [ "$differ" = 0 ] || tally failed "$differ" "golden: files that differ from the recordings, see $log"
+    [ "$allowed" = 0 ] || tally skipped "$allowed" "golden: files that may differ (tests/golden/allowed.tsv)"
+  else
+    tally failed 1 "golden: not played, see $log"
+  fi
+}
 
 [ $# -gt 0 ] || set -- unit tidy
 for part in "$@"; do
