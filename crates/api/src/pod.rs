@@ -72,7 +72,7 @@ pub fn static_pods(
     gates: Gates,
 ) -> Result<Vec<Result<StaticPod, ManifestError>>, ManifestError> {
     let (tree, warnings) = read(bytes, origin)?;
-    let fail = |problems| ManifestError { origin: origin.path_or_url.clone(), problems, ignored: Vec::new() };
+    let fail = |problems| ManifestError::new(&origin.path_or_url, problems, Vec::new());
     let root = Path::root();
     let kind = match &tree.contents {
         Contents::Map(_) => {
@@ -133,7 +133,7 @@ fn one(
     now: Timestamp,
     gates: Gates,
 ) -> Result<StaticPod, ManifestError> {
-    let fail = |problems, ignored| ManifestError { origin: origin.path_or_url.clone(), problems, ignored };
+    let fail = |problems, ignored| ManifestError::new(&origin.path_or_url, problems, ignored);
     let mut decoded = match decode::decode_pod(node, base, kind_needed) {
         Ok(decoded) => decoded,
         Err(refused) => return Err(fail(refused.problems, refused.warnings)),
@@ -155,7 +155,8 @@ fn one(
         return Err(fail(placed(problems, node, base), decoded.warnings));
     }
     let digest = manifest_digest(&decoded.manifest);
-    let warnings = decoded.warnings.iter().map(|warning| problem::located(&origin.path_or_url, warning)).collect();
+    let warnings = problem::bounded(decoded.warnings);
+    let warnings = warnings.iter().map(|warning| problem::located(&origin.path_or_url, warning)).collect();
     Ok(StaticPod { pod: decoded.pod, digest, warnings })
 }
 

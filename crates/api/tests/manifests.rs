@@ -181,3 +181,90 @@ fn a_uid_follows_meaning_path_and_node() {
     assert_ne!(uid(text, &here), uid(text, &Origin { source: Source::Http, ..here.clone() }));
     assert_eq!(uid(&text.replace("{name: a}", "{name: a, uid: mine}"), &here), "mine");
 }
+
+/// Whatever the bytes, there is a pod or a message, and never a panic. `ROUNDS` makes it longer.
+#[test]
+fn mangled_manifests_do_no_harm() {
+    let rounds: u64 = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3000);
+    let mut seeds: Vec<Vec<u8>> = Vec::new();
+    for set in ["bad", "odd"] {
+        let files = folders(&tests().join("manifests").join(set)).into_iter();
+        let yaml = files.filter(|path| path.extension().is_some_and(|kind| kind == "yaml"));
+        seeds.extend(yaml.map(|path| std::fs::read(path).unwrap()).filter(|bytes| bytes.len() < 4096));
+    }
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below.max(1) as u64) as usize
+    };
+    const PIECES: [&str; 24] = [
+        "- ",
+        ": ",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\n",
+        "  ",
+        "&a ",
+        "*a",
+        "<<: ",
+        "!!int ",
+        "|\n",
+        "'",
+        "\"",
+        "-1",
+        "0",
+        "1e99",
+        "~",
+        "99999999999999999999",
+        "é",
+        "\u{0}",
+        "#",
+        "---\n",
+    ];
+    let mut pods = 0;
+    for _ in 0..rounds {
+        let mut bytes = seeds[next(seeds.len())].clone();
+        for _ in 0..=next(4) {
+            let at = next(bytes.len());
+            match next(4) {
+                0 if !bytes.is_empty() => drop(bytes.remove(at)),
+                1 => bytes.truncate(at),
+                2 => {
+                    let other = &seeds[next(seeds.len())];
+                    let from = next(other.len());
+                    let piece = &other[from..other.len().min(from + next(60))];
+                    bytes.splice(at..at, piece.iter().copied());
+                }
+                _ => drop(bytes.splice(at..at, PIECES[next(PIECES.len())].bytes())),
+            }
+        }
+        match static_pods(&bytes, &file("f"), now(), Gates::default()) {
+            Ok(_) => pods += 1,
+            Err(error) => assert!(!error.problems.is_empty() && error.to_string().starts_with("f:")),
+        }
+    }
+    assert!(pods > 0, "some survive");
+}
+
+/// The largest manifests of the worst sorts are refused within moments, in few words.
+#[test]
+fn huge_manifests_are_refused_in_few_words() {
+    let head = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n";
+    let many = |line: &str, count: usize| line.repeat(count);
+    for body in [
+        format!("  containers:\n{}", many("  - {}\n", 100_000)),
+        format!("  volumes:\n{}  containers:\n{}", many("  - {}\n", 60_000), many("  - {}\n", 60_000)),
+        format!("  containers:\n{}", many("  - 5\n", 200_000)),
+        many("  x: 1\n", 100_000),
+        format!("  a: {}", many("[", 3_000_000)),
+        many("? ", 1_000_000),
+        format!("  a: '{}", many("x", 9_000_000)),
+    ] {
+        let error = static_pod(format!("{head}{body}").as_bytes(), &file("f"), now(), Gates::default()).unwrap_err();
+        assert!(error.problems.len() + error.ignored.len() <= 202, "{}", error.problems.len());
+    }
+}

@@ -74,13 +74,22 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, segment) in self.0.iter().enumerate() {
             match segment {
-                Segment::Field(name) if nth == 0 => f.write_str(name)?,
-                Segment::Field(name) => write!(f, ".{name}")?,
-                Segment::Key(key) => write!(f, "[{key}]")?,
+                Segment::Field(name) if nth == 0 => f.write_str(&cut(name))?,
+                Segment::Field(name) => write!(f, ".{}", cut(name))?,
+                Segment::Key(key) => write!(f, "[{}]", cut(key))?,
                 Segment::Index(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
+    }
+}
+
+/// A text that is not longer than what anybody reads.
+fn cut(text: &str) -> std::borrow::Cow<'_, str> {
+    const LONGEST: usize = 256;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
     }
 }
 
@@ -130,7 +139,25 @@ pub struct ManifestError {
     pub ignored: Vec<Problem>,
 }
 
+/// Most problems that one manifest is told, and most fields that are called ignored.
+const TOLD: usize = 100;
+
+/// At most [`TOLD`], and how many more there are.
+pub(super) fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
+    if problems.len() > TOLD {
+        let more = problems.len() - TOLD;
+        problems.truncate(TOLD);
+        problems.push(Problem::new(Path::root(), format!("and {more} more like these")));
+    }
+    problems
+}
+
 impl ManifestError {
+    /// The error of a manifest, with not more problems than anybody reads.
+    pub(super) fn new(origin: &str, problems: Vec<Problem>, ignored: Vec<Problem>) -> Self {
+        Self { origin: origin.to_owned(), problems: bounded(problems), ignored: bounded(ignored) }
+    }
+
     /// The messages, one line each, each with the manifest's path or URL.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         self.problems.iter().chain(&self.ignored).map(|problem| located(&self.origin, problem))
@@ -165,10 +192,9 @@ pub(crate) trait Shown {
 
 impl Shown for str {
     fn shown(&self) -> String {
-        const LONGEST: usize = 256;
-        match self.char_indices().nth(LONGEST) {
-            Some((end, _)) => format!("{:?}...", &self[..end]),
-            None => format!("{self:?}"),
+        match cut(self) {
+            std::borrow::Cow::Borrowed(whole) => format!("{whole:?}"),
+            std::borrow::Cow::Owned(start) => format!("{:?}...", start.trim_end_matches("...")),
         }
     }
 }

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::problem::Position;
+use super::problem::{Position, Shown};
 
 /// Most nodes of a tree, with everything that aliases repeat.
 const NODES: usize = 300_000;
+/// Most warnings about a text.
+const WARNINGS: usize = 100;
 /// Deepest nesting.
 const DEPTH: usize = 100;
 
@@ -291,8 +293,10 @@ impl<'a> Reader<'a> {
             }
             let key = key_text(&key)?;
             match places.get(&key) {
+                Some(at) if self.warnings.len() >= WARNINGS => entries[*at] = Entry { key, position, value },
                 Some(at) => {
-                    self.warnings.push((position, format!("{key:?} is here a second time; only the last one counts")));
+                    self.warnings
+                        .push((position, format!("{} is here a second time; only the last one counts", key.shown())));
                     entries[*at] = Entry { key, position, value };
                 }
                 None => {

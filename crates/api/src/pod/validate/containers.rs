@@ -16,8 +16,23 @@ enum Sort {
     Sidecar,
 }
 
+/// What the containers of one pod have around them.
+pub(super) struct Around<'a> {
+    pub(super) spec: &'a v1::PodSpec,
+    pub(super) gates: Gates,
+    pub(super) volumes: mounts::Volumes<'a>,
+    /// Names of `spec.resourceClaims`.
+    pub(super) claims: BTreeSet<&'a str>,
+}
+
 /// All containers of a pod.
 pub(super) fn validate(spec: &v1::PodSpec, gates: Gates, path: &Path, problems: &mut Problems) {
+    let around = Around {
+        spec,
+        gates,
+        volumes: spec.volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).collect(),
+        claims: spec.resource_claims.iter().flatten().map(|claim| claim.name.as_str()).collect(),
+    };
     let mut seen = BTreeSet::new();
     let plain = path.field("containers");
     if spec.containers.is_empty() {
@@ -25,7 +40,7 @@ pub(super) fn validate(spec: &v1::PodSpec, gates: Gates, path: &Path, problems: 
     }
     for (nth, container) in spec.containers.iter().enumerate() {
         let path = plain.index(nth);
-        one(container, Sort::Plain, spec, gates, &path, problems);
+        one(container, Sort::Plain, &around, &path, problems);
         name_is_free(container, &mut seen, &path, problems);
     }
     ports::host_conflicts(&spec.containers, &plain, problems);
@@ -34,7 +49,7 @@ pub(super) fn validate(spec: &v1::PodSpec, gates: Gates, path: &Path, problems: 
         let path = init.index(nth);
         let sidecar = container.restart_policy.as_deref() == Some("Always");
         let sort = if sidecar { Sort::Sidecar } else { Sort::Init };
-        one(container, sort, spec, gates, &path, problems);
+        one(container, sort, &around, &path, problems);
         name_is_free(container, &mut seen, &path, problems);
     }
     if spec.ephemeral_containers.as_ref().is_some_and(|some| !some.is_empty()) {
@@ -48,7 +63,8 @@ fn name_is_free<'a>(container: &'a v1::Container, seen: &mut BTreeSet<&'a str>, 
     }
 }
 
-fn one(container: &v1::Container, sort: Sort, spec: &v1::PodSpec, gates: Gates, path: &Path, problems: &mut Problems) {
+fn one(container: &v1::Container, sort: Sort, around: &Around<'_>, path: &Path, problems: &mut Problems) {
+    let (spec, gates) = (around.spec, around.gates);
     if container.name.is_empty() {
         problems.required(&path.field("name"), "");
     } else {
@@ -64,17 +80,16 @@ fn one(container: &v1::Container, sort: Sort, spec: &v1::PodSpec, gates: Gates, 
     let ports = container.ports.as_deref().unwrap_or_default();
     ports::validate(ports, host_network, &path.field("ports"), problems);
     environment::validate(container, gates, path, problems);
-    let volumes = spec.volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).collect();
-    mounts::validate(container, &volumes, path, problems);
+    mounts::validate(container, &around.volumes, path, problems);
     if let Some(given) = &container.resources {
-        resources::validate(given, spec, &path.field("resources"), problems);
+        resources::validate(given, around, &path.field("resources"), problems);
     }
     resources::resize_policies(container, spec, &path.field("resizePolicy"), problems);
     if let Some(context) = &container.security_context {
         security::validate_container(context, spec, &path.field("securityContext"), problems);
     }
     restart(container, sort, gates, path, problems);
-    doing(container, sort, spec, gates, path, problems);
+    doing(container, sort, around, path, problems);
 }
 
 fn image(container: &v1::Container, path: &Path, problems: &mut Problems) {
@@ -88,22 +103,15 @@ fn image(container: &v1::Container, path: &Path, problems: &mut Problems) {
 }
 
 /// Probes and hooks: plain containers and sidecars have them.
-fn doing(
-    container: &v1::Container,
-    sort: Sort,
-    spec: &v1::PodSpec,
-    gates: Gates,
-    path: &Path,
-    problems: &mut Problems,
-) {
+fn doing(container: &v1::Container, sort: Sort, around: &Around<'_>, path: &Path, problems: &mut Problems) {
     const NOT_HERE: &str = "may not be set for init containers without restartPolicy=Always";
     if let Some(hooks) = &container.lifecycle {
         let path = path.field("lifecycle");
         if sort == Sort::Init {
             problems.forbidden(&path, NOT_HERE);
         } else {
-            let os = spec.os.as_ref().map_or("", |os| os.name.as_str());
-            probes::lifecycle(hooks, os, gates, &path, problems);
+            let os = around.spec.os.as_ref().map_or("", |os| os.name.as_str());
+            probes::lifecycle(hooks, os, around.gates, &path, problems);
         }
     }
     let all = [

@@ -74,7 +74,7 @@ fn annotations(meta: &ObjectMeta, path: &Path, problems: &mut Problems) {
 /// The AppArmor annotations name containers of the pod and profiles that exist as kinds.
 pub(super) fn apparmor_annotations(meta: &ObjectMeta, spec: &v1::PodSpec, problems: &mut Problems) {
     let path = Path::root().field("metadata").field("annotations");
-    let containers: Vec<&str> = spec
+    let containers: std::collections::BTreeSet<&str> = spec
         .init_containers
         .iter()
         .flatten()
@@ -84,7 +84,7 @@ pub(super) fn apparmor_annotations(meta: &ObjectMeta, spec: &v1::PodSpec, proble
     for (key, profile) in meta.annotations.iter().flatten() {
         let Some(container) = key.strip_prefix(APPARMOR) else { continue };
         let path = path.key(key);
-        if !containers.contains(&container) {
+        if !containers.contains(container) {
             problems.invalid(&path, container, "container not found");
         }
         let known = profile.is_empty()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::containers::Around;
 use super::{all_invalid, names, one_of};
 use crate::pod::amount;
 use crate::pod::amount::Amount;
@@ -16,13 +17,13 @@ const STANDARD: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 const HUGE_PAGES: &str = "hugepages-";
 
 /// The resources of one container.
-pub(super) fn validate(given: &v1::ResourceRequirements, spec: &v1::PodSpec, path: &Path, problems: &mut Problems) {
+pub(super) fn validate(given: &v1::ResourceRequirements, around: &Around<'_>, path: &Path, problems: &mut Problems) {
     let empty = List::new();
     let limits = given.limits.as_ref().unwrap_or(&empty);
     let requests = given.requests.as_ref().unwrap_or(&empty);
     each(limits, &path.field("limits"), problems);
     each(requests, &path.field("requests"), problems);
-    let pod_limits = spec.resources.as_ref().and_then(|pod| pod.limits.as_ref());
+    let pod_limits = around.spec.resources.as_ref().and_then(|pod| pod.limits.as_ref());
     against_limits(requests, limits, &path.field("requests"), problems);
     for (name, limit) in limits {
         let pod_limit = pod_limits.and_then(|all| all.get(name)).and_then(amount::parsed);
@@ -33,13 +34,12 @@ pub(super) fn validate(given: &v1::ResourceRequirements, spec: &v1::PodSpec, pat
             problems.invalid(&path.field("limits").key(name), &limit.to_string(), &detail);
         }
     }
-    let claims: BTreeSet<&str> = spec.resource_claims.iter().flatten().map(|claim| claim.name.as_str()).collect();
     let mut seen = BTreeSet::new();
     for (nth, claim) in given.claims.iter().flatten().enumerate() {
         let path = path.field("claims").index(nth);
         if claim.name.is_empty() {
             problems.required(&path.field("name"), "");
-        } else if !claims.contains(claim.name.as_str()) {
+        } else if !around.claims.contains(claim.name.as_str()) {
             problems.not_found(&path.field("name"), &claim.name);
         } else if !seen.insert((&claim.name, &claim.request)) {
             problems.duplicate(&path, &claim.name);
