@@ -1,1 +1,21 @@
-//! rubelet-volumes
+//! Volumes of a pod: mounted, found again after a restart, unmounted.
+//!
+//! Everything lies below the pod's directory: `volumes/<plugin>/<name>` is the volume, `plugins/kubernetes.io~empty-dir/<name>/ready`
+//! says that it was made, `volume-subpaths/<volume>/<container>/<index>` is what a `subPath` mount binds.
+//! All functions block and are idempotent.
+
+mod atomic_dir;
+mod kinds;
+mod mount;
+mod ownership;
+mod subpath;
+mod survey;
+mod unmount;
+
+#[cfg(test)]
+mod testing;
+
+pub use mount::{MountError, mount};
+pub use subpath::subpath;
+pub use survey::{PodOnDisk, survey};
+pub use unmount::{UnmountError, remove_pod_dir, unmount_all};
