@@ -92,6 +92,8 @@ pub struct Tree {
     hierarchies: Vec<Hierarchy>,
 }
 
+/// Where pods live below the root: guaranteed, burstable and best-effort ones.
+pub const LEVELS: [&str; 3] = ["kubepods", "kubepods/burstable", "kubepods/besteffort"];
 /// How often killing the processes of a cgroup is tried before its removal fails.
 const KILL_TRIES: usize = 5;
 /// How long one try waits for the killed processes to be gone.
@@ -125,7 +127,7 @@ impl Tree {
         if hierarchies.is_empty() {
             return Err(CgroupError::NotMounted);
         }
-        Ok(Self { version, driver, root: components(root)?, hierarchies })
+        Ok(Self { version, driver, root: components(Path::new(root))?, hierarchies })
     }
 
     pub fn version(&self) -> Version {
@@ -137,7 +139,7 @@ impl Tree {
     }
 
     /// Makes the cgroup and its parents where missing and writes the values. Idempotent.
-    pub fn ensure(&self, path: &str, values: &Values) -> Result<(), CgroupError> {
+    pub fn ensure(&self, path: impl AsRef<Path>, values: &Values) -> Result<(), CgroupError> {
         let name = self.fs_name(path)?;
         if self.driver == Driver::Systemd {
             systemd_unit::ensure(last(&name), self.version, values)?;
@@ -157,17 +159,30 @@ impl Tree {
     }
 
     /// Whether the cgroup exists in every hierarchy: a half of it is not enough to run in.
-    pub fn exists(&self, path: &str) -> Result<bool, CgroupError> {
-        let name = self.fs_name(path)?;
-        Ok(self.hierarchies.iter().all(|h| h.mount.join(&name).is_dir()))
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+        self.fs_name(path).is_ok_and(|name| self.hierarchies.iter().all(|h| h.mount.join(&name).is_dir()))
+    }
+
+    /// Whether a part of the cgroup exists in any hierarchy: there is something to remove.
+    pub fn has_traces(&self, path: impl AsRef<Path>) -> bool {
+        self.fs_name(path).is_ok_and(|name| self.hierarchies.iter().any(|h| h.mount.join(&name).is_dir()))
+    }
+
+    /// Makes `kubepods` with these CPU shares and the two levels of quality of service in it, with the least shares until
+    /// their own are known.
+    pub fn ensure_levels(&self, cpu_shares: u64) -> Result<(), CgroupError> {
+        for (level, shares) in LEVELS.into_iter().zip([Some(cpu_shares), None, Some(2)]) {
+            self.ensure(level, &Values { cpu_shares: shares, ..Values::default() })?;
+        }
+        Ok(())
     }
 
     /// Removes the cgroup with everything below: SIGKILL to the processes that are left, then the directories, children
     /// first. A cgroup that is not there is no error.
-    pub fn remove(&self, path: &str) -> Result<(), CgroupError> {
-        let name = self.fs_name(path)?;
-        if components(path)?.is_empty() {
-            return Err(CgroupError::Path(path.to_owned()));
+    pub fn remove(&self, path: impl AsRef<Path>) -> Result<(), CgroupError> {
+        let name = self.fs_name(&path)?;
+        if components(path.as_ref())?.is_empty() {
+            return Err(CgroupError::Path(path.as_ref().display().to_string()));
         }
         self.kill_all(&name)?;
         if self.driver == Driver::Systemd {
@@ -180,35 +195,38 @@ impl Tree {
     }
 
     /// Processes in the cgroup and below it.
-    pub fn pids(&self, path: &str) -> Result<Vec<u32>, CgroupError> {
+    pub fn pids(&self, path: impl AsRef<Path>) -> Result<Vec<u32>, CgroupError> {
         self.pids_of(&self.fs_name(path)?)
     }
 
-    /// Logical paths of all cgroups named `pod<uid>` that are direct children of the given parents, with their uid.
-    /// Version 1: found in any hierarchy. systemd's `_` stands for `-` in a uid again.
-    pub fn list_pods(&self, parents: &[&str]) -> Result<Vec<PodDir>, CgroupError> {
-        let mut found = BTreeSet::new();
-        for parent in parents {
-            let parent_name = self.fs_name(parent)?;
+    /// Uids of all pods that have a cgroup at any level and (version 1) in any hierarchy, sorted. A level that cannot be
+    /// read is logged and left out.
+    pub fn list_pods(&self) -> Vec<String> {
+        let mut uids = BTreeSet::new();
+        for level in LEVELS {
+            let Ok(parent) = self.fs_name(level) else { continue };
             for hierarchy in &self.hierarchies {
-                let dir = hierarchy.mount.join(&parent_name);
-                for child in child_dirs(&dir)? {
-                    if let Some(uid) = self.pod_uid(&parent_name, &child) {
-                        found.insert(PodDir { path: format!("{}/pod{uid}", parent.trim_end_matches('/')), uid });
-                    }
+                match child_dirs(&hierarchy.mount.join(&parent)) {
+                    Ok(children) => uids.extend(children.iter().filter_map(|c| self.pod_uid(&parent, c))),
+                    Err(error) => tracing::warn!(%error, level, "pod cgroups can't be listed"),
                 }
             }
         }
-        Ok(found.into_iter().collect())
+        uids.into_iter().collect()
+    }
+
+    /// Whether a process lives in the cgroup of this pod, at any level. What cannot be read counts as living.
+    pub fn pod_has_processes(&self, uid: &str) -> bool {
+        LEVELS.iter().any(|level| self.pids(format!("{level}/pod{uid}")).map_or(true, |pids| !pids.is_empty()))
     }
 
     /// What CRI takes as `cgroup_parent` of a sandbox: the absolute path in the driver's names.
-    pub fn cri_parent(&self, path: &str) -> Result<String, CgroupError> {
+    pub fn cri_parent(&self, path: impl AsRef<Path>) -> Result<String, CgroupError> {
         Ok(format!("/{}", self.fs_name(path)?))
     }
 
     /// Directory of the cgroup in the hierarchy that serves `controller` (version 2: in the only one), for reading statistics.
-    pub fn dir(&self, controller: &'static str, path: &str) -> Result<PathBuf, CgroupError> {
+    pub fn dir(&self, controller: &'static str, path: impl AsRef<Path>) -> Result<PathBuf, CgroupError> {
         let name = self.fs_name(path)?;
         let hierarchy = match self.version {
             Version::V1 => self.hierarchies.iter().find(|h| h.controllers.iter().any(|c| c == controller)),
@@ -218,9 +236,9 @@ impl Tree {
     }
 
     /// Path below a hierarchy's mount point, in the driver's names.
-    fn fs_name(&self, path: &str) -> Result<String, CgroupError> {
+    fn fs_name(&self, path: impl AsRef<Path>) -> Result<String, CgroupError> {
         let mut parts = self.root.clone();
-        parts.extend(components(path)?);
+        parts.extend(components(path.as_ref())?);
         Ok(match self.driver {
             Driver::Cgroupfs => parts.join("/"),
             Driver::Systemd => systemd_name::slice_path(&parts),
@@ -281,18 +299,12 @@ impl Tree {
     }
 }
 
-/// A pod's cgroup as [`Tree::list_pods`] finds it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PodDir {
-    /// Logical path, fit for the other functions of [`Tree`].
-    pub path: String,
-    pub uid: String,
-}
-
-fn components(path: &str) -> Result<Vec<String>, CgroupError> {
-    let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+fn components(path: &Path) -> Result<Vec<String>, CgroupError> {
+    let refused = || CgroupError::Path(path.display().to_string());
+    let text = path.to_str().ok_or_else(refused)?;
+    let parts: Vec<String> = text.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
     if parts.iter().any(|p| p == "." || p == ".." || p.contains('\0')) {
-        return Err(CgroupError::Path(path.to_owned()));
+        return Err(refused());
     }
     Ok(parts)
 }

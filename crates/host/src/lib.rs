@@ -11,3 +11,15 @@ pub mod proc;
 pub mod process;
 pub mod tuning;
 pub mod watch;
+
+/// An error with all its causes in one line, joined by `: `. Errors here say what failed on what; why stands in their sources.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -16,7 +16,7 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
-pub use remove::remove_dir_all;
+pub use remove::remove_tree;
 
 /// Why a path could not be opened, made or removed safely.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,19 @@ pub fn safe_subpath(volume: &Path, sub: &Path) -> Result<OwnedFd, PathError> {
     }
     // The loop ends with `Some` only.
     opened.ok_or_else(|| PathError::Open { path: volume.join(sub), source: io::ErrorKind::NotFound.into() })
+}
+
+/// Opens an existing file inside `volume` for reading, without following a link out of it and without waiting for a pipe's
+/// other end. The caller checks what kind of file it is.
+pub fn open_file_beneath(volume: &Path, sub: &Path) -> Result<fs::File, PathError> {
+    check_beneath(sub)?;
+    let path = volume.join(sub);
+    let missing = PathError::Open { path: path.clone(), source: io::ErrorKind::NotFound.into() };
+    let found = Base::open(volume)?.lookup(sub)?.ok_or(missing)?;
+    let own = format!("/proc/thread-self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = rfs::open(own, flags, Mode::empty()).map_err(|e| PathError::Open { path, source: e.into() })?;
+    Ok(fd.into())
 }
 
 fn check_beneath(path: &Path) -> Result<(), PathError> {

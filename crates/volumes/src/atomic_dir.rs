@@ -47,7 +47,7 @@ pub(crate) fn write(
     let content = new_content_dir(dir)?;
     let filled = fill(&content, files).and_then(|()| prepare(&content)).and_then(|()| point_to(dir, &content));
     if let Err(error) = filled {
-        let _ = paths::remove_dir_all(&content);
+        let _ = paths::remove_tree(&content);
         return Err(error);
     }
     link_names(dir, files)?;
@@ -163,7 +163,7 @@ fn unlink_stale(dir: &Path, files: &[VolumeFile], content: &Path) -> Result<(), 
         let kind = entry.file_type().map_err(Cause::io("stat", &path))?;
         let is_hidden = name.as_encoded_bytes().starts_with(b"..");
         if kind.is_dir() && is_hidden && path != content {
-            paths::remove_dir_all(&path)?;
+            paths::remove_tree(&path)?;
         } else if kind.is_symlink() && !is_hidden && !wanted.contains(&name) {
             fs::remove_file(&path).map_err(Cause::io("remove", &path))?;
         }

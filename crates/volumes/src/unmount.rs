@@ -45,16 +45,16 @@ const ROUNDS_MAX: usize = 8;
 pub fn unmount_all(pod_dir: &Path) -> Result<(), UnmountError> {
     let subpaths = pod_dir.join("volume-subpaths");
     unmount_below(&subpaths)?;
-    paths::remove_dir_all(&subpaths)?;
+    paths::remove_tree(&subpaths)?;
     unmount_below(pod_dir)?;
     for plugin in children(&pod_dir.join("volumes"))? {
         let is_own = plugin.file_name().is_some_and(|n| OWN.iter().any(|own| n == *own));
         for volume in children(&plugin)? {
-            if is_own { paths::remove_dir_all(&volume)? } else { remove_empty(&volume)? }
+            if is_own { paths::remove_tree(&volume)? } else { remove_empty(&volume)? }
         }
         remove_empty(&plugin)?;
     }
-    Ok(paths::remove_dir_all(&pod_dir.join("plugins/kubernetes.io~empty-dir"))?)
+    Ok(paths::remove_tree(&pod_dir.join("plugins/kubernetes.io~empty-dir"))?)
 }
 
 /// Removes the pod's directory after its volumes are down. With anything still mounted inside, or a foreign volume that
@@ -70,7 +70,7 @@ pub fn remove_pod_dir(pod_dir: &Path) -> Result<(), UnmountError> {
             remove_empty(&volume)?;
         }
     }
-    Ok(paths::remove_dir_all(pod_dir)?)
+    Ok(paths::remove_tree(pod_dir)?)
 }
 
 fn unmount_below(dir: &Path) -> Result<(), UnmountError> {

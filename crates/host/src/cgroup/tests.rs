@@ -53,7 +53,7 @@ fn a_pod_gets_its_values() {
     }
     tree.ensure("kubepods", &Values { cpu_shares: Some(2048), ..Values::default() }).unwrap();
     tree.ensure("kubepods/podx", &guaranteed()).unwrap();
-    assert!(tree.exists("kubepods/podx").unwrap());
+    assert!(tree.exists("kubepods/podx"));
     assert_eq!(scratch.read("cpu", "kubepods", "cpu.shares"), "2048");
     for (controller, file, want) in [
         ("cpu", "cpu.shares", "768"),
@@ -92,7 +92,8 @@ fn every_mounted_hierarchy_gets_the_directory() {
     // A half of a cgroup does not count as one.
     let first = &scratch.tree.hierarchies[0];
     fs::remove_dir(first.mount.join(&scratch.root).join("kubepods/burstable/podx")).unwrap();
-    assert!(!scratch.tree.exists("kubepods/burstable/podx").unwrap());
+    assert!(!scratch.tree.exists("kubepods/burstable/podx"));
+    assert!(scratch.tree.has_traces("kubepods/burstable/podx"));
 }
 
 #[test]
@@ -103,9 +104,23 @@ fn pods_are_listed() {
     {
         tree.ensure(path, &Values::default()).unwrap();
     }
-    let pods = tree.list_pods(&["kubepods", "kubepods/burstable", "kubepods/besteffort", "kubepods/nowhere"]).unwrap();
-    let found: Vec<_> = pods.iter().map(|p| (p.path.as_str(), p.uid.as_str())).collect();
-    assert_eq!(found, [("kubepods/burstable/pod1-2", "1-2"), ("kubepods/poda", "a")]);
+    assert_eq!(tree.list_pods(), ["1-2", "a"]);
+    assert!(!tree.pod_has_processes("a"));
+    let mut child = spawn_in(tree, "kubepods/poda");
+    assert!(tree.pod_has_processes("a") && !tree.pod_has_processes("1-2"));
+    tree.remove("kubepods/poda").unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_levels_are_made() {
+    let Some(scratch) = Scratch::new("levels") else { return };
+    scratch.tree.ensure_levels(2048).unwrap();
+    assert!(LEVELS.iter().all(|level| scratch.tree.exists(level)));
+    if scratch.tree.version == Version::V1 {
+        assert_eq!(scratch.read("cpu", "kubepods", "cpu.shares"), "2048");
+        assert_eq!(scratch.read("cpu", "kubepods/besteffort", "cpu.shares"), "2");
+    }
 }
 
 fn spawn_in(tree: &Tree, path: &str) -> Child {
@@ -132,8 +147,8 @@ fn removal_kills_what_is_left_inside() {
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     }
     assert!(tree.hierarchies.iter().all(|h| !h.mount.join(&scratch.root).join("kubepods/podx").exists()));
-    assert!(!tree.exists("kubepods/podx").unwrap());
-    assert!(tree.exists("kubepods").unwrap(), "the parent stays");
+    assert!(!tree.exists("kubepods/podx"));
+    assert!(tree.exists("kubepods"), "the parent stays");
     tree.remove("kubepods/podx").unwrap();
 }
 
@@ -205,7 +220,7 @@ fn version_2_makes_and_removes_directories() {
     assert_eq!(tree.pids("kubepods").unwrap(), [child.id()]);
     tree.remove("kubepods/podx").unwrap();
     child.wait().unwrap();
-    assert!(!tree.exists("kubepods/podx").unwrap());
+    assert!(!tree.exists("kubepods/podx"));
     top.remove(&root).unwrap();
-    assert!(!top.exists(&root).unwrap());
+    assert!(!top.exists(&root));
 }

@@ -19,7 +19,7 @@ struct Level {
 
 /// Removes `dir` and everything in it. A mount point anywhere below (or `dir` itself being one) is an error and its
 /// content stays. A directory that does not exist is no error.
-pub fn remove_dir_all(dir: &Path) -> Result<(), PathError> {
+pub fn remove_tree(dir: &Path) -> Result<(), PathError> {
     let failed = |path: &Path, e: Errno| PathError::Remove { path: path.to_owned(), source: e.into() };
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
         return Err(failed(dir, Errno::INVAL));

@@ -93,11 +93,11 @@ fn a_tree_is_removed_and_links_are_not_followed() {
     fs::write(victim.join("keep"), "").unwrap();
     fs::write(tree.join("a/b/file"), "").unwrap();
     symlink(&victim, tree.join("a/link")).unwrap();
-    remove_dir_all(&tree).unwrap();
+    remove_tree(&tree).unwrap();
     assert!(!tree.exists() && victim.join("keep").exists());
-    remove_dir_all(&tree).unwrap();
+    remove_tree(&tree).unwrap();
     symlink(&victim, &tree).unwrap();
-    remove_dir_all(&tree).unwrap();
+    remove_tree(&tree).unwrap();
     assert!(!tree.exists() && victim.join("keep").exists());
 }
 
@@ -112,7 +112,7 @@ fn depth_does_not_exhaust_the_stack_or_descriptors() {
         fd = rfs::openat(&fd, "d", OFlags::DIRECTORY, Mode::empty()).unwrap();
     }
     drop(fd);
-    remove_dir_all(&tree).unwrap();
+    remove_tree(&tree).unwrap();
     assert!(!tree.exists());
 }
 
@@ -125,14 +125,14 @@ fn mounts_are_not_crossed() {
         fs::create_dir(&victim).unwrap();
         fs::write(victim.join("keep"), "").unwrap();
         mount::bind(&victim, &tree.join("a/bound")).unwrap();
-        let error = remove_dir_all(&tree).unwrap_err();
+        let error = remove_tree(&tree).unwrap_err();
         assert!(matches!(&error, PathError::MountPoint { path } if path == &tree.join("a/bound")), "{error}");
         assert!(victim.join("keep").exists());
         mount::unmount(&tree.join("a/bound"), Unmount::Plain).unwrap();
         mount::tmpfs(&tree, Tmpfs::default()).unwrap();
-        assert!(matches!(remove_dir_all(&tree), Err(PathError::MountPoint { .. })));
+        assert!(matches!(remove_tree(&tree), Err(PathError::MountPoint { .. })));
         mount::unmount(&tree, Unmount::Plain).unwrap();
-        remove_dir_all(&tree).unwrap();
+        remove_tree(&tree).unwrap();
         assert!(!tree.exists());
     });
 }
