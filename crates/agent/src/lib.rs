@@ -1,1 +1,7 @@
 //! rubelet-agent
+
+pub mod ledger;
+pub mod probe;
+pub mod sources;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,67 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+fn key(name: &str) -> PodKey {
+    PodKey::new("default", name)
+}
+
+#[test]
+fn what_is_saved_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::load(dir.path());
+    ledger.put(Source::File, &key("a"), "d1", &"u1".into());
+    ledger.put(Source::Http, &key("a"), "d2", &"u2".into());
+    ledger.save().unwrap();
+    let path = dir.path().join("rubelet/ledger.json");
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
+
+    let mut ledger = Ledger::load(dir.path());
+    assert_eq!(ledger.find(Source::File, &key("a")), Some(&Known { uid: "u1".into(), digest: "d1".into() }));
+    assert_eq!(ledger.find(Source::File, &key("b")), None);
+    let inode = fs::metadata(&path).unwrap().ino();
+    ledger.put(Source::File, &key("a"), "d1", &"u1".into());
+    assert!(!ledger.remove(Source::File, &key("a"), &"other".into()));
+    ledger.save().unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "nothing changed, nothing is written");
+    assert!(ledger.remove(Source::File, &key("a"), &"u1".into()));
+    ledger.save().unwrap();
+    assert_eq!(Ledger::load(dir.path()).find(Source::File, &key("a")), None);
+}
+
+#[test]
+fn a_ledger_that_cannot_be_used_is_moved_aside() {
+    for content in [
+        "",
+        "{",
+        "[]",
+        r#"{"version":2,"pods":[]}"#,
+        r#"{"version":1,"pods":[{"source":"api","namespace":"","name":"","uid":"","digest":""}]}"#,
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("rubelet")).unwrap();
+        fs::write(dir.path().join("rubelet/ledger.json"), content).unwrap();
+        let mut ledger = Ledger::load(dir.path());
+        let names: Vec<String> = fs::read_dir(dir.path().join("rubelet"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert!(names.len() == 1 && names[0].starts_with("ledger.json.bad-"), "{content:?}: {names:?}");
+        ledger.put(Source::File, &key("a"), "d", &"u".into());
+        ledger.save().unwrap();
+        assert!(Ledger::load(dir.path()).find(Source::File, &key("a")).is_some());
+    }
+}
+
+#[test]
+fn a_ledger_that_cannot_be_written_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("rubelet"), "in the way").unwrap();
+    let mut ledger = Ledger::load(dir.path());
+    ledger.put(Source::File, &key("a"), "d", &"u".into());
+    assert!(ledger.save().is_err());
+    fs::remove_file(dir.path().join("rubelet")).unwrap();
+    ledger.save().unwrap();
+    assert!(Ledger::load(dir.path()).find(Source::File, &key("a")).is_some());
+}

@@ -1,0 +1,3 @@
+//! Probes and hooks that go over the network.
+
+pub(crate) mod location;
