@@ -2,6 +2,9 @@
 //!
 //! No clock, no file, no socket, no log: time, chance and the node's properties are arguments.
 
+pub mod admit;
 pub mod node;
 pub mod now;
 pub mod pod;
+pub mod render;
+pub mod resources;

@@ -47,8 +47,18 @@ pub struct Machine {
     pub allocatable_ephemeral_storage_bytes: i64,
     /// Huge page sizes that the kernel offers, in bytes, ascending by the kernel's file order.
     pub huge_page_sizes: Vec<u64>,
+    /// Bytes of each huge page size that pods may ask for: (page size, bytes set aside).
+    pub huge_pages: Vec<(u64, i64)>,
+    /// Bytes of swap space.
+    pub swap_bytes: i64,
+    /// Whether the kernel counts swap per cgroup (`memory.swap.max`, `memory.memsw.limit_in_bytes`).
+    pub has_swap_control: bool,
     /// Whether AppArmor is enabled in the kernel.
     pub has_apparmor: bool,
+    /// Whether SELinux is enabled in the kernel: files that we make for containers are then relabelled.
+    pub has_selinux: bool,
+    /// The `/sys/devices/system/cpu/cpu<N>/thermal_throttle` that exist: hidden from containers.
+    pub thermal_throttle_paths: Vec<String>,
     /// Kernel release as (major, minor).
     pub kernel: (u32, u32),
 }

@@ -3,6 +3,7 @@
 pub mod fact;
 pub mod observed;
 pub mod step;
+pub mod volumes;
 
 pub use fact::{Fact, Order, Outcome, Source, StepFailure};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedSandbox};

@@ -17,23 +17,52 @@ pub enum Step {
     /// Mount all volumes of the pod (idempotent).
     Mount(Vec<VolumePlan>),
     /// Make the log directory and run a sandbox.
-    CreateSandbox { attempt: u32, runtime_handler: String, config: Box<cri::PodSandboxConfig> },
+    CreateSandbox {
+        attempt: u32,
+        runtime_handler: String,
+        config: Box<cri::PodSandboxConfig>,
+    },
     /// See that the image is there, by the container's pull policy.
-    EnsureImage { container: ContainerName, wish: ImageWish },
+    EnsureImage {
+        container: ContainerName,
+        wish: ImageWish,
+    },
     /// Create a container; write its files first.
     CreateContainer(Box<CreateContainer>),
     /// Start a created container and link its log as `/var/log/containers/…`.
-    StartContainer { container: ContainerName, id: ContainerId, log: LogLink },
+    StartContainer {
+        container: ContainerName,
+        id: ContainerId,
+        log: LogLink,
+    },
     /// Run a lifecycle hook; cut off after `timeout` when given.
-    RunHook { container: ContainerName, id: ContainerId, kind: HookKind, handler: v1::LifecycleHandler, timeout: Option<Duration> },
+    RunHook {
+        container: ContainerName,
+        id: ContainerId,
+        kind: HookKind,
+        handler: v1::LifecycleHandler,
+        timeout: Option<Duration>,
+    },
     /// Probe once.
     Probe(Box<ProbeStep>),
     /// Ask the runtime to stop a container: its stop signal, then SIGKILL after `grace_secs`.
-    StopContainer { container: ContainerName, id: ContainerId, grace_secs: i64 },
+    StopContainer {
+        container: ContainerName,
+        id: ContainerId,
+        grace_secs: i64,
+    },
     /// Remove a dead container; its log file and link too unless `keep_logs`.
-    RemoveContainer { container: ContainerName, id: ContainerId, keep_logs: bool },
-    StopSandbox { id: SandboxId },
-    RemoveSandbox { id: SandboxId },
+    RemoveContainer {
+        container: ContainerName,
+        id: ContainerId,
+        keep_logs: bool,
+    },
+    StopSandbox {
+        id: SandboxId,
+    },
+    RemoveSandbox {
+        id: SandboxId,
+    },
     /// Unmount all volumes and subpaths and remove emptyDirs.
     Unmount,
     RemoveCgroup,
@@ -263,10 +292,27 @@ pub struct ProbeStep {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProbeHow {
-    Exec { command: Vec<String> },
-    Http { scheme_https: bool, host: String, port: u16, path: String, headers: Vec<(String, String)> },
-    Tcp { host: String, port: u16 },
-    Grpc { host: String, port: u16, service: String },
+    Exec {
+        command: Vec<String>,
+    },
+    Http {
+        scheme_https: bool,
+        host: String,
+        port: u16,
+        path: String,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Grpc {
+        host: String,
+        port: u16,
+        service: String,
+    },
     /// It cannot be made (unknown port name, no handler): counts as `Unknown` with this text.
-    Invalid { message: String },
+    Invalid {
+        message: String,
+    },
 }

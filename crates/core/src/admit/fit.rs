@@ -1,0 +1,52 @@
+//! Whether what a pod asks for is still there.
+
+use rubelet_api::v1;
+
+use super::Verdict;
+use crate::node::NodeFacts;
+use crate::resources::amount::Amount;
+use crate::resources::hugepages;
+use crate::resources::sum::{Amounts, Sum, get};
+
+/// Checks the number of pods, then cpu, memory, ephemeral storage and huge pages. kubelet 1.36: other resources that the node does
+/// not have are ignored.
+pub(super) fn check(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Option<Verdict> {
+    let count = i64::try_from(active.len()).unwrap_or(i64::MAX);
+    if count >= node.settings.max_pods {
+        return Some(out_of("pods", 1, count, node.settings.max_pods));
+    }
+    let sum = Sum::requests(node.settings.gates.pod_level_resources);
+    let wanted = sum.of(pod);
+    let used: Vec<Amounts> = active.iter().map(|other| sum.of(other)).collect();
+    let others = wanted.keys().map(String::as_str).filter(|name| name.starts_with(hugepages::PREFIX));
+    ["cpu", "memory", "ephemeral-storage"].into_iter().chain(others).find_map(|name| {
+        let requested = counted(name, get(&wanted, name));
+        let used = used.iter().fold(0_i64, |sum, one| sum.saturating_add(counted(name, get(one, name))));
+        let capacity = capacity(name, node);
+        (requested > 0 && requested > capacity.saturating_sub(used)).then(|| out_of(name, requested, used, capacity))
+    })
+}
+
+/// CPUs count in thousandths, all else in units.
+fn counted(name: &str, amount: Amount) -> i64 {
+    if name == "cpu" { amount.milli() } else { amount.units() }
+}
+
+fn capacity(name: &str, node: &NodeFacts) -> i64 {
+    let machine = &node.machine;
+    match name {
+        "cpu" => machine.allocatable_cpu_milli,
+        "memory" => machine.allocatable_memory_bytes,
+        "ephemeral-storage" => machine.allocatable_ephemeral_storage_bytes,
+        other => {
+            let size = hugepages::page_size(other);
+            machine.huge_pages.iter().find(|(s, _)| Some(*s) == size).map_or(0, |(_, bytes)| *bytes)
+        }
+    }
+}
+
+fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Verdict {
+    let message =
+        format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}");
+    Verdict::rejected(format!("OutOf{name}"), message)
+}
