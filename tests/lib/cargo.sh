@@ -27,3 +27,9 @@ need_rust() {
   export PATH
   need_debian "linking" gcc libc6-dev
 }
+
+# kubelet_binary: builds the kubelet unless X_KUBELET names another one, and prints its path.
+kubelet_binary() {
+  if [ -n "${X_KUBELET:-}" ]; then echo "$X_KUBELET"; return; fi
+  need_rust >&2 && cargo build -p rubelet-kubelet >&2 && echo "$CARGO_TARGET_DIR/debug/rubelet"
+}

@@ -7,6 +7,12 @@ need_go() {
   command -v go >/dev/null || { echo "x: no Go here: the recorder between kubelet and runtime cannot be built" >&2; return 1; }
 }
 
+# need_run: what ./x run takes from Debian.
+need_run() {
+  [ "$(id -u)" = 0 ] || { echo "x: run: needs root: containers, mounts and a network are made" >&2; return 1; }
+  need_debian "running pods" containerd runc containernetworking-plugins docker-registry nginx-light busybox-static iptables iproute2 conntrack python3 gcc libc6-dev
+}
+
 # golden_tools: builds $X_CACHE/bin/crirecord and $X_CACHE/images/golden.tar when they are not there or older than their sources.
 golden_tools() {
   local tools=tests/golden/tools stamp

@@ -30,18 +30,49 @@ test_tidy() { cargo_test tidy -p xtask; }
 test_golden() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden: needs root"; return; fi
   if ! golden_tools; then tally skipped 1 "golden: needs Go"; return; fi
-  [ -n "${X_KUBELET:-}" ] || cargo build -q -p rubelet-kubelet || { tally failed 1 "golden: the kubelet does not build"; return; }
-  local containerd log=$logs/golden.log agree differ allowed
+  local kubelet containerd log=$logs/golden.log
+  kubelet=$(kubelet_binary) || { tally failed 1 "golden: the kubelet does not build"; return; }
   containerd=$(containerd2) || { tally skipped 1 "golden: no containerd 2 from Debian forky"; return; }
-  tests/golden/play --kubelet "${X_KUBELET:-$CARGO_TARGET_DIR/debug/rubelet}" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
+  tests/golden/play --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
     --containerd "$containerd" --allow tests/golden/allowed.tsv --out "$logs/golden" 2>&1 | tee "$log" || true
+  tally_golden "$log"
+}
+
+# tally_golden LOG: counts the last line of a play.
+tally_golden() {
+  local log=$1 agree differ allowed
   if read -r agree differ allowed < <(sed -n 's/^golden: \([0-9]*\) agree, \([0-9]*\) differ, \([0-9]*\) allowed$/\1 \2 \3/p' "$log"); then
     tally passed "$agree"
     [ "$differ" = 0 ] || tally failed "$differ" "golden: files that differ from the recordings, see $log"
-    [ "$allowed" = 0 ] || tally skipped "$allowed" "golden: files that may differ (tests/golden/allowed.tsv)"
+    [ "$allowed" = 0 ] || tally skipped "$allowed" "golden: files that may differ (see its --allow)"
   else
     tally failed 1 "golden: not played, see $log"
   fi
+}
+
+# The main job as a user does it: ./x run, looked at from outside, and ^C.
+test_run() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "run: needs root"; return; fi
+  local log=$logs/run.log passed failed
+  python3 tests/lib/check_run.py ./x run 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "run: see $log"
+  else
+    tally failed 1 "run: not checked, see $log"
+  fi
+}
+
+# The recordings of cgroup v2 and the systemd driver, played in an emulated machine.
+test_vm() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "vm: needs root"; return; fi
+  if ! golden_tools; then tally skipped 1 "vm: needs Go"; return; fi
+  local kubelet status=0
+  kubelet=$(kubelet_binary) || { tally failed 1 "vm: the kubelet does not build"; return; }
+  tests/vm/image.sh || { tally failed 1 "vm: the machine could not be built"; return; }
+  tests/vm/run.sh "$kubelet" "$logs/vm" "${X_ONLY:-.}" 2>&1 | tee "$logs/vm.log" || status=$?
+  if [ "$status" = 3 ]; then tally failed 1 "vm: timed out or did not boot, see $logs/vm"; return; fi
+  tally_golden "$logs/vm.log"
 }
 
 [ $# -gt 0 ] || set -- unit tidy

@@ -197,6 +197,10 @@ class Bench:
         for m in points:
             if m.startswith((ROOT + "/", self.work)) or m == ROOT: subprocess.run(["umount", "-l", m])
         subprocess.run(["ip", "link", "del", "goldbr0"], capture_output=True); shutil.rmtree(ROOT, ignore_errors=True)
+        for top in (g for pattern in ("/sys/fs/cgroup/*/kubepods*", "/sys/fs/cgroup/kubepods*") for g in glob.glob(pattern)):
+            for folder, _, _ in os.walk(top, topdown=False):
+                try: os.rmdir(folder)
+                except OSError: pass
 
 
 def files_of(pod, uid):
@@ -289,7 +293,7 @@ def comparable(path, without_user):
     """The lines of one file, without what differs from run to run of the same kubelet or from machine to machine, and without the UID of a static pod, which even upstream changes with each minor version."""
     text = read(path)
     if uid := re.search(r'"uid": "([0-9a-f]{32})"', read(os.path.join(os.path.dirname(path), "pod.json"))): text = text.replace(uid.group(1), "<pod-uid>")
-    for pattern, name in ((r'("oom_score_adj": )"(?!1000"|0")\d+"', r'\1"<by memory>"'), (r'("key": "EPH", "value": )"\d+"', r'\1"<disk>"'), (r"cpuset\.cpus=.*", "cpuset.cpus=<cpus>"), (r"(kubepods(?:\.slice)? cpu\.(?:shares|weight))=.*", r"\1=<by cpus>"), (r'"hugepage_limits": \[[^]]*\]', '"hugepage_limits": "<page sizes>"')):
+    for pattern, name in ((r'("oom_score_adj": )"(?!1000"|0")\d+"', r'\1"<by memory>"'), (r'("key": "EPH", "value": )"\d+"', r'\1"<disk>"'), (r"cpuset\.cpus=.*", "cpuset.cpus=<cpus>"), (r"(\.scope pids\.max)=\d+", r"\1=<by systemd>"), (r"(kubepods(?:\.slice)? cpu\.(?:shares|weight))=.*", r"\1=<by cpus>"), (r'"hugepage_limits": \[[^]]*\]', '"hugepage_limits": "<page sizes>"')):
         text = re.sub(pattern, name, text)
     if path.endswith("calls.jsonl"): return calls_in_order(text)
     if path.endswith("pod.json") and text.strip() not in ("", "null"):
