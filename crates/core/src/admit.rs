@@ -89,3 +89,6 @@ fn apparmor(pod: &v1::Pod, node: &NodeFacts) -> Option<Verdict> {
     (is_wanted && !node.machine.has_apparmor)
         .then(|| Verdict::rejected("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host"))
 }
+
+#[cfg(test)]
+mod tests;

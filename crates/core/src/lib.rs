@@ -8,3 +8,6 @@ pub mod now;
 pub mod pod;
 pub mod render;
 pub mod resources;
+
+#[cfg(test)]
+mod sample;

@@ -112,3 +112,6 @@ fn full_name(pod: &v1::Pod) -> String {
 pub fn containers(pod: &v1::Pod) -> impl Iterator<Item = &v1::Container> {
     pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers))
 }
+
+#[cfg(test)]
+mod tests;

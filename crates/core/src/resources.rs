@@ -16,3 +16,6 @@ pub mod swap;
 pub use container::{linux_resources, overhead_resources, sandbox_resources};
 pub use cpu::{cpu_quota, cpu_shares};
 pub use oom::oom_score_adj;
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ pub fn plan(pod: &v1::Pod, node: &NodeFacts, pod_ips: &[IpAddr]) -> Vec<VolumePl
     let context = spec.security_context.as_ref();
     let on_root_mismatch = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
     let one = |volume: &v1::Volume| {
-        let kind = kind(pod, node, pod_ips, volume).unwrap_or_else(|error| refused(volume, &error.message));
+        let kind = kind(pod, node, pod_ips, volume).unwrap_or_else(|error| refused(error.message));
         let fs_group = match kind {
             VolumeKind::EmptyDir
             | VolumeKind::MemoryDir { .. }
@@ -86,20 +86,23 @@ fn kind(pod: &v1::Pod, node: &NodeFacts, pod_ips: &[IpAddr], volume: &v1::Volume
         let default_mode = mode(source.default_mode, DEFAULT_MODE);
         Ok(VolumeKind::Files { plugin: FilesPlugin::DownwardApi, files, default_mode })
     } else if let Some(source) = &volume.projected {
-        projected(pod, node, pod_ips, volume, source)
+        projected(pod, node, pod_ips, source)
     } else if let Some((what, _)) = unbuilt(volume) {
-        Ok(refused(volume, what))
+        Ok(refused(what))
     } else {
-        empty_dir(pod, node, volume)
+        empty_dir(pod, node, volume.empty_dir.as_ref())
     }
 }
 
-fn empty_dir(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume) -> Result<VolumeKind, RenderError> {
-    let source = volume.empty_dir.clone().unwrap_or_default();
-    match source.medium.as_deref().unwrap_or_default() {
+fn empty_dir(
+    pod: &v1::Pod,
+    node: &NodeFacts,
+    source: Option<&v1::EmptyDirVolumeSource>,
+) -> Result<VolumeKind, RenderError> {
+    match source.and_then(|s| s.medium.as_deref()).unwrap_or_default() {
         "" => Ok(VolumeKind::EmptyDir),
         "Memory" => {
-            let size_limit = source.size_limit.as_ref().map(Amount::of).unwrap_or_default();
+            let size_limit = source.and_then(|s| s.size_limit.as_ref()).map(Amount::of).unwrap_or_default();
             let bytes = memory_size(pod, node, size_limit);
             Ok(VolumeKind::MemoryDir { size_bytes: (bytes > 0).then_some(bytes) })
         }
@@ -108,7 +111,7 @@ fn empty_dir(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume) -> Result<Vol
             match medium.strip_prefix("HugePages-").and_then(|size| hugepages::page_size(&format!("hugepages-{size}")))
             {
                 Some(size) => huge_pages(pod, medium, Some(size)),
-                None => Ok(refused(volume, &format!("unknown storage medium {medium:?}"))),
+                None => Ok(refused(format!("unknown storage medium {medium:?}"))),
             }
         }
     }
@@ -149,14 +152,13 @@ fn projected(
     pod: &v1::Pod,
     node: &NodeFacts,
     pod_ips: &[IpAddr],
-    volume: &v1::Volume,
     source: &v1::ProjectedVolumeSource,
 ) -> Result<VolumeKind, RenderError> {
     let default_mode = mode(source.default_mode, DEFAULT_MODE);
     let mut files: Vec<VolumeFile> = Vec::new();
     for projection in source.sources.iter().flatten() {
         let Some(downward) = &projection.downward_api else {
-            return Ok(refused(volume, &unbuilt_projection(projection)));
+            return Ok(refused(unbuilt_projection(projection)));
         };
         for file in downward_files(pod, node, pod_ips, downward.items.as_deref(), default_mode)? {
             files.retain(|f| f.path != file.path);
@@ -216,8 +218,9 @@ fn mode(mode: Option<i32>, default: u32) -> u32 {
     mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(default)
 }
 
-fn refused(volume: &v1::Volume, why: &str) -> VolumeKind {
-    VolumeKind::Refused { message: format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name) }
+/// The hand says of which volume.
+fn refused(why: impl Into<String>) -> VolumeKind {
+    VolumeKind::Refused { message: why.into() }
 }
 
 /// Kinds that are known and not built: why, and the plugin that upstream has (had) for them.
@@ -258,3 +261,6 @@ fn unbuilt(volume: &v1::Volume) -> Option<(&'static str, &'static str)> {
     .into_iter()
     .find_map(|(is_it, why, plugin)| is_it.then_some((why, plugin)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -127,3 +127,6 @@ fn port(container: &v1::Container, wanted: &IntOrString) -> Result<u16, String> 
 fn literal(container: &v1::Container, name: &str) -> Option<String> {
     container.env.iter().flatten().rev().find(|v| v.name == name).map(|v| v.value.clone().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+use serde_json::{Value, json};
+
+use super::{Verdict, decide};
+use crate::sample::{node, pod, pod_with};
+
+/// The reason and message of a rejection, or two empty texts.
+fn answer(verdict: Verdict) -> (String, String) {
+    match verdict {
+        Verdict::Admitted => (String::new(), String::new()),
+        Verdict::Rejected { reason, message } => (reason, message),
+    }
+}
+
+fn reason(container: Value, spec: Value) -> String {
+    answer(decide(&pod_with(container, spec), &[], &node())).0
+}
+
+#[test]
+fn a_pod_that_asks_for_more_than_is_left_is_out_of_it() {
+    let asking = |amounts: Value| pod_with(json!({ "resources": { "requests": amounts } }), json!({}));
+    let there = asking(json!({ "cpu": "3500m", "memory": "1Gi" }));
+    let message = "Node didn't have enough resource: cpu, requested: 1000, used: 3500, capacity: 4000";
+    assert_eq!(answer(decide(&asking(json!({ "cpu": "1" })), &[&there], &node())), ("OutOfcpu".into(), message.into()));
+    for (amounts, reason) in [
+        (json!({ "cpu": "500m" }), ""),
+        (json!({ "memory": "7Gi" }), "OutOfmemory"),
+        (json!({ "ephemeral-storage": "91Gi" }), "OutOfephemeral-storage"),
+        (json!({ "hugepages-2Mi": "64Mi" }), ""),
+        (json!({ "hugepages-2Mi": "66Mi" }), "OutOfhugepages-2Mi"),
+        (json!({ "example.test/gpu": "1" }), ""),
+    ] {
+        assert_eq!(answer(decide(&asking(amounts.clone()), &[&there], &node())).0, reason, "{amounts}");
+    }
+    let mut node = node();
+    node.settings.max_pods = 1;
+    let message = "Node didn't have enough resource: pods, requested: 1, used: 1, capacity: 1";
+    assert_eq!(answer(decide(&asking(json!({})), &[&there], &node)), ("OutOfpods".into(), message.into()));
+}
+
+#[test]
+fn only_safe_or_allowed_sysctls_of_the_pods_own_namespaces_pass() {
+    let mut node = node();
+    node.settings.allowed_unsafe_sysctls = vec!["kernel.msg*".into(), "net.core.somaxconn".into()];
+    let ask = |name: &str, more: Value| {
+        let mut spec = more;
+        spec["securityContext"] = json!({ "sysctls": [{ "name": name, "value": "1" }] });
+        answer(decide(&pod_with(json!({}), spec), &[], &node)).1
+    };
+    for (name, more, message) in [
+        ("net.ipv4.tcp_syncookies", json!({}), ""),
+        ("net/ipv4/tcp_syncookies", json!({}), ""),
+        ("kernel.msgmax", json!({}), ""),
+        ("net.core.somaxconn", json!({}), ""),
+        (
+            "net.ipv4.tcp_syncookies",
+            json!({ "hostNetwork": true }),
+            r#"forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host net enabled"#,
+        ),
+        (
+            "kernel.shm_rmid_forced",
+            json!({ "hostIPC": true }),
+            r#"forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host ipc enabled"#,
+        ),
+        ("kernel.sem", json!({}), r#"forbidden sysctl: "kernel.sem" not allowlisted"#),
+        ("net.core.rmem_max", json!({}), r#"forbidden sysctl: "net.core.rmem_max" not allowlisted"#),
+        ("vm.swappiness", json!({}), r#"forbidden sysctl: "vm.swappiness" not allowlisted"#),
+    ] {
+        assert_eq!(ask(name, more), message, "{name}");
+    }
+    let mut old = node.clone();
+    old.machine.kernel = (4, 4);
+    let keepalive = pod_with(
+        json!({}),
+        json!({ "securityContext": { "sysctls": [{ "name": "net.ipv4.tcp_keepalive_time", "value": "1" }] } }),
+    );
+    assert_eq!(answer(decide(&keepalive, &[], &old)).0, "SysctlForbidden");
+    assert_eq!(decide(&keepalive, &[], &node), Verdict::Admitted);
+}
+
+#[test]
+fn a_pod_for_another_node_or_system_is_rejected() {
+    let selector = |key: &str, value: &str| json!({ "nodeSelector": { key: value } });
+    assert_eq!(reason(json!({}), selector("kubernetes.io/hostname", "node-a")), "");
+    assert_eq!(reason(json!({}), selector("disk", "ssd")), "NodeAffinity");
+    assert_eq!(reason(json!({}), selector("kubernetes.io/os", "windows")), "PodOSSelectorNodeLabelDoesNotMatch");
+    assert_eq!(reason(json!({}), json!({ "os": { "name": "windows" } })), "PodOSNotSupported");
+    assert_eq!(reason(json!({}), json!({ "nodeName": "node-b" })), "NodeName");
+    assert_eq!(reason(json!({}), json!({ "nodeName": "node-a" })), "");
+    let message = answer(decide(&pod_with(json!({}), selector("disk", "ssd")), &[], &node())).1;
+    assert_eq!(message, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector");
+}
+
+#[test]
+fn required_node_affinity_is_any_term_of_all_requirements() {
+    let with = |terms: Value| {
+        let required = json!({ "nodeSelectorTerms": terms });
+        json!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": required } } })
+    };
+    let expression =
+        |key: &str, operator: &str, values: Value| json!({ "key": key, "operator": operator, "values": values });
+    let host = |operator: &str, values: Value| json!([{ "matchExpressions": [expression("kubernetes.io/hostname", operator, values)] }]);
+    for (terms, wanted) in [
+        (host("In", json!(["node-a", "node-b"])), ""),
+        (host("In", json!(["node-b"])), "NodeAffinity"),
+        (host("NotIn", json!(["node-b"])), ""),
+        (host("NotIn", json!(["node-a"])), "NodeAffinity"),
+        (host("Exists", json!([])), ""),
+        (host("DoesNotExist", json!([])), "NodeAffinity"),
+        (host("Gt", json!(["1"])), "NodeAffinity"),
+        (json!([{}]), "NodeAffinity"),
+        (json!([{}, { "matchFields": [expression("metadata.name", "In", json!(["node-a"]))] }]), ""),
+        (json!([{ "matchFields": [expression("metadata.name", "In", json!(["node-b"]))] }]), "NodeAffinity"),
+    ] {
+        assert_eq!(reason(json!({}), with(terms.clone())), wanted, "{terms}");
+    }
+}
+
+#[test]
+fn ports_of_the_host_are_given_once() {
+    let port = |number: u16, protocol: &str, ip: &str| json!({ "containerPort": 80, "hostPort": number, "protocol": protocol, "hostIP": ip });
+    let with = |port: Value| pod_with(json!({ "ports": [port] }), json!({}));
+    let there = with(port(8080, "TCP", "10.0.0.1"));
+    for (wanted, reason) in [
+        (port(8080, "TCP", "10.0.0.1"), "NodePorts"),
+        (port(8080, "TCP", ""), "NodePorts"),
+        (port(8080, "TCP", "10.0.0.2"), ""),
+        (port(8080, "UDP", ""), ""),
+        (port(8081, "TCP", ""), ""),
+        (json!({ "containerPort": 8080 }), ""),
+    ] {
+        assert_eq!(answer(decide(&with(wanted.clone()), &[&there], &node())).0, reason, "{wanted}");
+    }
+    let sidecar = |policy: Value| {
+        pod(
+            json!({ "containers": [], "initContainers": [{ "name": "i", "restartPolicy": policy, "ports": [port(8080, "TCP", "")] }] }),
+        )
+    };
+    assert_eq!(answer(decide(&sidecar(json!("Always")), &[&there], &node())).0, "NodePorts");
+    assert_eq!(
+        answer(decide(&sidecar(json!(null)), &[&there], &node())).0,
+        "",
+        "it has ended before others would mind"
+    );
+}
+
+#[test]
+fn what_kernel_and_runtime_lack_is_not_promised() {
+    let profile = |kind: &str| json!({ "securityContext": { "appArmorProfile": { "type": kind } } });
+    assert_eq!(reason(profile("RuntimeDefault"), json!({})), "AppArmor");
+    assert_eq!(reason(profile("Unconfined"), json!({})), "");
+    let mut annotated = pod_with(json!({}), json!({}));
+    annotated.metadata.annotations =
+        Some([("container.apparmor.security.beta.kubernetes.io/a".to_owned(), "localhost/x".to_owned())].into());
+    let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+    assert_eq!(answer(decide(&annotated, &[], &node())), ("AppArmor".into(), message.into()));
+    let strict = json!({ "securityContext": { "supplementalGroupsPolicy": "Strict" } });
+    assert_eq!(reason(json!({}), strict.clone()), "SupplementalGroupsPolicyNotSupported");
+    let mut able = node();
+    able.machine.has_apparmor = true;
+    able.runtime.has_supplemental_groups_policy = true;
+    able.settings.gates.pod_level_resources = false;
+    assert_eq!(decide(&annotated, &[], &able), Verdict::Admitted);
+    assert_eq!(decide(&pod_with(json!({}), strict), &[], &able), Verdict::Admitted);
+    let pod_level = pod_with(json!({}), json!({ "resources": { "limits": { "cpu": "1" } } }));
+    assert_eq!(answer(decide(&pod_level, &[], &able)).0, "PodLevelResourcesNotSupported");
+}
