@@ -61,7 +61,7 @@ impl Fetcher {
     pub(super) async fn get(&self) -> Result<Vec<u8>, String> {
         let mut uri = self.uri.clone();
         let mut headers = self.headers.clone();
-        for _ in 0..=REDIRECTS_MAX {
+        for _ in 0..REDIRECTS_MAX {
             let mut request = Request::get(uri.clone());
             if let Some(map) = request.headers_mut() {
                 *map = headers.clone();
