@@ -29,7 +29,7 @@ pub use identity::{
 };
 pub use problem::{ManifestError, Path, Position, Problem, Segment};
 pub use references::references;
-pub use validate::{Gates, validate};
+pub use validate::{Gates, label_value_problems, qualified_name_problems, validate};
 
 use self::tree::{Contents, Node};
 use crate::v1;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rubelet_api::pod::{label_value_problems, qualified_name_problems};
+
 use crate::flags::Given;
 
 #[cfg(test)]
@@ -158,11 +160,10 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), OwnFlagError> {
     }
     let mut problems = Vec::new();
     for (key, value) in labels {
-        if let Some(problem) = key_problem(key) {
-            problems.push(format!("'{key}' - {problem}"));
-        }
-        if let Some(problem) = value_problem(value) {
-            problems.push(format!("'{value}' - {problem}"));
+        for (text, wrong) in [(key, qualified_name_problems(key)), (value, label_value_problems(value))] {
+            if !wrong.is_empty() {
+                problems.push(format!("'{text}' - {}", wrong.join(", ")));
+            }
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(OwnFlagError::InvalidLabels(problems.join("; "))) }
@@ -177,53 +178,4 @@ fn may_label(key: &str) -> bool {
         return true;
     }
     ALLOWED_LABELS.contains(&key) || ALLOWED_PREFIXES.into_iter().any(is_below)
-}
-
-const NAME_RULE: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
-const VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
-const PREFIX_RULE: &str = "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-
-fn key_problem(key: &str) -> Option<&'static str> {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    match prefix {
-        Some("") => return Some("prefix part must be non-empty"),
-        Some(prefix) if prefix.len() > 253 => return Some("prefix part must be no more than 253 bytes"),
-        Some(prefix) if !is_subdomain(prefix) => return Some(PREFIX_RULE),
-        _ => (),
-    }
-    match name {
-        "" => Some("name part must be non-empty"),
-        name if name.len() > 63 => Some("name part must be no more than 63 bytes"),
-        name if !is_word(name) => Some(NAME_RULE),
-        _ => None,
-    }
-}
-
-fn value_problem(value: &str) -> Option<&'static str> {
-    match value {
-        "" => None,
-        value if value.len() > 63 => Some("must be no more than 63 bytes"),
-        value if !is_word(value) => Some(VALUE_RULE),
-        _ => None,
-    }
-}
-
-fn is_word(text: &str) -> bool {
-    let is_end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    is_end(bytes.first())
-        && is_end(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b))
-}
-
-fn is_subdomain(text: &str) -> bool {
-    let is_end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    text.split('.').map(str::as_bytes).all(|label| {
-        is_end(label.first())
-            && is_end(label.last())
-            && label.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-    })
 }

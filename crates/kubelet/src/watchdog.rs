@@ -7,9 +7,11 @@ use crate::surroundings::Surroundings;
 /// Why the watchdog's environment was refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(crate) enum WatchdogError {
-    #[error("failed to run Kubelet: configure watchdog: WATCHDOG_USEC is no number: {0:?}")]
+    #[error(
+        "failed to run Kubelet: create health checker: configure watchdog: error converting WATCHDOG_USEC: strconv.Atoi: parsing {0:?}: invalid syntax"
+    )]
     NoNumber(String),
-    #[error("failed to run Kubelet: configure watchdog timeout too small: {0:?}")]
+    #[error("failed to run Kubelet: create health checker: configure watchdog timeout too small: {0:?}")]
     TooSmall(Duration),
 }
 

@@ -1,5 +1,7 @@
 //! The program as it is started by people and scripts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 

@@ -18,6 +18,8 @@ mod security;
 mod spec;
 mod volumes;
 
+pub use names::{label_value as label_value_problems, qualified as qualified_name_problems};
+
 use super::problem::{Path, Problem, Problems};
 use crate::v1;
 

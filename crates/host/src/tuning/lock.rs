@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock, inotify};
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// It cannot be opened or made.
-    #[error("open lock file {path}")]
+    #[error("unable to acquire file lock on {path:?}")]
     Open {
         /// The file.
         path: PathBuf,
@@ -20,7 +20,7 @@ pub enum LockError {
         source: io::Error,
     },
     /// The lock was refused.
-    #[error("lock {path}")]
+    #[error("unable to acquire file lock on {path:?}")]
     Lock {
         /// The file.
         path: PathBuf,

@@ -103,12 +103,13 @@ fn based(text: &str) -> (u32, &str) {
     }
 }
 
-/// The digits without the single underscores that a number with a base may have between them.
+/// The digits without the single underscores that may stand between them and after a base.
 fn without_underscores(digits: &str, is_based: bool) -> Option<String> {
     if !digits.contains('_') {
         return Some(digits.to_owned());
     }
-    (is_based && !digits.ends_with('_') && !digits.contains("__")).then(|| digits.replace('_', ""))
+    let is_misplaced = digits.ends_with('_') || digits.contains("__") || digits.starts_with('_') && !is_based;
+    (!is_misplaced).then(|| digits.replace('_', ""))
 }
 
 /// A decimal number without sign that fits 31 bits, as log levels are.
@@ -150,14 +151,13 @@ pub(crate) fn scan_duration(text: &str) -> Result<i64, ScanError> {
     }
     let mut total: i128 = 0;
     while !rest.is_empty() {
-        let number_len = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
-        let (number, after) = rest.split_at(number_len);
-        let unit_len = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_len);
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
+        let (whole, after) = digits(rest);
+        let (fraction, after) = after.strip_prefix('.').map_or(("", after), digits);
+        if whole.is_empty() && fraction.is_empty() {
             return Err(invalid());
         }
+        let unit_len = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
         if unit.is_empty() {
             return Err(ScanError::MissingUnit(quoted(text)));
         }
@@ -173,9 +173,14 @@ pub(crate) fn scan_duration(text: &str) -> Result<i64, ScanError> {
     i64::try_from(if negative { -total } else { total }).map_err(|_| invalid())
 }
 
+/// The digits at the beginning, and the rest.
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
 /// `whole.fraction` times the unit's size, in nanoseconds.
 fn amount(whole: &str, fraction: &str, size: i128) -> Option<i128> {
-    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok().filter(|n| *n <= i128::from(i64::MAX))? };
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok().filter(|n| *n <= 1_i128 << 63)? };
     // 18 digits decide all nanoseconds; Go ignores what follows, too.
     let digits = &fraction[..fraction.len().min(18)];
     let part: i128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     List,
     /// `key=value` pairs; given again, they add up.
     Map,
+    /// `key=value` pairs, the value may be missing; given again, they add up.
+    LooseMap,
     /// `key<value` pairs; given again, they add up.
     LangleMap,
     /// `key=true|false` pairs; given again, they add up.
@@ -56,7 +58,7 @@ impl Kind {
             Self::Duration => "duration",
             Self::Ip => "ip",
             Self::List => "strings",
-            Self::Map | Self::LangleMap => "mapStringString",
+            Self::Map | Self::LooseMap | Self::LangleMap => "mapStringString",
             Self::BoolMap => "mapStringBool",
             Self::Multimap => "colonSeparatedMultimapStringString",
             Self::Taints => "[]v1.Taint",
@@ -79,6 +81,7 @@ impl Kind {
             | Self::Ip
             | Self::List
             | Self::Map
+            | Self::LooseMap
             | Self::LangleMap
             | Self::BoolMap
             | Self::Multimap

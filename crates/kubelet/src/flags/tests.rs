@@ -115,6 +115,7 @@ fn values_have_the_form_of_the_configuration_file() {
     let cases: &[(&[&str], &str, serde_json::Value)] = &[
         (&["--sync-frequency=90s"], "sync-frequency", json!("1m30s")),
         (&["--sync-frequency=-1.5h"], "sync-frequency", json!("-1h30m0s")),
+        (&["--sync-frequency=-9223372036854775808ns"], "sync-frequency", json!("-2562047h47m16.854775808s")),
         (&["--cpu-cfs-quota-period=0.1s"], "cpu-cfs-quota-period", json!("100ms")),
         (&["--address=::"], "address", json!("::")),
         (&["--address=010.0.0.1"], "address", json!("010.0.0.1")),
@@ -122,6 +123,10 @@ fn values_have_the_form_of_the_configuration_file() {
         (&["--tls-cipher-suites=\"a,b\",c\"\"", "--tls-cipher-suites="], "tls-cipher-suites", json!(null)),
         (&["--tls-cipher-suites=\"a,\"\"b\",c"], "tls-cipher-suites", json!(["a,\"b", "c"])),
         (&["--node-labels=a=b, c = d=e", "--node-labels=a=x"], "node-labels", json!({"a": "x", "c": "d=e"})),
+        (&["--node-labels=a,b="], "node-labels", json!({"a": "", "b": ""})),
+        (&["--pod-max-pids=1_0"], "pod-max-pids", json!(10)),
+        (&["--pod-max-pids=-0x_f_f"], "pod-max-pids", json!(-255)),
+        (&["--register-with-taints=a-,b:NoSchedule-"], "register-with-taints", json!([])),
         (&["--eviction-hard=memory.available<1Gi"], "eviction-hard", json!({"memory.available": "1Gi"})),
         (&["--feature-gates=A=true,B=0", "--feature-gates=A=false"], "feature-gates", json!({"A": false, "B": false})),
         (&["--manifest-url-header=a:b:c,a:d"], "manifest-url-header", json!({"a": ["b:c", "d"]})),
@@ -170,10 +175,6 @@ fn refusals_in_the_words_of_pflag() {
             &["--port=4294967296"],
             r#"invalid argument "4294967296" for "--port" flag: strconv.ParseInt: parsing "4294967296": value out of range"#,
         ),
-        (
-            &["--pod-max-pids=1_0"],
-            r#"invalid argument "1_0" for "--pod-max-pids" flag: strconv.ParseInt: parsing "1_0": invalid syntax"#,
-        ),
         (&["-vx"], r#"invalid argument "x" for "-v, --v" flag: strconv.ParseUint: parsing "x": invalid syntax"#),
         (
             &["--fail-swap-on=maybe"],
@@ -196,8 +197,8 @@ fn refusals_in_the_words_of_pflag() {
             r#"invalid argument "999.1.1.1" for "--address" flag: "999.1.1.1" is not a valid IP address"#,
         ),
         (
-            &["--node-labels=a"],
-            r#"invalid argument "a" for "--node-labels" flag: malformed pair, expect string=string"#,
+            &["--kube-reserved=a"],
+            r#"invalid argument "a" for "--kube-reserved" flag: malformed pair, expect string=string"#,
         ),
         (
             &["--eviction-soft=a=b"],
@@ -226,6 +227,66 @@ fn refusals_in_the_words_of_pflag() {
         (
             &["--log-json-info-buffer-size=x"],
             r#"invalid argument "x" for "--log-json-info-buffer-size" flag: quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"#,
+        ),
+        (
+            &["--log-json-info-buffer-size=1ki"],
+            r#"invalid argument "1ki" for "--log-json-info-buffer-size" flag: unable to parse quantity's suffix"#,
+        ),
+        (
+            &["--sync-frequency=1.5.5s"],
+            r#"invalid argument "1.5.5s" for "--sync-frequency" flag: time: missing unit in duration "1.5.5s""#,
+        ),
+        (
+            &["--sync-frequency=9223372036854775808ns"],
+            r#"invalid argument "9223372036854775808ns" for "--sync-frequency" flag: time: invalid duration "9223372036854775808ns""#,
+        ),
+        (
+            &["--pod-max-pids=1__0"],
+            r#"invalid argument "1__0" for "--pod-max-pids" flag: strconv.ParseInt: parsing "1__0": invalid syntax"#,
+        ),
+        (
+            &["--register-with-taints=a:NoSchedule,a=b:NoSchedule"],
+            r#"invalid argument "a:NoSchedule,a=b:NoSchedule" for "--register-with-taints" flag: duplicated taints with the same key and effect: {a b NoSchedule <nil>}"#,
+        ),
+        (
+            &["--register-with-taints=a=@:NoSchedule"],
+            r#"invalid argument "a=@:NoSchedule" for "--register-with-taints" flag: invalid taint spec: a=@:NoSchedule, a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"#,
+        ),
+        (
+            &["--register-with-taints=a:b:c"],
+            r#"invalid argument "a:b:c" for "--register-with-taints" flag: invalid taint spec: a:b:c"#,
+        ),
+        (
+            &["--register-with-taints=:NoSchedule"],
+            r#"invalid argument ":NoSchedule" for "--register-with-taints" flag: invalid taint spec: :NoSchedule, name part must be non-empty; name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"#,
+        ),
+        (
+            &["--reserved-memory=x"],
+            r#"invalid argument "x" for "--reserved-memory" flag: the reserved memory has incorrect format, expected numaNodeID:type=quantity[,type=quantity...], got x"#,
+        ),
+        (
+            &["--reserved-memory=a:memory=1"],
+            r#"invalid argument "a:memory=1" for "--reserved-memory" flag: failed to convert the NUMA node ID, expected integer, got a"#,
+        ),
+        (
+            &["--reserved-memory=0:memory"],
+            r#"invalid argument "0:memory" for "--reserved-memory" flag: the reserved limit has incorrect value, expected type=quantity, got memory"#,
+        ),
+        (
+            &["--reserved-memory=0:memory=x"],
+            r#"invalid argument "0:memory=x" for "--reserved-memory" flag: failed to parse the quantity: x"#,
+        ),
+        (
+            &["--reserved-memory=0:foo=1"],
+            r#"invalid argument "0:foo=1" for "--reserved-memory" flag: memory type conversion error, unknown type: "foo""#,
+        ),
+        (
+            &["--tls-cipher-suites=a\"b"],
+            r#"invalid argument "a\"b" for "--tls-cipher-suites" flag: parse error on line 1, column 2: bare " in non-quoted-field"#,
+        ),
+        (
+            &["--tls-cipher-suites=\"a"],
+            r#"invalid argument "\"a" for "--tls-cipher-suites" flag: parse error on line 1, column 3: extraneous or missing " in quoted-field"#,
         ),
         (&["--vmodule=a*"], r#"invalid argument "a*" for "--vmodule" flag: "a*" does not have the pattern=N format"#),
         (&["--housekeeping-interval=x"], r#"invalid argument "x" for "--housekeeping-interval" flag: parse error"#),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use rubelet_api::pod::{label_value_problems, qualified_name_problems};
 use serde_json::{Map, Value, json};
 
 use super::scan::{ScanError, quoted, scan_bool, scan_duration, scan_int, scan_level, show_duration};
@@ -20,25 +21,35 @@ pub(crate) enum ValueError {
     Pair(&'static str),
     #[error("invalid value of {key}: {value}, err: {source}")]
     BoolOf { key: String, value: String, source: ScanError },
-    #[error("parse error on line 1, column {0}: bare \" in non-quoted field")]
+    #[error("parse error on line 1, column {0}: bare \" in non-quoted-field")]
     BareQuote(usize),
     #[error("parse error on line 1, column {0}: extraneous or missing \" in quoted-field")]
     OpenQuote(usize),
     #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Quantity,
+    #[error("unable to parse quantity's suffix")]
+    Suffix,
     #[error("{0} does not have the pattern=N format")]
     Vmodule(String),
     #[error("parsing verbosity in {item}: {source}")]
     VmoduleLevel { item: String, source: ScanError },
     #[error("invalid taint spec: {0}")]
     Taint(String),
+    #[error("invalid taint spec: {spec}, {why}")]
+    TaintNames { spec: String, why: String },
     #[error("invalid taint effect: {0}, unsupported taint effect")]
     TaintEffect(String),
     #[error("duplicated taints with the same key and effect: {0}")]
     TaintTwice(String),
-    #[error("reserved memory must have the form numa-node:type=quantity[,type=quantity...], got {0}")]
+    #[error("the reserved memory has incorrect format, expected numaNodeID:type=quantity[,type=quantity...], got {0}")]
     ReservedMemory(String),
-    #[error("reserved memory has an unknown memory type: {0}")]
+    #[error("failed to convert the NUMA node ID, expected integer, got {0}")]
+    NumaNode(String),
+    #[error("the reserved limit has incorrect value, expected type=quantity, got {0}")]
+    MemoryLimit(String),
+    #[error("failed to parse the quantity: {0}")]
+    MemoryAmount(String),
+    #[error("memory type conversion error, unknown type: {0}")]
     MemoryType(String),
 }
 
@@ -68,6 +79,7 @@ fn read(kind: Kind, earlier: Option<Value>, text: &str) -> Result<Value, ValueEr
             all.into()
         }
         Kind::Map => pairs(object(earlier), text, '=', "string=string")?.into(),
+        Kind::LooseMap => loose_pairs(object(earlier), text).into(),
         Kind::LangleMap => pairs(object(earlier), text, '<', "string<string")?.into(),
         Kind::BoolMap => switches(object(earlier), text)?.into(),
         Kind::Multimap => headers(object(earlier), text)?.into(),
@@ -124,7 +136,19 @@ fn quantity(text: &str) -> Result<&str, ValueError> {
         let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
         !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
     });
-    if has_digits && (SUFFIXES.contains(&suffix) || is_exponent) { Ok(text) } else { Err(ValueError::Quantity) }
+    match (has_digits, SUFFIXES.contains(&suffix) || is_exponent) {
+        (true, true) => Ok(text),
+        (true, false)
+            if suffix
+                .trim_end_matches(|c: char| c.is_ascii_digit())
+                .trim_end_matches(['+', '-'])
+                .chars()
+                .all(|c| "eEinumkKMGTP".contains(c)) =>
+        {
+            Err(ValueError::Suffix)
+        }
+        _ => Err(ValueError::Quantity),
+    }
 }
 
 /// The fields of one line of comma-separated values, in which double quotes may enclose a field.
@@ -148,7 +172,7 @@ fn fields(line: &str) -> Result<Vec<String>, ValueError> {
             }
             continue;
         };
-        let (field, after) = quoted_field(inner).ok_or(ValueError::OpenQuote(column))?;
+        let (field, after) = quoted_field(inner).ok_or(ValueError::OpenQuote(line.len() + 1))?;
         out.push(field);
         match after.strip_prefix(',') {
             Some(after) => rest = after,
@@ -188,6 +212,15 @@ fn pairs(
     Ok(map)
 }
 
+/// `key=value` pairs, of which one without `=` has an empty value.
+fn loose_pairs(mut map: Map<String, Value>, text: &str) -> Map<String, Value> {
+    for pair in text.split(',').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        map.insert(key.trim().to_owned(), value.trim().into());
+    }
+    map
+}
+
 fn switches(mut map: Map<String, Value>, text: &str) -> Result<Map<String, Value>, ValueError> {
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').ok_or(ValueError::Pair("string=bool"))?;
@@ -215,29 +248,51 @@ fn taints(text: &str) -> Result<Vec<Value>, ValueError> {
     if text.is_empty() {
         return Ok(all);
     }
-    for spec in text.split(',') {
-        let refused = || ValueError::Taint(spec.to_owned());
-        let (pair, effect) = spec.split_once(':').ok_or_else(refused)?;
-        if effect.contains(':') {
-            return Err(refused());
-        }
-        if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
-            return Err(ValueError::TaintEffect(effect.to_owned()));
-        }
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        if key.is_empty() || value.contains('=') {
-            return Err(refused());
-        }
-        if all.iter().any(|taint| taint["key"] == key && taint["effect"] == effect) {
-            return Err(ValueError::TaintTwice(spec.to_owned()));
-        }
-        let mut taint = json!({ "key": key, "effect": effect });
-        if !value.is_empty() {
-            taint["value"] = value.into();
+    // A `-` at the end would take a taint away, which means nothing here.
+    for spec in text.split(',').filter(|spec| !spec.ends_with('-')) {
+        let taint = taint(spec)?;
+        if all.iter().any(|other| other["key"] == taint["key"] && other["effect"] == taint["effect"]) {
+            let part = |name: &str| taint[name].as_str().unwrap_or_default().to_owned();
+            return Err(ValueError::TaintTwice(format!(
+                "{{{} {} {} <nil>}}",
+                part("key"),
+                part("value"),
+                part("effect")
+            )));
         }
         all.push(taint);
     }
     Ok(all)
+}
+
+/// One `key[=value]:effect`.
+fn taint(spec: &str) -> Result<Value, ValueError> {
+    let refused = || ValueError::Taint(spec.to_owned());
+    let (pair, effect) = match spec.split_once(':') {
+        Some((_, rest)) if rest.contains(':') => return Err(refused()),
+        Some((pair, effect)) => (pair, Some(effect)),
+        None => (spec, None),
+    };
+    let (key, value) = match effect {
+        Some(effect) if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) => {
+            return Err(ValueError::TaintEffect(effect.to_owned()));
+        }
+        Some(_) => pair.split_once('=').unwrap_or((pair, "")),
+        None => (pair, ""),
+    };
+    if value.contains('=') {
+        return Err(refused());
+    }
+    for wrong in [label_value_problems(value), qualified_name_problems(key)] {
+        if !wrong.is_empty() {
+            return Err(ValueError::TaintNames { spec: spec.to_owned(), why: wrong.join("; ") });
+        }
+    }
+    let mut taint = json!({ "key": key, "effect": effect.ok_or_else(refused)? });
+    if !value.is_empty() {
+        taint["value"] = value.into();
+    }
+    Ok(taint)
 }
 
 fn reserved_memory(mut all: Vec<Value>, text: &str) -> Result<Vec<Value>, ValueError> {
@@ -245,16 +300,22 @@ fn reserved_memory(mut all: Vec<Value>, text: &str) -> Result<Vec<Value>, ValueE
         return Ok(Vec::new());
     }
     for reservation in text.split(';') {
-        let refused = || ValueError::ReservedMemory(reservation.to_owned());
-        let (node, types) = reservation.split_once(':').ok_or_else(refused)?;
-        let node: i32 = node.parse().map_err(|_| refused())?;
+        let (node, types) = match reservation.split_once(':') {
+            Some((node, types)) if !types.contains(':') => (node, types),
+            _ => return Err(ValueError::ReservedMemory(reservation.to_owned())),
+        };
+        let node: i32 = node.parse().map_err(|_| ValueError::NumaNode(node.to_owned()))?;
         let mut limits = Map::new();
         for limit in types.split(',') {
-            let (name, amount) = limit.split_once('=').ok_or_else(refused)?;
+            let (name, amount) = match limit.split_once('=') {
+                Some((name, amount)) if !amount.contains('=') => (name, amount),
+                _ => return Err(ValueError::MemoryLimit(limit.to_owned())),
+            };
             if name != "memory" && !name.starts_with("hugepages-") {
                 return Err(ValueError::MemoryType(quoted(name)));
             }
-            limits.insert(name.to_owned(), quantity(amount)?.into());
+            let amount = quantity(amount).map_err(|_| ValueError::MemoryAmount(amount.to_owned()))?;
+            limits.insert(name.to_owned(), amount.into());
         }
         all.push(json!({ "numaNode": node, "limits": limits }));
     }

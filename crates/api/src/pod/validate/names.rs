@@ -69,7 +69,7 @@ pub(super) fn search_domain(text: &str) -> Vec<String> {
 }
 
 /// `[prefix/]name` such as a label's key.
-pub(super) fn qualified(text: &str) -> Vec<String> {
+pub fn qualified(text: &str) -> Vec<String> {
     let mut parts = text.split('/');
     let (prefix, name) = match (parts.next(), parts.next(), parts.next()) {
         (Some(name), None, None) => (None, name),
@@ -98,7 +98,7 @@ pub(super) fn qualified(text: &str) -> Vec<String> {
 }
 
 /// A label's value.
-pub(super) fn label_value(text: &str) -> Vec<String> {
+pub fn label_value(text: &str) -> Vec<String> {
     let fits = text.is_empty() || framed(text, |b| b.is_ascii_alphanumeric(), b"-_.");
     let form = (!fits).then(|| LABEL_VALUE_RULE.to_owned());
     too_long(text, LABEL).into_iter().chain(form).collect()

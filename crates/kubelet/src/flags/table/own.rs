@@ -98,7 +98,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ),
     Flag::own(
         "node-labels",
-        Kind::Map,
+        Kind::LooseMap,
         "",
         "Labels to give the node when it registers: key=value pairs, comma-separated.",
     ),
