@@ -54,6 +54,7 @@ tally_golden() {
 test_run() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "run: needs root"; return; fi
   local log=$logs/run.log passed failed
+  need_run || { tally failed 1 "run: packages are missing"; return; }
   python3 tests/lib/check_run.py ./x run 2>&1 | tee "$log" || true
   if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
     tally passed "$passed"
