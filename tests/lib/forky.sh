@@ -4,6 +4,7 @@
 X_CACHE=${X_CACHE:-/var/cache/rubelet}
 X_MIRROR=${X_MIRROR:-http://deb.debian.org/debian}
 
+# Signatures are checked; how old the index is, is not: mirrors may be snapshots.
 # forky_apt COMMAND...: runs an apt command that knows forky and nothing else, without touching the machine's lists.
 forky_apt() {
   local top=$X_CACHE/apt
@@ -14,9 +15,9 @@ forky_apt() {
     cat >"$top/apt.conf" <<E2
 Dir::Etc::SourceList "$top/etc/forky.list"; Dir::Etc::SourceParts "-";
 Dir::State "$top/state"; Dir::State::status "$top/state/status"; Dir::Cache "$top/cache";
-Acquire::Languages "none"; APT::Sandbox::User "root";
+Acquire::Languages "none"; Acquire::Check-Valid-Until "false"; APT::Sandbox::User "root";
 E2
-    APT_CONFIG=$top/apt.conf apt-get update -qq && touch "$top/updated"
+    APT_CONFIG=$top/apt.conf apt-get update -qq >&2 && touch "$top/updated" || return 1
   fi
   APT_CONFIG=$top/apt.conf "$@"
 }
@@ -26,7 +27,7 @@ containerd2() {
   local top=$X_CACHE/containerd2 download
   if [ ! -x "$top/usr/bin/containerd" ]; then
     download=$(mktemp -d)
-    (cd "$download" && forky_apt apt-get download -qq containerd >&2) && rm -rf "$top" && dpkg-deb -x "$download"/containerd_*.deb "$top"
+    (cd "$download" && forky_apt apt-get download -qq containerd >&2 && dpkg-deb -x containerd_*.deb unpacked) && rm -rf "$top" && mv "$download/unpacked" "$top"
     rm -rf "$download"
   fi
   "$top/usr/bin/containerd" --version >&2 && echo "$top/usr/bin"

@@ -16,17 +16,15 @@ need_run() {
 # golden_tools: builds $X_CACHE/bin/crirecord and $X_CACHE/images/golden.tar when they are not there or older than their sources.
 golden_tools() {
   local tools=tests/golden/tools stamp
-  need_debian "the test machine" containerd runc containernetworking-plugins iptables iproute2 python3 conntrack
+  need_debian "the test machine" containerd runc containernetworking-plugins iptables iproute2 python3 conntrack ca-certificates || return 1
   need_go || return 1
-  mkdir -p "$X_CACHE/bin" "$X_CACHE/images"
-  (cd "$tools" && CGO_ENABLED=0 go build -o "$X_CACHE/bin/crirecord" ./crirecord)
+  mkdir -p "$X_CACHE/bin" "$X_CACHE/images" || return 1
+  (cd "$tools" && CGO_ENABLED=0 go build -o "$X_CACHE/bin/crirecord" ./crirecord) || return 1
   stamp=$(cat "$tools/images.sh" "$tools/images.go" "$tools/go.mod" | sha256sum | cut -c1-16)
-  if [ "$(cat "$X_CACHE/images/golden.stamp" 2>/dev/null)" != "$stamp" ]; then
-    need_debian "the test images" umoci jq busybox-static nginx-light gcc libc6-dev
-    echo "x: building the test images from Debian's busybox and nginx and one Go module (the first time: three minutes)"
-    "$tools/images.sh" "$X_CACHE/images/golden.tar"
-    echo "$stamp" >"$X_CACHE/images/golden.stamp"
-  fi
+  [ "$(cat "$X_CACHE/images/golden.stamp" 2>/dev/null)" != "$stamp" ] || return 0
+  need_debian "the test images" umoci jq busybox-static nginx-light gcc libc6-dev || return 1
+  echo "x: building the test images from Debian's busybox and nginx and one Go module (the first time: three minutes)"
+  "$tools/images.sh" "$X_CACHE/images/golden.tar" && echo "$stamp" >"$X_CACHE/images/golden.stamp"
 }
 
 # reference_kubelet: prints the path of upstream's kubelet, built from its Go module (the first time: five minutes).
