@@ -21,7 +21,7 @@ golden_tools() {
   mkdir -p "$X_CACHE/bin" "$X_CACHE/images" || return 1
   (cd "$tools" && CGO_ENABLED=0 go build -o "$X_CACHE/bin/crirecord" ./crirecord) || return 1
   stamp=$(cat "$tools/images.sh" "$tools/images.go" "$tools/go.mod" | sha256sum | cut -c1-16)
-  [ "$(cat "$X_CACHE/images/golden.stamp" 2>/dev/null)" != "$stamp" ] || return 0
+  [ ! -e "$X_CACHE/images/golden.tar" ] || [ "$(cat "$X_CACHE/images/golden.stamp" 2>/dev/null)" != "$stamp" ] || return 0
   need_debian "the test images" umoci jq busybox-static nginx-light gcc libc6-dev || return 1
   echo "x: building the test images from Debian's busybox and nginx and one Go module (the first time: three minutes)"
   "$tools/images.sh" "$X_CACHE/images/golden.tar" && echo "$stamp" >"$X_CACHE/images/golden.stamp"
