@@ -2,8 +2,16 @@
 //!
 //! Nothing in this crate touches the world: no clock, no file, no socket.
 
+pub mod duration;
 pub mod ids;
 pub mod pod;
+mod problem;
+pub mod quantity;
+pub mod quote;
+mod schema;
+mod suggest;
+mod walk;
+mod yaml;
 
 /// The Kubernetes core/v1 types, as JSON knows them.
 pub use k8s_openapi::api::core::v1;

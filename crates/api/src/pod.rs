@@ -6,33 +6,30 @@
 //!
 //! Nothing here touches the world: the time is an argument, the bytes are given.
 
-mod amount;
 mod canonical;
 mod decode;
 mod defaults;
+mod hint;
 mod identity;
-mod problem;
 mod references;
+mod requests;
 mod schema;
-mod suggest;
-mod text;
-mod tree;
 mod validate;
 
 use jiff::Timestamp;
 
+pub use crate::problem::{ManifestError, Path, Position, Problem, Segment};
 pub use canonical::{Digest, canonical_json};
 pub use defaults::{GRACE_SECONDS, set_defaults};
 pub use identity::{
     CONFIG_HASH, CONFIG_MIRROR, CONFIG_SEEN, CONFIG_SOURCE, Origin, Source, manifest_digest, static_pod_name,
     static_pod_uid,
 };
-pub use problem::{ManifestError, Path, Position, Problem, Segment};
 pub use references::references;
 pub use validate::{Gates, label_value_problems, qualified_name_problems, validate};
 
-use self::tree::{Contents, Node};
-use crate::v1;
+use crate::yaml::{self, Contents, Node, text};
+use crate::{problem, v1, walk};
 
 /// Most bytes a manifest may have, from a file as from a URL. kubelet 1.36: 10 MiB.
 pub const MANIFEST_BYTES: usize = 10 << 20;
@@ -110,9 +107,13 @@ fn read(bytes: &[u8], origin: &Origin) -> Result<(Node, Vec<String>), ManifestEr
         problems: vec![Problem { position, ..Problem::new(Path::root(), message) }],
         ignored: Vec::new(),
     };
+    if bytes.len() > MANIFEST_BYTES {
+        let message = format!("too large: {} bytes, a manifest may have {MANIFEST_BYTES} (10 MiB)", bytes.len());
+        return Err(fail(None, message));
+    }
     let text = text::decode(bytes).map_err(|error| fail(error.position, error.message))?;
     let document =
-        tree::parse(&text).map_err(|error| fail(Some(error.position), format!("not valid YAML: {error}")))?;
+        yaml::parse(&text).map_err(|error| fail(Some(error.position), format!("not valid YAML: {error}")))?;
     let Some(root) = document.root.filter(|root| root.contents != Contents::Null) else {
         let what =
             if document.more { "the first document is empty, and only the first is read" } else { text::empty(&text) };
@@ -166,7 +167,7 @@ fn placed(problems: Vec<Problem>, node: &Node, base: &Path) -> Vec<Problem> {
         .into_iter()
         .map(|mut problem| {
             let spot = base.join(problem.spot.as_ref().unwrap_or(&problem.path));
-            problem.position = decode::locate(node, base, &spot);
+            problem.position = walk::locate(node, base, &spot);
             problem.path = base.join(&problem.path);
             problem
         })

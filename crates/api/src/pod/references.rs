@@ -3,7 +3,7 @@
 //! kubelet 1.36: with the gate `PreventStaticPodAPIReferences` (on) any of these refuses the pod; without it only
 //! cluster trust bundles and resource claims do.
 
-use super::problem::{Path, Problem, Problems};
+use crate::problem::{Path, Problem, Problems};
 use crate::v1;
 
 /// Every reference that is not allowed, as `static pods may not reference RESOURCE`.

@@ -20,7 +20,7 @@ mod volumes;
 
 pub use names::{label_value as label_value_problems, qualified as qualified_name_problems};
 
-use super::problem::{Path, Problem, Problems};
+use crate::problem::{Path, Problem, Problems};
 use crate::v1;
 
 /// Switches that change what is valid.

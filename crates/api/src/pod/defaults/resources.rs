@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::pod::amount;
+use crate::pod::requests::pod_requests;
+use crate::quantity;
 use crate::{Quantity, v1};
 
 const HUGE_PAGES: &str = "hugepages-";
@@ -24,9 +25,9 @@ pub(super) fn set_container_defaults(resources: &mut v1::ResourceRequirements) {
 /// limits of huge pages follow from its requests.
 pub(super) fn set_pod_defaults(spec: &mut v1::PodSpec) {
     for quantity in spec.overhead.iter_mut().flat_map(BTreeMap::values_mut) {
-        amount::round_up_to_milli(quantity);
+        quantity::round_up_to_milli(quantity);
     }
-    let sum = amount::pod_requests(spec);
+    let sum = pod_requests(spec);
     let Some(resources) = &mut spec.resources else { return };
     round(resources);
     let Some(limits) = &resources.limits else { return };
@@ -54,6 +55,6 @@ pub(super) fn divisor_default(field: &mut v1::ResourceFieldSelector) {
 
 fn round(resources: &mut v1::ResourceRequirements) {
     for list in [&mut resources.limits, &mut resources.requests].into_iter().flatten() {
-        list.values_mut().for_each(amount::round_up_to_milli);
+        list.values_mut().for_each(quantity::round_up_to_milli);
     }
 }

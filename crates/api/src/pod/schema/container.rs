@@ -1,7 +1,7 @@
 //! Containers of all three sorts, their probes, hooks, environment and security.
 
-use super::Kind::{Bool, Int32, Int64, IntOrString, List, Map, Object, Pointer, Quantity, Text};
-use super::Shape;
+use crate::schema::Kind::{Bool, Int32, Int64, IntOrString, List, Map, Object, Pointer, Quantity, Text};
+use crate::schema::Shape;
 
 pub(crate) static APP_ARMOR_PROFILE: Shape =
     Shape { name: "AppArmorProfile", fields: &[("localhostProfile", Pointer(&Text)), ("type", Text)] };

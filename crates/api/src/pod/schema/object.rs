@@ -1,8 +1,8 @@
 //! Pod, object metadata and label selectors.
 
-use super::Kind::{Anything, Bool, Int64, List, Map, Object, Pointer, Text, Time};
-use super::Shape;
 use super::spec::POD_SPEC;
+use crate::schema::Kind::{Anything, Bool, Int64, List, Map, Object, Pointer, Text, Time};
+use crate::schema::Shape;
 
 pub(crate) static LABEL_SELECTOR: Shape = Shape {
     name: "LabelSelector",

@@ -1,10 +1,10 @@
 //! The pod's own fields: scheduling, DNS, pod security.
 
-use super::Kind::{Bool, Int32, Int64, List, Map, Object, Pointer, Quantity, Text};
-use super::Shape;
 use super::container::*;
 use super::object::*;
 use super::volume::*;
+use crate::schema::Kind::{Bool, Int32, Int64, List, Map, Object, Pointer, Quantity, Text};
+use crate::schema::Shape;
 
 pub(crate) static AFFINITY: Shape = Shape {
     name: "Affinity",

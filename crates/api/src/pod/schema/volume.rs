@@ -1,9 +1,9 @@
 //! Volumes and their sources.
 
-use super::Kind::{Bool, Int32, Int64, List, Map, Object, Pointer, Quantity, Text};
-use super::Shape;
 use super::container::*;
 use super::object::*;
+use crate::schema::Kind::{Bool, Int32, Int64, List, Map, Object, Pointer, Quantity, Text};
+use crate::schema::Shape;
 
 pub(crate) static AWS_ELASTIC_BLOCK_STORE_VOLUME_SOURCE: Shape = Shape {
     name: "AWSElasticBlockStoreVolumeSource",

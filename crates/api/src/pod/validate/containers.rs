@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{all_invalid, environment, mounts, names, one_of, ports, probes, resources, security};
-use crate::pod::problem::{Path, Problems};
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// Whose rules apply.

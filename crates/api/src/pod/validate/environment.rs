@@ -1,8 +1,8 @@
 //! `env` and `envFrom` of containers.
 
 use super::{all_invalid, names, resources};
-use crate::pod::problem::{Path, Problems};
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// Fields of the pod that an environment variable may show.

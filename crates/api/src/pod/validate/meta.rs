@@ -2,7 +2,7 @@
 
 use super::{all_invalid, names};
 use crate::meta::ObjectMeta;
-use crate::pod::problem::{Path, Problems};
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// Most bytes that all annotations of an object may have.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::one_of;
-use crate::pod::problem::{Path, Problems};
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// The names of the pod's volumes, with what they may be used as.

@@ -1,8 +1,8 @@
 //! Host names, DNS and `/etc/hosts` of a pod.
 
 use super::{all_invalid, names};
-use crate::pod::problem::{Path, Problems};
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// What a resolver takes at most.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{names, one_of};
-use crate::pod::problem::{Path, Problems};
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// The ports of one container.

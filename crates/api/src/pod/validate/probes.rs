@@ -1,8 +1,8 @@
 //! Probes and lifecycle hooks.
 
 use super::{all_invalid, names, not_negative, one_of};
-use crate::pod::problem::{Path, Problems};
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
 use crate::{IntOrString, v1};
 
 /// Which probe it is; the kinds have different rules.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::mounts::local_path;
 use super::{environment, resources};
-use crate::pod::problem::{Path, Problems};
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 /// Fields of the pod that a file may show.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::containers::Around;
 use super::{all_invalid, names, one_of};
-use crate::pod::amount;
-use crate::pod::amount::Amount;
-use crate::pod::problem::{Path, Problems};
+use crate::pod::requests::pod_requests;
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
+use crate::quantity::{self, Amount};
 use crate::{Quantity, v1};
 
 type List = BTreeMap<String, Quantity>;
@@ -26,8 +26,8 @@ pub(super) fn validate(given: &v1::ResourceRequirements, around: &Around<'_>, pa
     let pod_limits = around.spec.resources.as_ref().and_then(|pod| pod.limits.as_ref());
     against_limits(requests, limits, &path.field("requests"), problems);
     for (name, limit) in limits {
-        let pod_limit = pod_limits.and_then(|all| all.get(name)).and_then(amount::parsed);
-        if let (Some(limit), Some(most)) = (amount::parsed(limit), pod_limit)
+        let pod_limit = pod_limits.and_then(|all| all.get(name)).and_then(quantity::parsed);
+        if let (Some(limit), Some(most)) = (quantity::parsed(limit), pod_limit)
             && limit > most
         {
             let detail = format!("must be less than or equal to pod limits of {most}");
@@ -66,8 +66,8 @@ fn resource_name(name: &str, path: &Path, problems: &mut Problems) {
 }
 
 fn amount_of(name: &str, quantity: &Quantity, path: &Path, problems: &mut Problems) {
-    let Some(amount) = amount::parsed(quantity) else {
-        problems.invalid(path, &quantity.0, amount::RULE);
+    let Some(amount) = quantity::parsed(quantity) else {
+        problems.invalid(path, &quantity.0, quantity::RULE);
         return;
     };
     if amount < Amount::ZERO {
@@ -79,7 +79,7 @@ fn amount_of(name: &str, quantity: &Quantity, path: &Path, problems: &mut Proble
     }
     if let Some(size) = name.strip_prefix(HUGE_PAGES) {
         let page = Quantity(size.to_owned());
-        match amount::parsed(&page) {
+        match quantity::parsed(&page) {
             Some(page) if page > Amount::ZERO => {
                 if !amount.is_multiple(&page) {
                     let detail = format!("{} is not positive integer multiple of {name}", quantity.0);
@@ -98,8 +98,8 @@ fn against_limits(requests: &List, limits: &List, path: &Path, problems: &mut Pr
         let exact = name.starts_with(HUGE_PAGES) || name.contains('/');
         huge_pages |= name.starts_with(HUGE_PAGES);
         let path = path.key(name);
-        let Some(request_amount) = amount::parsed(request) else { continue };
-        match limits.get(name).and_then(amount::parsed) {
+        let Some(request_amount) = quantity::parsed(request) else { continue };
+        match limits.get(name).and_then(quantity::parsed) {
             Some(limit) if exact && request_amount != limit => {
                 let detail = format!("must be equal to {name} limit of {limit}");
                 problems.invalid(&path, &request.0, &detail);
@@ -148,9 +148,9 @@ pub(super) fn validate_pod(
         }
     }
     against_limits(requests, limits, &path.field("requests"), problems);
-    let total = amount::pod_requests(spec);
+    let total = pod_requests(spec);
     for (name, request) in requests {
-        if let (Some(request_amount), Some(sum)) = (amount::parsed(request), total.get(name))
+        if let (Some(request_amount), Some(sum)) = (quantity::parsed(request), total.get(name))
             && *sum > request_amount
         {
             let detail = format!("must be greater than or equal to aggregate container requests of {sum}");

@@ -1,7 +1,7 @@
 //! What decides where a pod may run. The pod is here already; the fields still have to be well formed.
 
 use super::{all_invalid, meta, names, one_of};
-use crate::pod::problem::{Path, Problems};
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 pub(super) fn validate(spec: &v1::PodSpec, path: &Path, problems: &mut Problems) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{mounts, one_of};
-use crate::pod::problem::{Path, Problems};
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 const ID_RULE: &str = "must be between 0 and 2147483647, inclusive";

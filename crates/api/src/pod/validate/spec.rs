@@ -1,8 +1,8 @@
 //! Fields of `spec` that stand alone.
 
 use super::{all_invalid, names, not_negative, one_of, resources};
-use crate::pod::problem::{Path, Problems};
 use crate::pod::validate::Gates;
+use crate::problem::{Path, Problems};
 use crate::v1;
 
 pub(super) fn validate(spec: &v1::PodSpec, gates: Gates, path: &Path, problems: &mut Problems) {

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use super::mounts::{climbs, local_path};
 use super::{all_invalid, names, one_of, projected};
-use crate::pod::amount;
-use crate::pod::amount::Amount;
-use crate::pod::problem::{Path, Problems};
+use crate::problem::{Path, Problems};
+use crate::quantity::{self, Amount};
 use crate::v1;
 
 /// All volumes of a pod.
@@ -80,7 +79,7 @@ fn one_source(volume: &v1::Volume, path: &Path, problems: &mut Problems) {
 /// Sources on this machine.
 fn local(volume: &v1::Volume, path: &Path, problems: &mut Problems) {
     if let Some(size) = volume.empty_dir.as_ref().and_then(|empty| empty.size_limit.as_ref())
-        && amount::parsed(size).is_none_or(|size| size < Amount::ZERO)
+        && quantity::parsed(size).is_none_or(|size| size < Amount::ZERO)
     {
         problems.forbidden(&path.at("emptyDir.sizeLimit"), "SizeLimit field must be a valid resource quantity");
     }

@@ -103,7 +103,7 @@ pub struct Problem {
     /// Where the field, or the nearest thing around it that is written, stands.
     pub position: Option<Position>,
     /// The place to point at when it is another than `path`, such as the one bad key of a map.
-    pub(super) spot: Option<Path>,
+    pub(crate) spot: Option<Path>,
 }
 
 impl Problem {
@@ -143,7 +143,7 @@ pub struct ManifestError {
 const TOLD: usize = 100;
 
 /// At most [`TOLD`], and how many more there are.
-pub(super) fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
+pub(crate) fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
     if problems.len() > TOLD {
         let more = problems.len() - TOLD;
         problems.truncate(TOLD);
@@ -154,7 +154,7 @@ pub(super) fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
 
 impl ManifestError {
     /// The error of a manifest, with not more problems than anybody reads.
-    pub(super) fn new(origin: &str, problems: Vec<Problem>, ignored: Vec<Problem>) -> Self {
+    pub(crate) fn new(origin: &str, problems: Vec<Problem>, ignored: Vec<Problem>) -> Self {
         Self { origin: origin.to_owned(), problems: bounded(problems), ignored: bounded(ignored) }
     }
 
@@ -177,7 +177,7 @@ impl fmt::Display for ManifestError {
 }
 
 /// `FILE:LINE:COLUMN: PATH: MESSAGE`, or `FILE: …` without a position.
-pub(super) fn located(origin: &str, problem: &Problem) -> String {
+pub(crate) fn located(origin: &str, problem: &Problem) -> String {
     match problem.position {
         Some(_) => format!("{origin}:{problem}"),
         None => format!("{origin}: {problem}"),

@@ -20,8 +20,8 @@ fn plain_scalars_mean_what_they_mean_upstream() {
         ("0b11", serde_json::json!(3)),
         ("1_000", serde_json::json!(1000)),
         ("-5", serde_json::json!(-5)),
-        ("08", serde_json::json!(8.0)),
-        ("1e3", serde_json::json!(1000.0)),
+        ("08", serde_json::json!(8)),
+        ("1e3", serde_json::json!(1000)),
         ("1.5", serde_json::json!(1.5)),
         ("~", serde_json::json!(null)),
         ("1.2.3", serde_json::json!("1.2.3")),
@@ -45,9 +45,10 @@ fn keys_become_strings_and_the_last_of_equal_ones_counts() {
 }
 
 #[test]
-fn merges_do_not_override() {
+fn what_merges_bring_stands_where_it_is_written() {
     let text = "base: &b {x: 1, z: 2}\nall:\n  <<: *b\n  z: 3\n";
     assert_eq!(value(text)["all"], serde_json::json!({"x": 1, "z": 3}));
+    assert_eq!(value("a: &a {x: 1}\nb: {x: 2, <<: *a}")["b"], serde_json::json!({"x": 1}));
     assert_eq!(value("a: &a {x: 1}\nb: {<<: [*a, {z: 2}]}")["b"], serde_json::json!({"x": 1, "z": 2}));
 }
 
@@ -83,4 +84,66 @@ fn bombs_and_pits_are_refused() {
     assert!(parse(&bomb).unwrap_err().message.contains("too large"));
     assert!(parse(&("[".repeat(101) + &"]".repeat(101))).unwrap_err().message.contains("deep"));
     assert!(parse("a: &a [*a]").unwrap_err().message.contains("inside the very node"));
+}
+
+/// Where we read what upstream's library refuses; nothing is lost by it.
+const ALSO_READ: [&str; 5] = [r#"a: "\ud83d\ude00""#, r#"{"a": "\/x"}"#, "\ta: b", "a: \u{2028}x", "a: \u{85}x"];
+
+/// Recorded from sigs.k8s.io/yaml 1.6: each text's value, or that it is refused.
+#[test]
+fn recorded_texts_mean_the_same() {
+    let mut wrong = Vec::new();
+    for line in include_str!("../../../../tests/golden/yaml.jsonl").lines() {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let text = row["text"].as_str().unwrap();
+        let ours = match text::decode(text.as_bytes()) {
+            Err(_) if text.is_empty() => Ok(serde_json::Value::Null),
+            Err(error) => Err(error.message),
+            Ok(text) => match parse(&text) {
+                Ok(document) => Ok(document.root.map_or(serde_json::Value::Null, |root| root.to_json())),
+                Err(error) => Err(error.message),
+            },
+        };
+        let same = match (&ours, row.get("value")) {
+            (Ok(ours), Some(theirs)) => alike(ours, theirs),
+            (Err(_), None) => true,
+            (Ok(_), None) => ALSO_READ.contains(&text),
+            (Err(_), Some(_)) => false,
+        };
+        if !same {
+            wrong.push(format!("{text:?}: {ours:?}, upstream: {row}"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The same value; numbers by size, however they are kept.
+fn alike(one: &serde_json::Value, other: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len() && one.iter().all(|(key, value)| other.get(key).is_some_and(|o| alike(value, o)))
+        }
+        _ => one == other,
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+        if let Ok(text) = text::decode(&bytes) {
+            drop(parse(&text));
+        }
+    }
+
+    #[test]
+    fn no_text_of_yaml_signs_makes_it_panic(text in "[ \\n\\t:a-c0-9.&*!<>|#?%@'\"\\[\\]{},_~+-]{0,200}") {
+        if let Err(error) = parse(&text) {
+            proptest::prop_assert!(!error.message.is_empty() && !error.message.contains('\n'), "{:?}", error);
+        }
+    }
 }

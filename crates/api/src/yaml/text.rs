@@ -2,28 +2,23 @@
 
 use std::borrow::Cow;
 
-use super::MANIFEST_BYTES;
-use super::problem::Position;
+use crate::problem::Position;
 
 /// Bytes that are no text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct TextError {
-    pub(super) position: Option<Position>,
-    pub(super) message: String,
+pub(crate) struct TextError {
+    pub(crate) position: Option<Position>,
+    pub(crate) message: String,
 }
 
 /// UTF-8, or UTF-16 with a byte order mark; a mark is left out.
 ///
 /// # Errors
 ///
-/// Too long, empty, not text.
-pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, TextError> {
+/// Empty, not text.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, TextError> {
     let whole = |message: &str| Err(TextError { position: None, message: message.to_owned() });
-    if bytes.len() > MANIFEST_BYTES {
-        let message = format!("too large: {} bytes, a manifest may have {MANIFEST_BYTES} (10 MiB)", bytes.len());
-        return whole(&message);
-    }
     let text = match bytes {
         [] => return whole("the file is empty"),
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes).map(Cow::Owned),
@@ -71,7 +66,7 @@ fn place(before: &str) -> Position {
 }
 
 /// How a text without any value is called.
-pub(super) fn empty(text: &str) -> &'static str {
+pub(crate) fn empty(text: &str) -> &'static str {
     if text.trim().is_empty() {
         "the file is empty"
     } else if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {

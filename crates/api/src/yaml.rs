@@ -4,10 +4,11 @@
 //! merges, keys become strings, of two equal keys the last one counts, of several documents the first.
 
 mod scalar;
+pub(crate) mod text;
 
 use std::collections::BTreeMap;
 
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
+use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, ScanError, Span, StrInput};
 
 use super::problem::{Position, Shown};
 
@@ -15,8 +16,12 @@ use super::problem::{Position, Shown};
 const NODES: usize = 300_000;
 /// Most warnings about a text.
 const WARNINGS: usize = 100;
+/// Most bytes of text that aliases may repeat.
+const ALIAS_BYTES: usize = 16 << 20;
 /// Deepest nesting.
 const DEPTH: usize = 100;
+/// The prefix of the tags that YAML itself defines.
+const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,9 +121,10 @@ pub(crate) struct SyntaxError {
 /// What is wrong with the text, where the parser noticed it.
 pub(crate) fn parse(text: &str) -> Result<Document, SyntaxError> {
     let mut reader = Reader {
-        parser: Parser::new_from_str(text),
+        parser: Parser::new_from_str_with_options(text, options()),
         anchors: BTreeMap::new(),
-        nodes: 0,
+        size: Size::default(),
+        repeated_bytes: 0,
         more: false,
         warnings: Vec::new(),
     };
@@ -167,27 +173,20 @@ fn place(mark: &Marker) -> Position {
 }
 
 struct Reader<'a> {
-    parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
+    parser: Parser<'a, StrInput<'a>>,
     /// Finished nodes that have an anchor.
-    anchors: BTreeMap<usize, (Node, usize)>,
-    nodes: usize,
+    anchors: BTreeMap<usize, (Node, Size)>,
+    /// Of everything so far, with what aliases repeat.
+    size: Size,
+    /// Bytes of text that aliases repeat or may repeat.
+    repeated_bytes: usize,
     more: bool,
     warnings: Vec<(Position, String)>,
 }
 
 impl<'a> Reader<'a> {
-    /// The next event that is not a comment.
     fn next(&mut self) -> Result<Option<(Event<'a>, Span)>, SyntaxError> {
-        loop {
-            match self.parser.next() {
-                None => return Ok(None),
-                Some(Err(error)) => {
-                    return Err(SyntaxError { position: place(error.marker()), message: error.info() });
-                }
-                Some(Ok((Event::Comment(..), _))) => {}
-                Some(Ok(event)) => return Ok(Some(event)),
-            }
-        }
+        self.parser.next_event().transpose().map_err(|error| syntax(&error))
     }
 
     fn document(&mut self) -> Result<Option<Node>, SyntaxError> {
@@ -216,27 +215,29 @@ impl<'a> Reader<'a> {
         Ok(Some(root))
     }
 
-    /// One node, begun by `event`, and how many nodes it has with all below.
-    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<(Node, usize), SyntaxError> {
+    /// One node, begun by `event`, and its size with all below.
+    fn node(&mut self, event: Event<'a>, span: Span, depth: usize) -> Result<(Node, Size), SyntaxError> {
         let position = place(&span.start);
         let fail = |message: &str| Err(SyntaxError { position, message: message.to_owned() });
         if depth >= DEPTH {
             return fail("nested too deeply (more than 100 levels)");
         }
-        let before = self.nodes;
-        self.count(1, position)?;
+        let before = self.size;
+        self.count(Size { nodes: 1, bytes: 0 }, position)?;
         let mut written = None;
         let (contents, anchor) = match event {
             Event::Alias(id) => {
                 let Some((node, size)) = self.anchors.get(&id).cloned() else {
                     return fail("this alias stands inside the very node it repeats");
                 };
-                self.count(size, position)?;
+                self.repeat(size, position)?;
                 return Ok((Node { position, ..node }, size));
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                let contents = scalar::resolve(&text, plain, tag.as_deref().map(Tag::suffix))
+                self.size.bytes += text.len();
+                let known = tag.as_deref().and_then(|tag| tag.suffix_in_namespace(YAML_TAGS));
+                let contents = scalar::resolve(&text, plain && tag.is_none(), known.as_deref())
                     .map_err(|message| SyntaxError { position, message })?;
                 written = other_writing(&text, &contents);
                 (contents, anchor)
@@ -246,21 +247,32 @@ impl<'a> Reader<'a> {
             _ => return fail("unexpected end of a node"),
         };
         let node = Node { position, contents, written };
-        let size = self.nodes - before;
+        let size = Size { nodes: self.size.nodes - before.nodes, bytes: self.size.bytes - before.bytes };
         if anchor != 0 {
-            self.count(size, position)?;
+            self.repeat(size, position)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         Ok((node, size))
     }
 
-    fn count(&mut self, more: usize, position: Position) -> Result<(), SyntaxError> {
-        self.nodes += more;
-        if self.nodes > NODES {
+    fn count(&mut self, more: Size, position: Position) -> Result<(), SyntaxError> {
+        self.size.nodes += more.nodes;
+        self.size.bytes += more.bytes;
+        if self.size.nodes > NODES {
             let message = format!("too large: more than {NODES} values, with what aliases repeat");
             return Err(SyntaxError { position, message });
         }
         Ok(())
+    }
+
+    /// Counts what an alias repeats, or what is kept for aliases to come.
+    fn repeat(&mut self, size: Size, position: Position) -> Result<(), SyntaxError> {
+        self.repeated_bytes += size.bytes;
+        if self.repeated_bytes > ALIAS_BYTES {
+            let message = format!("too large: aliases repeat more than {ALIAS_BYTES} bytes");
+            return Err(SyntaxError { position, message });
+        }
+        self.count(size, position)
     }
 
     fn list(&mut self, depth: usize) -> Result<Contents, SyntaxError> {
@@ -275,9 +287,7 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Contents, SyntaxError> {
-        let mut entries: Vec<Entry> = Vec::new();
-        let mut places: BTreeMap<String, usize> = BTreeMap::new();
-        let mut merged: Vec<Entry> = Vec::new();
+        let mut fields = Fields::default();
         while let Some((event, span)) = self.next()? {
             if event == Event::MappingEnd {
                 break;
@@ -288,31 +298,94 @@ impl<'a> Reader<'a> {
             let Some((event, span)) = self.next()? else { break };
             let (value, _) = self.node(event, span, depth + 1)?;
             if merge {
-                merged.extend(merge_sources(value)?);
-                continue;
-            }
-            let key = key_text(&key)?;
-            match places.get(&key) {
-                Some(at) if self.warnings.len() >= WARNINGS => entries[*at] = Entry { key, position, value },
-                Some(at) => {
-                    self.warnings
-                        .push((position, format!("{} is here a second time; only the last one counts", key.shown())));
-                    entries[*at] = Entry { key, position, value };
-                }
-                None => {
-                    places.insert(key.clone(), entries.len());
-                    entries.push(Entry { key, position, value });
+                merge_sources(value)?.into_iter().for_each(|entry| fields.merge(entry));
+            } else {
+                let key = key_text(&key)?;
+                if fields.put(Entry { key: key.clone(), position, value }) {
+                    self.again(position, &key);
                 }
             }
         }
-        for entry in merged {
-            if !places.contains_key(&entry.key) {
-                places.insert(entry.key.clone(), entries.len());
-                entries.push(entry);
-            }
-        }
-        Ok(Contents::Map(entries))
+        Ok(Contents::Map(fields.entries))
     }
+
+    /// Warns of a key that comes again; not without end.
+    fn again(&mut self, position: Position, key: &str) {
+        if self.warnings.len() < WARNINGS {
+            self.warnings.push((position, format!("{} is here a second time; only the last one counts", key.shown())));
+        }
+    }
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    nodes: usize,
+    /// Of text.
+    bytes: usize,
+}
+
+/// The entries of a map while it is read.
+///
+/// kubelet 1.36: what `<<` brings is written where it stands: over the keys above it, under the keys below.
+#[derive(Default)]
+struct Fields {
+    entries: Vec<Entry>,
+    /// Where each key is, and whether it came by `<<`.
+    places: BTreeMap<String, (usize, bool)>,
+}
+
+impl Fields {
+    /// Adds an entry that is written out; true when its key was written out before.
+    fn put(&mut self, entry: Entry) -> bool {
+        self.insert(entry, false)
+    }
+
+    fn merge(&mut self, entry: Entry) {
+        self.insert(entry, true);
+    }
+
+    fn insert(&mut self, entry: Entry, merged: bool) -> bool {
+        match self.places.get_mut(&entry.key) {
+            Some((at, before)) => {
+                let again = !merged && !*before;
+                *before = merged;
+                self.entries[*at] = entry;
+                again
+            }
+            None => {
+                self.places.insert(entry.key.clone(), (self.entries.len(), merged));
+                self.entries.push(entry);
+                false
+            }
+        }
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options.flow_nesting_limit = DEPTH + 1;
+    options.block_nesting_limit = DEPTH + 1;
+    // As upstream, which takes a mark within a document for text.
+    options.bom_inside_document_as_content = true;
+    // As upstream: a last line without line break has none in a block scalar either.
+    options.block_scalar_eof_without_line_feed = true;
+    options
+}
+
+/// The parser's error in one line.
+fn syntax(error: &ScanError) -> SyntaxError {
+    let detail = error.info();
+    let message = match error.kind() {
+        ErrorKind::RecursionLimitExceeded => "nested too deeply (more than 100 levels)".to_owned(),
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabAtBlockScalarStart => "a tab cannot indent, use spaces".to_owned(),
+        _ => detail.lines().next().unwrap_or_default().to_owned(),
+    };
+    SyntaxError { position: place(error.marker()), message }
 }
 
 /// The text, when the value would be written in another way.
@@ -335,7 +408,8 @@ fn merge_sources(value: Node) -> Result<Vec<Entry>, SyntaxError> {
         Contents::Map(entries) => Ok(entries),
         Contents::List(items) => {
             let mut all = Vec::new();
-            for item in items {
+            // Of several the first has the last word.
+            for item in items.into_iter().rev() {
                 match item.contents {
                     Contents::Map(entries) => all.extend(entries),
                     _ => return fail(item.position),
