@@ -318,6 +318,8 @@ def calls_in_order(text):
             stopped.add(row["request"]["pod_sandbox_id"])
         if row["method"] == "ExecSync": probes.add(json.dumps({"ExecSync": {k: v for k, v in row["request"].items() if k != "container_id"}}, sort_keys=True)); continue
         if envs := (row["request"].get("config") or {}).get("envs"): envs.sort(key=lambda e: e["key"])  # upstream's order is a hash map's
+        for config in (row["request"].get("config") or {}, row["request"].get("sandbox_config") or {}):
+            if options := (config.get("dns_config") or {}).get("options"): options.sort()  # so is theirs
         shown = json.dumps(row, sort_keys=True, indent=1)
         if row["stage"] == "run": run.append(shown); continue
         if any(shown in w for w in waves): continue

@@ -17,7 +17,7 @@ fn refusal(line: &[&str]) -> String {
 
 /// Rows of the recording: name, short form, type, default, deprecated.
 fn recorded() -> Vec<[&'static str; 5]> {
-    let text = include_str!("../../tests/golden/flags.tsv");
+    let text = include_str!("../../../../tests/golden/flags.tsv");
     text.lines()
         .skip(1)
         .map(|line| {
