@@ -68,6 +68,19 @@ test_run() {
   fi
 }
 
+# The main job on a Debian 12 that has nothing installed yet.
+test_fresh() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "fresh: needs root"; return; fi
+  local log=$logs/fresh.log passed failed
+  tests/fresh/run.sh run 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "fresh: see $log"
+  else
+    tally failed 1 "fresh: not checked, see $log"
+  fi
+}
+
 # The recordings of cgroup v2 and the systemd driver, played in an emulated machine.
 test_vm() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "vm: needs root"; return; fi
