@@ -28,6 +28,15 @@ def mounts_below(folder):
     with open("/proc/self/mounts") as f: return sorted((l.split()[1] for l in f if l.split()[1].startswith(folder)), reverse=True)
 
 
+def shims_of(work):
+    """Shims whose containerd lived in `work`: one stays when its sandbox was half made."""
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{process}/cmdline") as f: words = f.read().split("\0")
+        except OSError: continue
+        if "containerd-shim" in words[0] and any(w.startswith(work + "/") for w in words): yield int(process)
+
+
 def kubepods(): return {g for pattern in ("/sys/fs/cgroup/*/kubepods*", "/sys/fs/cgroup/kubepods*") for g in glob.glob(pattern)}
 
 
@@ -93,6 +102,7 @@ class Machine:
         for name in self.containers() if self.procs else (): self.ctr("t", "rm", "-f", name); self.ctr("c", "rm", name)
         for process in reversed(self.procs):
             if process.poll() is None: end(process)
+        for pid in shims_of(self.work): os.kill(pid, signal.SIGKILL)
         for point in mounts_below(self.work): subprocess.run(["umount", "-l", point], capture_output=True)
         for netns in set(glob.glob("/run/netns/cni-*")) - self.netns_before: subprocess.run(["ip", "netns", "del", os.path.basename(netns)], capture_output=True)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)

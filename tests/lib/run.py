@@ -101,8 +101,9 @@ def main():
     except Stopped: print("\ntaking the pods down", flush=True)
     except RuntimeError as error:
         failed = 1; print(f"x: {error}", file=sys.stderr)
-        for log in ("kubelet", "containerd"):
-            if os.path.exists(f"{work}/log/{log}.log"): print(f"-- the end of {log}.log", *open(f"{work}/log/{log}.log", errors="replace").readlines()[-15:], sep="\n   ", file=sys.stderr)
+        log = next((p for n in ("kubelet", "containerd", "registry") if os.path.exists(p := f"{work}/log/{n}.log")), None)
+        if log:
+            with open(log, errors="replace") as f: print(f"the end of its log ({os.path.basename(log)}):", *("   " + l.rstrip() for l in f.readlines()[-15:]), sep="\n", file=sys.stderr)
     finally:
         for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.SIG_IGN)  # the end is not interrupted
         if hasattr(machine, "kubelet") and not failed and not take_down(machine, follower): failed = 1; print("x: the kubelet did not take its pods down in time; they are removed by force", file=sys.stderr)
