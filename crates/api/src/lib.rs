@@ -2,7 +2,9 @@
 //!
 //! Nothing in this crate touches the world: no clock, no file, no socket.
 
+pub mod config;
 pub mod duration;
+pub mod gates;
 pub mod ids;
 pub mod pod;
 mod problem;

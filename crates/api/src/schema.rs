@@ -14,6 +14,14 @@ pub(crate) enum Kind {
     Int32,
     /// A whole number of 64 bits.
     Int64,
+    /// A whole number of 32 bits that is not negative.
+    Uint32,
+    /// Any number.
+    Float,
+    /// A duration such as `1m0s`.
+    Duration,
+    /// A duration, or nanoseconds as a bare number.
+    DurationOrNanos,
     /// A whole number or a string, such as a port by number or by name.
     IntOrString,
     /// An amount such as `500m` or `1Gi`; a bare number is taken too.
@@ -59,6 +67,10 @@ impl Kind {
             | Self::Bool
             | Self::Int32
             | Self::Int64
+            | Self::Uint32
+            | Self::Float
+            | Self::Duration
+            | Self::DurationOrNanos
             | Self::IntOrString
             | Self::Quantity
             | Self::Time
@@ -71,7 +83,9 @@ impl Kind {
         match self {
             Self::Text => "a string",
             Self::Bool => "true or false",
-            Self::Int32 | Self::Int64 => "an integer",
+            Self::Int32 | Self::Int64 | Self::Uint32 => "an integer",
+            Self::Float => "a number",
+            Self::Duration | Self::DurationOrNanos => "a duration such as 1m30s",
             Self::IntOrString => "an integer or a string",
             Self::Quantity => "a quantity",
             Self::Time => "a time",

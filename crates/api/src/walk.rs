@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::duration::Duration;
 use crate::problem::{Path, Position, Problem, Segment};
 use crate::quantity;
 use crate::schema::{Kind, Shape};
@@ -111,6 +112,10 @@ impl Walk {
                 self.integer(node, i64::from(i32::MIN), i64::from(i32::MAX), kind, path)
             }
             (Kind::Int64, _) => self.integer(node, i64::MIN, i64::MAX, kind, path),
+            (Kind::Uint32, _) => self.integer(node, 0, u32::MAX.into(), kind, path),
+            (Kind::DurationOrNanos, Contents::Integer(_)) => self.integer(node, i64::MIN, i64::MAX, kind, path),
+            (Kind::Duration | Kind::DurationOrNanos, Contents::Text(text)) => self.duration(node, text, path),
+            (Kind::Float, Contents::Integer(_) | Contents::Float(_)) => Some(node.to_json()),
             (Kind::Quantity, _) => self.quantity(node, path),
             (Kind::Time, Contents::Text(text)) => {
                 if text.parse::<jiff::Timestamp>().is_err() {
@@ -119,7 +124,18 @@ impl Walk {
                 }
                 Some(Value::from(text.as_str()))
             }
-            (Kind::Object(_) | Kind::Map(_) | Kind::List(_) | Kind::Bool | Kind::Text | Kind::Time, _) => {
+            (
+                Kind::Object(_)
+                | Kind::Map(_)
+                | Kind::List(_)
+                | Kind::Bool
+                | Kind::Text
+                | Kind::Time
+                | Kind::Float
+                | Kind::Duration
+                | Kind::DurationOrNanos,
+                _,
+            ) => {
                 self.wrong(node, kind, path);
                 None
             }
@@ -157,6 +173,13 @@ impl Walk {
         }
     }
 
+    fn duration(&mut self, node: &Node, text: &str, path: &Path) -> Option<Value> {
+        if let Err(error) = text.parse::<Duration>() {
+            self.problems.push(at(node, path, error.to_string()));
+        }
+        Some(Value::from(text))
+    }
+
     fn quantity(&mut self, node: &Node, path: &Path) -> Option<Value> {
         let text = match &node.contents {
             Contents::Text(text) => text.trim().to_owned(),
@@ -189,7 +212,8 @@ fn nothing(kind: &Kind) -> Value {
         Kind::Text | Kind::IntOrString | Kind::Time => Value::from(""),
         Kind::Quantity => Value::from("0"),
         Kind::Bool => Value::from(false),
-        Kind::Int32 | Kind::Int64 => Value::from(0),
+        Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Float => Value::from(0),
+        Kind::Duration | Kind::DurationOrNanos => Value::from("0s"),
         Kind::List(_) => Value::Array(Vec::new()),
         Kind::Map(_) | Kind::Object(_) => Value::Object(Map::new()),
         Kind::Pointer(inner) => nothing(inner),
@@ -201,10 +225,16 @@ fn nothing(kind: &Kind) -> Value {
 fn keeps(kind: &Kind, value: &Value) -> bool {
     match kind {
         Kind::Pointer(_) | Kind::Object(_) | Kind::Anything => true,
+        Kind::Duration | Kind::DurationOrNanos => match value {
+            Value::String(text) => text.parse() != Ok(Duration::ZERO),
+            value => value.as_i64() != Some(0),
+        },
         Kind::Text
         | Kind::Bool
         | Kind::Int32
         | Kind::Int64
+        | Kind::Uint32
+        | Kind::Float
         | Kind::IntOrString
         | Kind::Quantity
         | Kind::Time

@@ -146,7 +146,7 @@ fn json(text: &str) -> Option<Node> {
     serde_json::from_str(text).ok().map(|value| from_json(&value))
 }
 
-fn from_json(value: &serde_json::Value) -> Node {
+pub(crate) fn from_json(value: &serde_json::Value) -> Node {
     use serde_json::Value;
     let start = Position { line: 1, column: 1 };
     let contents = match value {

@@ -23,7 +23,8 @@ mod tests {
         match kind {
             Kind::Text => json!("x"),
             Kind::Bool => json!(true),
-            Kind::Int32 | Kind::Int64 | Kind::IntOrString => json!(7),
+            Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::IntOrString | Kind::Float => json!(7),
+            Kind::Duration | Kind::DurationOrNanos => json!("1s"),
             Kind::Quantity => json!("1"),
             Kind::Time => json!("2026-01-31T12:00:00Z"),
             Kind::Anything => json!({}),

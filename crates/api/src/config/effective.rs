@@ -1,0 +1,123 @@
+//! Which fields do something already.
+
+use serde_json::{Map, Value};
+
+use super::KubeletConfiguration;
+use super::draft::Draft;
+
+/// Fields that have an effect, by dotted path; a path stands for all below it. The way to add a field is to make it
+/// work and to add it here.
+const EFFECTIVE: &[&str] = &[
+    "address",
+    "allowedUnsafeSysctls",
+    "authentication.anonymous",
+    "authentication.x509",
+    "authorization.mode",
+    "cgroupDriver",
+    "cgroupRoot",
+    "cgroupsPerQOS",
+    "clusterDNS",
+    "clusterDomain",
+    "containerRuntimeEndpoint",
+    "cpuCFSQuota",
+    "cpuCFSQuotaPeriod",
+    "crashLoopBackOff",
+    "enableServer",
+    "enforceNodeAllocatable",
+    "evictionHard",
+    "failCgroupV1",
+    "failSwapOn",
+    "featureGates",
+    "fileCheckFrequency",
+    "hairpinMode",
+    "healthzBindAddress",
+    "healthzPort",
+    "httpCheckFrequency",
+    "imageServiceEndpoint",
+    "kubeReserved",
+    "logging",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
+    "maxParallelImagePulls",
+    "maxPods",
+    "mergeDefaultEvictionSettings",
+    "oomScoreAdj",
+    "podLogsDir",
+    "podPidsLimit",
+    "port",
+    "protectKernelDefaults",
+    "readOnlyPort",
+    "registryBurst",
+    "registryPullQPS",
+    "resolvConf",
+    "runOnce",
+    "runtimeRequestTimeout",
+    "seccompDefault",
+    "serializeImagePulls",
+    "singleProcessOOMKill",
+    "staticPodPath",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "systemReserved",
+    "tlsCertFile",
+    "tlsPrivateKeyFile",
+];
+
+/// Fields that have no effect upstream either.
+const WITHOUT_EFFECT_ANYWHERE: &[&str] =
+    &["iptablesDropBit", "iptablesMasqueradeBit", "streamingConnectionIdleTimeout", "kind", "apiVersion"];
+
+/// What does not exist yet can be switched off.
+const OFF_IS_EFFECTIVE: &[&str] = &[
+    "authentication.webhook.enabled",
+    "enableControllerAttachDetach",
+    "enableDebugFlagsHandler",
+    "enableProfilingHandler",
+    "enableSystemLogHandler",
+    "registerNode",
+];
+
+/// The fields, by dotted path, that say something else than their default and have no effect yet. To be logged once
+/// each.
+pub fn not_effective(config: &KubeletConfiguration) -> Vec<String> {
+    let (ours, default) = (config.to_value(), Draft::of_nothing().to_value());
+    let mut all = Vec::new();
+    if let (Value::Object(ours), Value::Object(default)) = (&ours, &default) {
+        differing(ours, default, "", &mut all);
+    }
+    // `enforceNodeAllocatable` works for pods and for nobody else.
+    let enforced = &config.resources.enforce_node_allocatable;
+    if enforced.iter().any(|on| !["pods", "none"].contains(&on.as_str())) {
+        all.push("enforceNodeAllocatable".to_owned());
+    }
+    all.sort();
+    all
+}
+
+fn differing(ours: &Map<String, Value>, default: &Map<String, Value>, above: &str, all: &mut Vec<String>) {
+    for (name, value) in ours {
+        let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        let covers = |list: &[&str]| list.contains(&path.as_str());
+        if covers(EFFECTIVE) || covers(WITHOUT_EFFECT_ANYWHERE) || default.get(name) == Some(value) {
+            continue;
+        }
+        if covers(OFF_IS_EFFECTIVE) && *value == Value::Bool(false) {
+            continue;
+        }
+        let mut opened = EFFECTIVE.iter().chain(OFF_IS_EFFECTIVE);
+        let is_opened = opened.any(|one| one.strip_prefix(path.as_str()).is_some_and(|r| r.starts_with('.')));
+        match (value, default.get(name)) {
+            (Value::Object(ours), default) if is_opened => {
+                let none = Map::new();
+                let default = default.and_then(Value::as_object).unwrap_or(&none);
+                differing(ours, default, &path, all);
+            }
+            _ => all.push(path),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn known_paths() -> impl Iterator<Item = &'static str> {
+    EFFECTIVE.iter().chain(WITHOUT_EFFECT_ANYWHERE).chain(OFF_IS_EFFECTIVE).copied()
+}
