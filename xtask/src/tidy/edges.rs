@@ -6,6 +6,8 @@ use super::{File, Problem};
 
 const TABLE: &str = "ARCHITECTURE.md";
 const PREFIX: &str = "rubelet-";
+/// The edges inside a floor: the embedded runtime fulfils the contract that `cri` states.
+const INSIDE_A_FLOOR: [(&str, &str); 1] = [("runtime", "cri")];
 
 /// A row of the table: the crate's floor and what it may depend on.
 struct Row<'a> {
@@ -38,7 +40,8 @@ pub(super) fn problems(files: &[File]) -> Vec<Problem> {
                     format!("{name} → {used} is not in the table of {TABLE}"),
                 ));
             }
-            if rows.get(used).is_some_and(|lower| lower.floor >= row.floor) {
+            let is_known = INSIDE_A_FLOOR.contains(&(name, used));
+            if rows.get(used).is_some_and(|lower| lower.floor > row.floor || (lower.floor == row.floor && !is_known)) {
                 problems.push(Problem::new(
                     &file.path,
                     line,
@@ -118,6 +121,16 @@ mod tests {
         let page = PAGE.replace("F0 | –", "F0 | `core`");
         let manifests = [("api", "rubelet-core.workspace = true"), ("core", "")];
         assert_eq!(found(&page, &manifests), ["crates/api/Cargo.toml:4: api → core does not point to a lower floor"]);
+    }
+
+    #[test]
+    fn an_edge_inside_a_floor_is_found_unless_it_is_the_contract() {
+        let page = "| `cri` | F2 | – |\n| `runtime` | F2 | `cri` |\n| `volumes` | F2 | `cri` |\n";
+        let uses = "rubelet-cri.workspace = true";
+        assert_eq!(
+            found(page, &[("cri", ""), ("runtime", uses), ("volumes", uses)]),
+            ["crates/volumes/Cargo.toml:4: volumes → cri does not point to a lower floor"]
+        );
     }
 
     #[test]

@@ -1,0 +1,5 @@
+//! Layers on disk, and the mounts that stack them for containers.
+
+pub(crate) mod archive;
+pub(crate) mod compression;
+pub mod extract;
