@@ -1,10 +1,33 @@
 //! One pod: what we know of it (`PodRecord`), how that changes (`absorb`), what follows (`decide`).
 
+mod absorb;
+mod backoff;
+mod container;
+mod decide;
+mod event;
 pub mod fact;
+mod kill;
+mod look;
 pub mod observed;
+mod probe;
+mod record;
+mod restart;
+mod restart_all;
+mod review;
+mod spec;
+mod stage;
+mod status;
 pub mod step;
+mod steps;
+#[cfg(test)]
+mod tests;
 pub mod volumes;
 
+pub use absorb::CANCELLED;
+pub use decide::PodPlan;
+pub use event::PodEvent;
 pub use fact::{Fact, Order, Outcome, Source, StepFailure};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedSandbox};
+pub use record::PodRecord;
+pub use stage::{Cleaning, Stage, StopCause, Stopping};
 pub use step::{Step, StepKey};

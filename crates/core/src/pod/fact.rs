@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rubelet_api::ids::{ContainerId, SandboxId};
+use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
 use rubelet_api::v1;
 
 use super::observed::Observed;
@@ -54,6 +54,10 @@ pub enum Fact {
     Published { status: Box<v1::PodStatus>, events: usize },
     /// Another pod of the same name no longer stands before this one (or now does).
     Behind(bool),
+    /// The pull of a container's image begins; only steps that pull say so.
+    Pulling(ContainerName),
+    /// The highest restart count of each container that its logs on the node tell of, one more than the last log's.
+    LogCounts(Vec<(ContainerName, u32)>),
     /// Time passed; `decide` is due.
     Tick,
 }

@@ -1,0 +1,108 @@
+//! Whether a container that ended runs again.
+
+use std::time::Duration;
+
+use rubelet_api::v1;
+
+use super::backoff::Limits;
+use super::container::{ContainerRecord, EndedByUs, ended_at, exit_code};
+use super::kill::KillCause;
+use super::record::PodRecord;
+use super::spec::{Role, Wanted};
+use super::step::StepKey;
+use crate::node::NodeFacts;
+use crate::now::{Now, Wall};
+
+/// Exit code of an instance that could not be started and has none of its own.
+const NEVER_STARTED: i32 = 128;
+
+/// What follows the end of a container.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AfterExit {
+    Restart,
+    /// The whole pod starts over in its sandbox.
+    RestartAll,
+    Stay,
+}
+
+/// What the policies say about an exit code: the container's rules first, then its own policy, then the pod's.
+pub(super) fn after_exit(pod: &v1::Pod, wanted: &Wanted<'_>, code: i32) -> AfterExit {
+    if wanted.role == Role::Sidecar {
+        return AfterExit::Restart;
+    }
+    if wanted.role == Role::Init && code == 0 {
+        return AfterExit::Stay;
+    }
+    for rule in wanted.spec.restart_policy_rules.iter().flatten() {
+        if rule.exit_codes.as_ref().is_some_and(|codes| fits(codes, code)) {
+            match rule.action.as_str() {
+                "Restart" => return AfterExit::Restart,
+                "RestartAllContainers" => return AfterExit::RestartAll,
+                _ => {}
+            }
+        }
+    }
+    match policy(pod, wanted) {
+        "Never" => AfterExit::Stay,
+        "OnFailure" if code == 0 => AfterExit::Stay,
+        _ => AfterExit::Restart,
+    }
+}
+
+/// The restart policy that holds for the container.
+pub(super) fn policy<'a>(pod: &'a v1::Pod, wanted: &Wanted<'a>) -> &'a str {
+    let of_pod = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
+    wanted.spec.restart_policy.as_deref().or(of_pod).unwrap_or("Always")
+}
+
+/// The pod's own restart policy.
+pub(super) fn pod_policy(pod: &v1::Pod) -> &str {
+    pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always")
+}
+
+/// Whether a dead instance is followed by another one, with regard to who ended it.
+pub(super) fn is_restarted(pod: &v1::Pod, wanted: &Wanted<'_>, record: &ContainerRecord, id: &str, code: i32) -> bool {
+    let ended_by_us = record.ended_by_us.as_ref().filter(|e| e.id.as_str() == id);
+    match ended_by_us.map(EndedByUs::cause) {
+        Some(KillCause::Definition | KillCause::Sandbox | KillCause::RestartAll | KillCause::Unknown) => true,
+        Some(KillCause::Probe) => policy(pod, wanted) != "Never",
+        Some(KillCause::PostStart | KillCause::Double | KillCause::Stop) | None => {
+            after_exit(pod, wanted, code) != AfterExit::Stay
+        }
+    }
+}
+
+impl PodRecord {
+    /// Until when a container that ended and runs again stays down, and the delay that is shown; `None`: it may start now, or there
+    /// is nothing to restart. One that is being started waits no more, although the next wait is longer from then on. kubelet 1.36: an
+    /// instance that we ended counts by the one before it.
+    pub(super) fn crash_wait(&self, wanted: &Wanted<'_>, node: &NodeFacts, now: Now) -> Option<(Wall, Duration)> {
+        let container = self.container(wanted.name())?;
+        let newest = self.newest(wanted.name())?;
+        let key = StepKey::EnsureImage(newest.name.clone());
+        if container.launch.is_some() || self.steps.is_under_way(&key) {
+            return None;
+        }
+        let start_failed = container.start_failed.as_ref().filter(|(id, _)| *id == newest.id).map(|(_, at)| *at);
+        let ended = ended_at(&newest.state).or(start_failed)?;
+        let code = exit_code(&newest.state).unwrap_or(NEVER_STARTED);
+        if !is_restarted(&self.pod, wanted, container, newest.id.as_str(), code) {
+            return None;
+        }
+        let by_us = container.ended_by_us.as_ref().filter(|e| e.id == newest.id && e.cause != KillCause::Stop);
+        let ended = match by_us {
+            Some(by_us) => by_us.earlier_end?,
+            None => ended,
+        };
+        container.back_off?.until(ended, Limits::of(node)).filter(|(until, _)| now.wall < *until)
+    }
+}
+
+fn fits(rule: &v1::ContainerRestartRuleOnExitCodes, code: i32) -> bool {
+    let is_listed = rule.values.iter().flatten().any(|v| *v == code);
+    match rule.operator.as_str() {
+        "In" => is_listed,
+        "NotIn" => !is_listed,
+        _ => false,
+    }
+}

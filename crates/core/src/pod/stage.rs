@@ -1,0 +1,86 @@
+//! Where a pod is in its life: Queued → Active → Stopping → Cleaning → Gone, never back.
+
+use crate::now::Now;
+
+pub(super) mod active;
+pub(super) mod cleaning;
+pub(super) mod stopping;
+
+/// Where a pod is in its life, with what is only known there.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Stage {
+    /// It waits for the first look, or for an older pod of the same name to be gone.
+    Queued { is_behind: bool },
+    /// It runs, or shall run.
+    Active,
+    /// Its containers are being stopped, then its sandboxes.
+    Stopping(Stopping),
+    /// Nothing lives in it; what it used is given back. One that ended by itself stays here until it is withdrawn.
+    Cleaning(Cleaning),
+    /// Nothing is left.
+    Gone,
+}
+
+/// A pod that is being stopped.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stopping {
+    pub cause: StopCause,
+    /// `None` until the first fact.
+    pub began: Option<Now>,
+    pub grace_secs: i64,
+    /// No source wants it any more: afterwards nothing is kept.
+    pub is_withdrawn: bool,
+}
+
+/// A pod in which nothing lives.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cleaning {
+    pub cause: StopCause,
+    pub is_withdrawn: bool,
+    pub is_unmounted: bool,
+    pub has_no_cgroup: bool,
+    pub has_no_dirs: bool,
+}
+
+/// Why a pod does not go on.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StopCause {
+    /// Its source wants it no more.
+    Withdrawn,
+    /// All its containers ended and none is restarted.
+    Completed { has_failed: bool },
+    /// It was ended from outside: deadline, eviction.
+    Failed { reason: String, message: String },
+    /// It was never let in.
+    Rejected { reason: String, message: String },
+}
+
+impl Stage {
+    /// Whether containers may be started in this stage.
+    pub fn may_start_containers(&self) -> bool {
+        match self {
+            Self::Active => true,
+            Self::Queued { .. } | Self::Stopping(_) | Self::Cleaning(_) | Self::Gone => false,
+        }
+    }
+
+    /// For people.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Queued { .. } => "Queued",
+            Self::Active => "Active",
+            Self::Stopping(_) => "Stopping",
+            Self::Cleaning(_) => "Cleaning",
+            Self::Gone => "Gone",
+        }
+    }
+
+    /// Why it does not go on, if so.
+    pub fn stop_cause(&self) -> Option<&StopCause> {
+        match self {
+            Self::Stopping(s) => Some(&s.cause),
+            Self::Cleaning(c) => Some(&c.cause),
+            Self::Queued { .. } | Self::Active | Self::Gone => None,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! A pod that runs or shall run: ground, sandbox, init containers in their order, then the others.
+
+use rubelet_api::ids::{ContainerName, SandboxId};
+
+use crate::pod::container::{ContainerRecord, Launch, exit_code, is_alive};
+use crate::pod::decide::Planner;
+use crate::pod::event::PodEvent;
+use crate::pod::look::PATIENCE;
+use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
+use crate::pod::record::{PodRecord, SandboxNeed};
+use crate::pod::restart::is_restarted;
+use crate::pod::spec::{self, Role, Wanted};
+use crate::pod::step::{HookKind, ImageWish, PullPolicy, Step, StepKey};
+use crate::pod::{kill, volumes};
+use crate::render::{self, ContainerView};
+use crate::resources::cgroup::pod_cgroup;
+
+pub(in crate::pod) fn decide(p: &mut Planner<'_>) {
+    kill::decide(p);
+    prune(p);
+    if let Some(at) = p.record.deadline(p.now) {
+        p.wake(at);
+    }
+    let is_ground_ready = lay_ground(p);
+    match p.record.sandbox_need() {
+        SandboxNeed::Keep(sandbox) if is_ground_ready => launch_all(p, sandbox),
+        SandboxNeed::Keep(_) => {}
+        SandboxNeed::Make { attempt } => make_sandbox(p, attempt, is_ground_ready),
+        SandboxNeed::Await => {
+            if let Some((_, since)) = p.record.sandbox.awaited {
+                p.wake(since + PATIENCE);
+            }
+        }
+    }
+}
+
+/// The pod's cgroup, directories and volumes. Says whether all of it is there.
+fn lay_ground(p: &mut Planner<'_>) -> bool {
+    let record = p.record;
+    let needs_cgroup = p.node.cgroup.per_qos && !record.ground.has_cgroup;
+    if needs_cgroup {
+        p.issue(Step::EnsureCgroup(pod_cgroup(&record.pod, p.node)));
+    }
+    if !record.ground.has_dirs {
+        p.issue(Step::PrepareDirs);
+    } else if !record.ground.has_volumes {
+        let ips = render::effective_ips(&record.pod, p.node, &record.sandbox.ips);
+        p.issue(Step::Mount(volumes::plan(&record.pod, p.node, ips)));
+    }
+    !needs_cgroup && record.ground.has_dirs && record.ground.has_volumes
+}
+
+/// A new sandbox, after everything in the old ones has ended.
+fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
+    let record = p.record;
+    if record.alive().next().is_some() {
+        return;
+    }
+    super::stopping::stop_sandboxes(p);
+    if !is_ground_ready || !record.sandbox.to_stop.is_empty() {
+        return;
+    }
+    if let Some(problem) = p.node.runtime.network_problem.as_ref().filter(|_| !render::is_host_network(&record.pod)) {
+        if !record.is_trouble_told {
+            p.events.push(PodEvent::warning("", "NetworkNotReady", format!("network is not ready: {problem}")));
+        }
+        return;
+    }
+    match render::sandbox_config(&record.pod, attempt, p.node) {
+        Ok(config) => {
+            let step = Step::CreateSandbox { attempt, runtime_handler: String::new(), config: Box::new(config) };
+            if p.issue(step) {
+                let problems = render::dns::dns(&record.pod, p.node).problems;
+                p.events.extend(problems.into_iter().map(|d| PodEvent::warning("", d.reason, d.message)));
+            }
+        }
+        Err(error) => p.refuse(StepKey::CreateSandbox(attempt), error.into()),
+    }
+}
+
+/// Removes all instances of a container that ended but for the newest, with their logs, and old sandboxes without containers.
+pub(super) fn prune(p: &mut Planner<'_>) {
+    let record = p.record;
+    let Some(observed) = &record.observed else { return };
+    let names: std::collections::BTreeSet<&ContainerName> = observed.containers.iter().map(|c| &c.name).collect();
+    for name in names {
+        let is_dead = |c: &&ObservedContainer| exit_code(&c.state).is_some();
+        let is_left = |c: &&ObservedContainer| c.state == ContainerState::Created && !is_launched(record, c);
+        let dead = record.instances(name.as_str()).filter(is_dead).skip(1);
+        let left = record.instances(name.as_str()).skip(1).filter(is_left);
+        for instance in dead.chain(left) {
+            let (container, id) = (instance.name.clone(), instance.id.clone());
+            p.issue(Step::RemoveContainer { container, id, keep_logs: false });
+        }
+    }
+    let is_empty = |id: &SandboxId| observed.containers.iter().all(|c| c.sandbox != *id);
+    for old in observed.sandboxes.iter().skip(1).filter(|s| !s.is_ready && is_empty(&s.id)) {
+        if !record.sandbox.to_stop.contains(&old.id) {
+            p.issue(Step::RemoveSandbox { id: old.id.clone() });
+        }
+    }
+}
+
+fn is_launched(record: &PodRecord, instance: &ObservedContainer) -> bool {
+    let launch = record.container(instance.name.as_str()).and_then(|c| c.launch.as_ref());
+    match launch {
+        Some(Launch::Start { id, .. } | Launch::Hook { id } | Launch::Await { id, .. }) => *id == instance.id,
+        Some(Launch::Create { .. }) | None => false,
+    }
+}
+
+/// What holds of a container with regard to those after it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Those after it may go on.
+    Done,
+    /// It is up to it first.
+    Awaited,
+}
+
+fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox) {
+    let record = p.record;
+    let in_sandbox = |name| instance_in(record, name, &sandbox.id);
+    let is_initialized = spec::regulars(&record.pod).any(|w| in_sandbox(w.name()).is_some());
+    let inits: Vec<Wanted<'_>> = spec::inits(&record.pod).collect();
+    // An init container that has an instance proves that those before it were done, even if theirs are gone.
+    let reached = inits.iter().rposition(|w| w.role == Role::Init && in_sandbox(w.name()).is_some()).unwrap_or(0);
+    for (nth, wanted) in inits.iter().enumerate() {
+        let standing = match wanted.role {
+            Role::Init if is_initialized || nth < reached => Standing::Done,
+            Role::Init => run_init(p, wanted, sandbox, in_sandbox(wanted.name())),
+            Role::Sidecar | Role::Regular => run_sidecar(p, wanted, sandbox),
+        };
+        if standing == Standing::Awaited && !is_initialized {
+            return;
+        }
+    }
+    // Images come side by side, containers one after the other.
+    let mut may_create = true;
+    for wanted in spec::regulars(&record.pod) {
+        launch(p, &wanted, sandbox, may_create);
+        may_create &= !is_holding_up(record, &wanted);
+    }
+}
+
+/// The newest instance of a container in that sandbox.
+fn instance_in<'a>(record: &'a PodRecord, name: &'a str, sandbox: &SandboxId) -> Option<&'a ObservedContainer> {
+    record.instances(name).find(|c| c.sandbox == *sandbox)
+}
+
+fn run_init(
+    p: &mut Planner<'_>,
+    wanted: &Wanted<'_>,
+    sandbox: &ObservedSandbox,
+    newest: Option<&ObservedContainer>,
+) -> Standing {
+    if newest.and_then(|c| exit_code(&c.state)) == Some(0) && p.record.newest(wanted.name()) == newest {
+        return Standing::Done;
+    }
+    launch(p, wanted, sandbox, true);
+    Standing::Awaited
+}
+
+fn run_sidecar(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox) -> Standing {
+    let record = p.record;
+    launch(p, wanted, sandbox, true);
+    let Some(running) = record.newest(wanted.name()).filter(|c| c.state.is_running()) else { return Standing::Awaited };
+    let is_started = record.container(wanted.name()).is_some_and(|c| {
+        !c.awaits_hook(&running.id) && c.probes.as_ref().is_some_and(|p| p.id == running.id && p.is_started())
+    });
+    if is_started { Standing::Done } else { Standing::Awaited }
+}
+
+/// Whether the containers after this one wait for it: its image is being fetched, or its start is between two steps.
+fn is_holding_up(record: &PodRecord, wanted: &Wanted<'_>) -> bool {
+    let name = ContainerName::new(wanted.name());
+    record.steps.is_under_way(&StepKey::EnsureImage(name.clone()))
+        || record.containers.get(&name).is_some_and(ContainerRecord::is_launching)
+        || (record.newest(wanted.name()).is_none()
+            && record.containers.get(&name).is_none_or(|c| c.failure.is_none() && c.launch.is_none()))
+}
+
+/// Brings a container up by one step, if it is down and shall run.
+fn launch(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, may_create: bool) {
+    let record = p.record;
+    let name = ContainerName::new(wanted.name());
+    let Some(container) = record.containers.get(&name) else { return };
+    match &container.launch {
+        Some(Launch::Create { .. }) if !may_create => return,
+        Some(Launch::Create { image }) => return create(p, wanted, sandbox, image),
+        Some(Launch::Start { id, count }) => {
+            let log = render::log_link(&record.pod, wanted.name(), *count, id, p.node);
+            p.issue(Step::StartContainer { container: name, id: id.clone(), log });
+            return;
+        }
+        Some(Launch::Hook { id }) => return run_post_start(p, wanted, id),
+        Some(Launch::Await { since, .. }) => return p.wake(*since + PATIENCE),
+        None => {}
+    }
+    if record.instances(wanted.name()).any(|c| is_alive(&c.state)) {
+        return;
+    }
+    if record.kills.values().any(|k| k.name == name) || stays_down(record, wanted, container, sandbox) {
+        return;
+    }
+    if let Some(at) = container.failure.as_ref().and_then(|f| f.retry_at).filter(|at| *at > p.now.mono) {
+        return p.wake(at);
+    }
+    if waits_after_crash(p, wanted, container) {
+        return;
+    }
+    ensure_image(p, wanted, sandbox);
+}
+
+/// It ended, and nothing starts it again. kubelet 1.36: what was initialized in another sandbox is initialized again.
+fn stays_down(
+    record: &PodRecord,
+    wanted: &Wanted<'_>,
+    container: &ContainerRecord,
+    sandbox: &ObservedSandbox,
+) -> bool {
+    let Some(newest) = record.newest(wanted.name()) else { return false };
+    if wanted.role != Role::Regular && newest.sandbox != sandbox.id {
+        return false;
+    }
+    let Some(code) = exit_code(&newest.state) else { return false };
+    !is_restarted(&record.pod, wanted, container, newest.id.as_str(), code)
+}
+
+/// Whether its last end is too fresh; it is told once for each end.
+fn waits_after_crash(p: &mut Planner<'_>, wanted: &Wanted<'_>, container: &ContainerRecord) -> bool {
+    let Some((until, _)) = p.record.crash_wait(wanted, p.node, p.now) else { return false };
+    let left = std::time::Duration::try_from(until.duration_since(p.now.wall)).unwrap_or_default();
+    p.wake(p.now.mono + left);
+    let newest = p.record.newest(wanted.name()).map(|c| &c.id);
+    if container.back_off_told.as_ref() != newest {
+        let pod = crate::pod::review::full_name(&p.record.pod);
+        let message = format!("Back-off restarting failed container {} in pod {pod}", wanted.name());
+        p.events.push(PodEvent::warning(wanted.field_path(), "BackOff", message));
+    }
+    true
+}
+
+fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox) {
+    let record = p.record;
+    let container = ContainerName::new(wanted.name());
+    let config = match render::sandbox_config(&record.pod, sandbox.attempt, p.node) {
+        Ok(config) => config,
+        Err(error) => return p.refuse(StepKey::EnsureImage(container), error.into()),
+    };
+    let secrets = record.pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten());
+    let wish = ImageWish {
+        image: wanted.spec.image.clone().unwrap_or_default(),
+        policy: match wanted.spec.image_pull_policy.as_deref() {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            Some(_) | None => PullPolicy::IfNotPresent,
+        },
+        runtime_handler: String::new(),
+        sandbox: Box::new(config),
+        pull_secrets: secrets.map(|s| s.name.clone()).collect(),
+    };
+    p.issue(Step::EnsureImage { container, wish });
+}
+
+fn create(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, image: &crate::pod::fact::ImageFound) {
+    let record = p.record;
+    let name = ContainerName::new(wanted.name());
+    let count = record.containers.get(&name).map_or(0, ContainerRecord::next_count);
+    let rendered = render::create_container(&ContainerView {
+        pod: &record.pod,
+        container: wanted.name(),
+        node: p.node,
+        restart_count: count,
+        image,
+        sandbox: &sandbox.id,
+        sandbox_attempt: sandbox.attempt,
+        pod_ips: &sandbox.ips,
+        now: p.now,
+    });
+    match rendered {
+        Ok(create) => {
+            p.issue(Step::CreateContainer(Box::new(create)));
+        }
+        Err(error) => p.refuse(StepKey::CreateContainer(name, count), error.into()),
+    }
+}
+
+fn run_post_start(p: &mut Planner<'_>, wanted: &Wanted<'_>, id: &rubelet_api::ids::ContainerId) {
+    let handler = wanted.spec.lifecycle.as_ref().and_then(|l| l.post_start.clone());
+    let Some(handler) = handler else { return };
+    p.issue(Step::RunHook {
+        container: ContainerName::new(wanted.name()),
+        id: id.clone(),
+        kind: HookKind::PostStart,
+        handler,
+        timeout: None,
+    });
+}

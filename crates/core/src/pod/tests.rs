@@ -1,0 +1,260 @@
+//! Whole lives of pods in virtual time.
+
+mod properties;
+mod shown;
+mod world;
+
+use serde_json::json;
+use world::{Life, World};
+
+use super::fact::ProbeAnswer;
+use super::{ContainerState, Fact, Stage};
+
+#[test]
+fn containers_start_in_their_order_after_the_sandbox() {
+    let mut world = World::new(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+    world.run_until(20);
+    assert_eq!(world.log, ["1.0 sandbox 0", "1.0 start a 0", "1.0 start b 0"]);
+}
+
+#[test]
+fn a_crash_is_restarted_at_once_and_then_later_and_later() {
+    let mut world = World::new(json!({"containers": [{"name": "a"}]}));
+    world.lives.insert("a", vec![Life::For(0, 1)]);
+    world.run_until(900);
+    let starts: Vec<&str> =
+        world.log.iter().filter(|l| l.contains("start")).map(|l| l.split(' ').next().unwrap_or_default()).collect();
+    assert_eq!(starts, ["1.0", "1.0", "11.0", "31.0", "71.0", "151.0", "311.0", "611.0"]);
+    let back_offs: Vec<&String> = world.events.iter().filter(|e| e.contains("Back")).collect();
+    assert_eq!(back_offs[0], "1.0 BackOff a: Back-off restarting failed container a in pod web_default(u-1)");
+    assert_eq!(back_offs.len(), 7);
+    assert_eq!(world.runtime.containers.len(), 1, "the newest that ended is kept");
+}
+
+#[test]
+fn init_containers_end_before_the_next_and_sidecars_run_along() {
+    let mut world = World::new(json!({
+        "initContainers": [{"name": "one"}, {"name": "side", "restartPolicy": "Always"}, {"name": "two"}],
+        "containers": [{"name": "main"}],
+    }));
+    world.lives.insert("one", vec![Life::For(2, 0)]);
+    world.lives.insert("two", vec![Life::For(3, 0)]);
+    world.run_until(20);
+    assert_eq!(
+        world.log,
+        [
+            "1.0 sandbox 0",
+            "1.0 start one 0",
+            "3.0 end one 0",
+            "3.0 start side 0",
+            "3.0 start two 0",
+            "6.0 end two 0",
+            "6.0 start main 0"
+        ]
+    );
+    world.log.clear();
+    world.tell(Fact::Withdrawn);
+    world.run_until(30);
+    assert_eq!(
+        world.log,
+        [
+            "20.0 stop main 2",
+            "20.0 end main 143",
+            "20.0 stop side 2",
+            "20.0 end side 143",
+            "20.0 stop sandbox s0",
+            "20.0 remove main",
+            "20.0 remove one",
+            "20.0 remove side",
+            "20.0 remove two"
+        ]
+    );
+    assert!(world.record.is_gone());
+}
+
+#[test]
+fn a_failed_init_container_ends_a_pod_that_never_restarts() {
+    let mut world = World::new(json!({
+        "restartPolicy": "Never", "initContainers": [{"name": "one"}], "containers": [{"name": "main"}],
+    }));
+    world.lives.insert("one", vec![Life::For(1, 4)]);
+    world.run_until(20);
+    assert_eq!(world.log, ["1.0 sandbox 0", "1.0 start one 0", "2.0 end one 4", "2.0 stop sandbox s0"]);
+    assert_eq!(world.record.stage().as_str(), "Cleaning");
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+}
+
+#[test]
+fn a_pod_completes_and_keeps_its_containers() {
+    let mut world = World::new(json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}, {"name": "b"}]}));
+    world.lives.insert("a", vec![Life::For(1, 0)]);
+    world.lives.insert("b", vec![Life::For(2, 3), Life::For(1, 0)]);
+    world.run_until(60);
+    assert_eq!(
+        world.log,
+        [
+            "1.0 sandbox 0",
+            "1.0 start a 0",
+            "1.0 start b 0",
+            "2.0 end a 0",
+            "3.0 end b 3",
+            "3.0 start b 1",
+            "4.0 end b 0",
+            "4.0 stop sandbox s0",
+            "4.0 remove b"
+        ]
+    );
+    assert_eq!(world.status.phase.as_deref(), Some("Succeeded"));
+    assert_eq!(world.runtime.containers.len(), 2);
+    world.tell(Fact::Withdrawn);
+    world.run_until(61);
+    assert!(world.record.is_gone());
+}
+
+#[test]
+fn a_stubborn_container_gets_its_grace_and_the_hook_counts_in_it() {
+    let mut world = World::new(json!({
+        "terminationGracePeriodSeconds": 10,
+        "containers": [{"name": "a", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}],
+    }));
+    world.lives.insert("a", vec![Life::Stubborn]);
+    world.hook_secs = 4;
+    world.run_until(5);
+    world.log.clear();
+    world.tell(Fact::Withdrawn);
+    world.run_until(60);
+    assert_eq!(
+        world.log,
+        ["5.0 PreStop a", "9.0 stop a 6", "15.0 end a 137", "15.0 stop sandbox s0", "15.0 remove a"]
+    );
+    // A hook that takes longer than the grace is cut off.
+    let mut world = World::new(json!({
+        "terminationGracePeriodSeconds": 10,
+        "containers": [{"name": "a", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}],
+    }));
+    world.hook_secs = 100;
+    world.run_until(5);
+    world.log.clear();
+    world.tell(Fact::Withdrawn);
+    world.run_until(60);
+    assert_eq!(world.log[..2], ["5.0 PreStop a", "15.0 stop a 2"]);
+}
+
+#[test]
+fn a_failing_liveness_probe_restarts_the_container() {
+    let mut world = World::new(json!({
+        "terminationGracePeriodSeconds": 5,
+        "containers": [{"name": "a", "livenessProbe": {"exec": {"command": ["x"]}, "periodSeconds": 2, "failureThreshold": 3}}],
+    }));
+    world.probes.insert("a Liveness".into(), ProbeAnswer::Failure("no".into()));
+    world.run_until(12);
+    let kill = world.events.iter().find(|e| e.contains("Killing")).expect("it is killed");
+    assert!(kill.ends_with("Killing a: Container a failed liveness probe, will be restarted"), "{kill}");
+    let words: Vec<&str> = world.log.iter().filter_map(|l| l.split_once(' ').map(|(_, w)| w)).collect();
+    assert_eq!(words[..5], ["sandbox 0", "start a 0", "stop a 5", "end a 143", "start a 1"]);
+    assert_eq!(world.events.iter().filter(|e| e.contains("Liveness probe failed: no")).count() % 3, 0);
+}
+
+#[test]
+fn a_lost_sandbox_is_replaced_with_everything_in_it() {
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "a"}, {"name": "b"}]}));
+    world.run_until(5);
+    world.log.clear();
+    world.runtime.sandboxes[0].is_ready = false;
+    world.look();
+    world.run_until(20);
+    assert_eq!(
+        world.log,
+        [
+            "5.0 stop a 3",
+            "5.0 end a 143",
+            "5.0 stop b 3",
+            "5.0 end b 143",
+            "5.0 stop sandbox s0",
+            "5.0 sandbox 1",
+            "5.0 start a 1",
+            "5.0 start b 1"
+        ]
+    );
+    assert_eq!(world.events.iter().filter(|e| e.contains("SandboxChanged")).count(), 1);
+    assert_eq!(world.runtime.sandboxes.len(), 2, "its containers are kept, so it is too");
+}
+
+#[test]
+fn a_pod_that_runs_is_adopted_without_a_touch() {
+    let spec = json!({"containers": [{"name": "a"}, {"name": "b"}]});
+    let mut first = World::new(spec.clone());
+    first.lives.insert("b", vec![Life::For(3, 1), Life::Forever]);
+    first.run_until(40);
+    let mut world = World::over(first.runtime.clone(), spec);
+    world.run_until(60);
+    assert_eq!(world.log, Vec::<String>::new());
+    assert_eq!(world.running(), ["a", "b"]);
+    assert!(world.events.is_empty(), "{:?}", world.events);
+}
+
+#[test]
+fn a_container_that_was_created_and_not_started_is_started() {
+    let spec = json!({"containers": [{"name": "a"}]});
+    let mut first = World::new(spec.clone());
+    first.run_until(4);
+    first.runtime.containers[0].state = ContainerState::Created;
+    let mut world = World::over(first.runtime.clone(), spec);
+    world.run_until(60);
+    assert_eq!(world.log, ["1.0 start a 0"]);
+}
+
+#[test]
+fn a_deadline_ends_the_pod() {
+    let mut world = World::new(json!({"activeDeadlineSeconds": 30, "containers": [{"name": "a"}]}));
+    world.run_until(100);
+    assert_eq!(world.log, ["1.0 sandbox 0", "1.0 start a 0", "31.0 stop a 2", "31.0 end a 143", "31.0 stop sandbox s0"]);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
+    assert_eq!(world.status.reason.as_deref(), Some("DeadlineExceeded"));
+}
+
+#[test]
+fn rules_of_a_container_decide_by_its_exit_code() {
+    let spec = json!({"restartPolicy": "Never", "containers": [
+        {"name": "a", "restartPolicy": "Never", "restartPolicyRules": [
+            {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]},
+        {"name": "b"},
+    ]});
+    let mut world = World::new(spec);
+    world.lives.insert("a", vec![Life::For(2, 42), Life::For(2, 1)]);
+    world.run_until(60);
+    let starts: Vec<&String> = world.log.iter().filter(|l| l.contains("start a")).collect();
+    assert_eq!(starts, ["1.0 start a 0", "3.0 start a 1"]);
+    assert_eq!(world.running(), ["b"]);
+}
+
+#[test]
+fn all_containers_start_over_when_a_rule_says_so() {
+    let spec = json!({"restartPolicy": "Never", "containers": [
+        {"name": "a", "restartPolicy": "Never", "restartPolicyRules": [
+            {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]},
+        {"name": "b"},
+    ]});
+    let mut world = World::new(spec);
+    world.lives.insert("a", vec![Life::For(2, 42), Life::Forever]);
+    world.run_until(60);
+    let starts: Vec<&String> = world.log.iter().filter(|l| l.contains("start")).collect();
+    assert_eq!(starts, ["1.0 start a 0", "1.0 start b 0", "3.0 start a 1", "3.0 start b 1"]);
+    assert_eq!(world.running(), ["a", "b"]);
+}
+
+#[test]
+fn what_fails_is_tried_again() {
+    let mut world = World::new(json!({"containers": [{"name": "a"}]}));
+    world.failing = vec![("CreateSandbox", "no network")];
+    world.run_until(5);
+    assert!(world.events.iter().any(|e| e.ends_with("FailedCreatePodSandBox : Failed to create pod sandbox: no network")));
+    world.failing = vec![("CreateContainer", "no such device")];
+    world.run_until(40);
+    let failures = world.log.iter().filter(|l| l.contains("failed CreateContainer")).count();
+    assert!((3..=5).contains(&failures), "{:?}", world.log);
+    world.failing.clear();
+    world.run_until(60);
+    assert_eq!(world.running(), ["a"]);
+    assert!(matches!(world.record.stage(), Stage::Active));
+}
