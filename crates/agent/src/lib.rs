@@ -1,7 +1,24 @@
-//! rubelet-agent
+//! The tasks that carry facts in and plans out: sources, roster, workers, watcher. The only place that knows all hands.
 
+pub mod clock;
+mod collector;
+mod compare;
+mod credentials;
+mod events;
+mod execute;
+mod facts;
+mod foreign;
+pub mod hands;
 pub mod ledger;
+pub mod life;
+pub mod observer;
+pub mod picture;
 pub mod probe;
+mod pulls;
+pub mod roster;
 pub mod sources;
-#[cfg(test)]
-mod testing;
+pub mod start;
+mod watcher;
+pub mod worker;
+
+pub use start::{Agent, PullSettings, Settings, StartError, start};

@@ -1,0 +1,233 @@
+//! Whether what runs is what would be rendered now, by the configuration that the runtime reports verbosely.
+
+use std::collections::BTreeMap;
+
+use rubelet_api::v1;
+use rubelet_core::node::NodeFacts;
+use rubelet_core::pod::fact::ImageFound;
+use rubelet_core::pod::{Observed, ObservedContainer, ObservedSandbox};
+use rubelet_core::render;
+use rubelet_proto::cri;
+use serde_json::Value;
+
+use crate::hands::Hands;
+
+/// Annotations that say when and as what a pod was seen, not what it is.
+const PASSING_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.seen", "io.kubernetes.container.restartCount"];
+
+/// Compares the newest sandbox and the newest instance of every container with what `pod` renders to.
+///
+/// # Errors
+/// The first difference, for the log.
+pub async fn runs_as_rendered(
+    hands: &Hands,
+    observed: &Observed,
+    pod: &v1::Pod,
+    node: &NodeFacts,
+) -> Result<(), String> {
+    let sandbox = observed.sandboxes.first().ok_or("it has no sandbox")?;
+    sandbox_as_rendered(hands, sandbox, pod, node).await?;
+    let spec = pod.spec.as_ref().ok_or("it has no spec")?;
+    let names: Vec<&str> = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .map(|c| c.name.as_str())
+        .collect();
+    let mut newest: BTreeMap<&str, &ObservedContainer> = BTreeMap::new();
+    for container in &observed.containers {
+        if !names.contains(&container.name.as_str()) {
+            return Err(format!("container {} is not in the manifest", container.name));
+        }
+        newest.entry(container.name.as_str()).or_insert(container);
+    }
+    for container in newest.into_values() {
+        container_as_rendered(hands, container, sandbox, pod, node).await?;
+    }
+    Ok(())
+}
+
+async fn sandbox_as_rendered(
+    hands: &Hands,
+    sandbox: &ObservedSandbox,
+    pod: &v1::Pod,
+    node: &NodeFacts,
+) -> Result<(), String> {
+    let answer = hands.runtime.pod_sandbox_status(&sandbox.id, true).await.map_err(|e| e.to_string())?;
+    let reported = reported_config(&answer.info)?;
+    let rendered = render::sandbox::sandbox_config(pod, sandbox.attempt, node).map_err(|e| e.to_string())?;
+    let rendered = serde_json::to_value(&rendered).map_err(|e| e.to_string())?;
+    difference("sandbox", &comparable(rendered), &comparable(reported))
+}
+
+async fn container_as_rendered(
+    hands: &Hands,
+    container: &ObservedContainer,
+    sandbox: &ObservedSandbox,
+    pod: &v1::Pod,
+    node: &NodeFacts,
+) -> Result<(), String> {
+    let answer = hands.runtime.container_status(&container.id, true).await.map_err(|e| e.to_string())?;
+    let reported = reported_config(&answer.info)?;
+    let image = reported.pointer("/image/image").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let spec = cri::ImageSpec { image: image.clone(), ..Default::default() };
+    let found = hands.runtime.image_status(spec, false).await.map_err(|e| e.to_string())?.image;
+    let found = found.ok_or_else(|| format!("the image {image} of container {} is gone", container.name))?;
+    let view = render::ContainerView {
+        pod,
+        container: container.name.as_str(),
+        node,
+        restart_count: container.restart_count,
+        image: &ImageFound {
+            image_ref: image,
+            uid: found.uid.as_ref().map(|u| u.value),
+            username: found.username.clone(),
+            pulled: None,
+        },
+        sandbox: &sandbox.id,
+        sandbox_attempt: sandbox.attempt,
+        pod_ips: &sandbox.ips,
+        now: rubelet_core::now::Now { mono: rubelet_core::now::Mono::default(), wall: container.created_at },
+    };
+    let created = render::container::create_container(&view).map_err(|e| e.to_string())?;
+    let mut config = created.config;
+    for subpath in &created.subpaths {
+        if let Some(mount) = config.mounts.get_mut(subpath.mount) {
+            mount.host_path = subpath.target.display().to_string();
+        }
+    }
+    let rendered = serde_json::to_value(&config).map_err(|e| e.to_string())?;
+    difference(&format!("container {}", container.name), &comparable(rendered), &comparable(reported))
+}
+
+/// The `config` of verbose status; containerd and CRI-O put it into `info["info"]`.
+fn reported_config(info: &BTreeMap<String, String>) -> Result<Value, String> {
+    let text = info.get("info").ok_or("the runtime reports no configuration")?;
+    let mut value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    value.get_mut("config").map(Value::take).filter(|c| c.is_object()).ok_or_else(|| "the runtime reports no configuration".to_owned())
+}
+
+/// A configuration without defaults, without what passes, in one spelling.
+fn comparable(mut config: Value) -> Value {
+    if let Some(annotations) = config.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.retain(|key, _| !PASSING_ANNOTATIONS.contains(&key.as_str()));
+    }
+    if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("attempt");
+    }
+    if let Some(object) = config.as_object_mut() {
+        object.remove("log_path");
+    }
+    if let Some(image) = config.get_mut("image").and_then(Value::as_object_mut) {
+        image.remove("annotations");
+        image.remove("image"); // an id; what the user asked for is compared
+    }
+    for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        let random = mount.get("host_path").and_then(Value::as_str).and_then(without_random);
+        if let (Some(path), Some(mount)) = (random, mount.as_object_mut()) {
+            mount.insert("host_path".to_owned(), path.into());
+        }
+    }
+    if let Some(envs) = config.get_mut("envs").and_then(Value::as_array_mut) {
+        for env in envs.iter_mut() {
+            if let Some(value) = env.get_mut("value") {
+                *value = env_text(value);
+            }
+        }
+        envs.sort_by_key(|e| e.get("key").and_then(Value::as_str).unwrap_or_default().to_owned());
+    }
+    bare(config).unwrap_or(Value::Null)
+}
+
+/// `…/containers/<name>/<8 hex digits>` without the digits: a termination log.
+fn without_random(path: &str) -> Option<String> {
+    let (parent, file) = path.rsplit_once('/')?;
+    let is_random = file.len() == 8 && file.bytes().all(|b| b.is_ascii_hexdigit());
+    (is_random && parent.contains("/containers/")).then(|| parent.to_owned())
+}
+
+/// A variable's value: bytes here, text in older runtimes, base64 in newer ones.
+fn env_text(value: &Value) -> Value {
+    match value {
+        Value::Array(bytes) => {
+            let bytes: Vec<u8> = bytes.iter().filter_map(|b| b.as_u64().and_then(|b| u8::try_from(b).ok())).collect();
+            Value::String(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Drops what is empty or zero, as Go's `omitempty` does.
+fn bare(value: Value) -> Option<Value> {
+    match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::Number(n) if n.as_i64() == Some(0) => None,
+        Value::String(s) if s.is_empty() => None,
+        Value::Array(items) => {
+            let items: Vec<Value> = items.into_iter().map(|i| bare(i).unwrap_or(Value::Null)).collect();
+            (!items.is_empty()).then_some(Value::Array(items))
+        }
+        Value::Object(fields) => {
+            let fields: serde_json::Map<_, _> = fields.into_iter().filter_map(|(k, v)| Some((k, bare(v)?))).collect();
+            (!fields.is_empty()).then_some(Value::Object(fields))
+        }
+        other => Some(other),
+    }
+}
+
+fn difference(what: &str, wanted: &Value, reported: &Value) -> Result<(), String> {
+    match first_difference(wanted, reported, String::new()) {
+        None => Ok(()),
+        Some(path) => Err(format!("{what}: {path}")),
+    }
+}
+
+/// Path of the first field that differs; values may be secret and are not told.
+fn first_difference(wanted: &Value, reported: &Value, path: String) -> Option<String> {
+    match (wanted, reported) {
+        (Value::Object(w), Value::Object(r)) => w.keys().chain(r.keys()).find_map(|key| {
+            let (a, b) = (w.get(key).unwrap_or(&Value::Null), r.get(key).unwrap_or(&Value::Null));
+            first_difference(a, b, format!("{path}.{key}"))
+        }),
+        (Value::Array(w), Value::Array(r)) if w.len() == r.len() => {
+            w.iter().zip(r).enumerate().find_map(|(i, (a, b))| first_difference(a, b, format!("{path}[{i}]")))
+        }
+        (Value::String(w), Value::String(r)) if path.contains(".envs") && path.ends_with(".value") => {
+            use base64::Engine as _;
+            let encoded = base64::engine::general_purpose::STANDARD.encode(w);
+            (w != r && encoded != *r).then_some(path)
+        }
+        (w, r) => (w != r).then_some(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_passes_is_no_difference() {
+        let rendered = json!({"annotations": {"kubernetes.io/config.seen": "now", "a": "b"}, "log_path": "x/1.log",
+            "mounts": [{"host_path": "/var/lib/kubelet/pods/u/containers/c/0a1b2c3d", "readonly": false}],
+            "envs": [{"key": "B", "value": [98]}, {"key": "A", "value": [97]}], "tty": false});
+        let reported = json!({"annotations": {"kubernetes.io/config.seen": "then", "a": "b"}, "log_path": "x/0.log",
+            "mounts": [{"host_path": "/var/lib/kubelet/pods/u/containers/c/ffffffff"}],
+            "envs": [{"key": "A", "value": "YQ=="}, {"key": "B", "value": "b"}]});
+        assert_eq!(difference("c", &comparable(rendered), &comparable(reported)), Ok(()));
+    }
+
+    #[test]
+    fn edited_arguments_are_a_difference_and_named_without_their_value() {
+        let rendered = comparable(json!({"args": ["-c", "new"]}));
+        let reported = comparable(json!({"args": ["-c", "old"]}));
+        assert_eq!(difference("container app", &rendered, &reported), Err("container app: .args[1]".to_owned()));
+    }
+
+    #[test]
+    fn an_added_field_is_a_difference() {
+        let rendered = comparable(json!({"linux": {"security_context": {"privileged": true}}}));
+        assert_eq!(difference("c", &rendered, &comparable(json!({}))), Err("c: .linux".to_owned()));
+    }
+}

@@ -1,0 +1,102 @@
+//! Steps to effects: each step goes to the hand that knows how. Nothing is decided here.
+
+pub mod containers;
+pub mod dirs;
+pub mod hooks;
+pub mod images;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rubelet_api::ids::{PodKey, PodUid};
+use rubelet_api::v1;
+use rubelet_core::node::NodeFacts;
+use rubelet_core::pod::fact::Done;
+use rubelet_core::pod::{Outcome, Step, StepFailure};
+use tokio::sync::mpsc;
+
+use crate::hands::Hands;
+use crate::observer::{Ask, Sighting, look};
+use crate::worker::Note;
+
+/// Which pod a step belongs to.
+#[derive(Clone, Debug)]
+pub struct PodRef {
+    pub uid: PodUid,
+    pub key: PodKey,
+    pub pod: Arc<v1::Pod>,
+    /// Addresses of its newest sandbox.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Carries out one step. `inbox` is for progress that is worth knowing before the end.
+pub async fn execute(
+    hands: &Arc<Hands>,
+    pod: &PodRef,
+    node: &NodeFacts,
+    step: Step,
+    inbox: &mpsc::Sender<Note>,
+) -> (Outcome, Vec<Sighting>) {
+    match step {
+        Step::EnsureCgroup(cgroup) => cgroup_step(hands, pod, move |hands, _| hands.ensure_cgroup(&cgroup)).await,
+        Step::RemoveCgroup => cgroup_step(hands, pod, |hands, uid| hands.remove_pod_cgroup(uid)).await,
+        Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
+        Step::Mount(volumes) => (dirs::mount(hands, pod, volumes).await, Vec::new()),
+        Step::Unmount => on_disk(hands, pod, dirs::unmount).await,
+        Step::RemoveDirs => on_disk(hands, pod, dirs::remove).await,
+        Step::CreateSandbox { runtime_handler, config, .. } => {
+            containers::run_sandbox(hands, runtime_handler, *config).await
+        }
+        Step::StopSandbox { id } => containers::stop_sandbox(hands, &pod.uid, id).await,
+        Step::RemoveSandbox { id } => containers::remove_sandbox(hands, &pod.uid, id).await,
+        Step::EnsureImage { container, wish } => (images::ensure(hands, container, wish, inbox).await, Vec::new()),
+        Step::CreateContainer(create) => containers::create(hands, pod, *create).await,
+        Step::StartContainer { id, log, .. } => containers::start(hands, &pod.uid, id, log).await,
+        Step::StopContainer { id, grace_secs, .. } => containers::stop(hands, &pod.uid, id, grace_secs).await,
+        Step::RemoveContainer { id, keep_logs, .. } => containers::remove(hands, &pod.uid, id, keep_logs).await,
+        Step::RunHook { id, handler, timeout, .. } => {
+            (hooks::run(hands, pod, node, &id, handler, timeout).await, look(hands, &pod.uid, Ask::Container(id)).await)
+        }
+        Step::Probe(probe) => (Ok(Done::Probe(hooks::probe(hands, *probe).await)), Vec::new()),
+        Step::Cancel(key) => (Err(failed("", format!("step {key:?} cannot be cancelled from here"))), Vec::new()),
+    }
+}
+
+async fn cgroup_step(
+    hands: &Arc<Hands>,
+    pod: &PodRef,
+    act: impl FnOnce(&Hands, &PodUid) -> Result<(), String> + Send + 'static,
+) -> (Outcome, Vec<Sighting>) {
+    let (hands, uid) = (hands.clone(), pod.uid.clone());
+    let done = tokio::task::spawn_blocking(move || {
+        let outcome = act(&hands, &uid);
+        (outcome, hands.has_pod_cgroup(&uid))
+    });
+    match done.await {
+        Ok((outcome, has)) => (plain(outcome), vec![Sighting::Cgroup(has)]),
+        Err(e) => (Err(failed("", format!("cgroup step of pod {}: {e}", pod.key))), Vec::new()),
+    }
+}
+
+async fn on_disk(
+    hands: &Arc<Hands>,
+    pod: &PodRef,
+    act: impl FnOnce(&Hands, &PodRef) -> Result<(), String> + Send + 'static,
+) -> (Outcome, Vec<Sighting>) {
+    let (hands, pod) = (hands.clone(), pod.clone());
+    let key = pod.key.clone();
+    let outcome = match tokio::task::spawn_blocking(move || act(&hands, &pod)).await {
+        Ok(outcome) => plain(outcome),
+        Err(e) => Err(failed("", format!("file step of pod {key}: {e}"))),
+    };
+    (outcome, Vec::new())
+}
+
+fn plain(outcome: Result<(), String>) -> Outcome {
+    outcome.map(|()| Done::Plain).map_err(|message| failed("", message))
+}
+
+/// A failure with a reason of the API, or none.
+pub(crate) fn failed(reason: &str, message: impl Into<String>) -> StepFailure {
+    StepFailure { reason: reason.to_owned(), message: message.into() }
+}

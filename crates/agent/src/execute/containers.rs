@@ -1,0 +1,103 @@
+//! The steps that go to the container runtime.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
+use rubelet_core::pod::Outcome;
+use rubelet_core::pod::fact::Done;
+use rubelet_core::pod::step::{CreateContainer, LogLink};
+use rubelet_cri::RuntimeError;
+use rubelet_proto::cri;
+
+use super::{PodRef, dirs, failed};
+use crate::hands::Hands;
+use crate::observer::{Ask, Sighting, look, look_at_container, look_at_sandbox};
+
+pub(super) async fn run_sandbox(
+    hands: &Hands,
+    runtime_handler: String,
+    config: cri::PodSandboxConfig,
+) -> (Outcome, Vec<Sighting>) {
+    if let Err(e) = dirs::make_log_dir(Path::new(&config.log_directory)) {
+        return (Err(failed("", e)), Vec::new());
+    }
+    match hands.runtime.run_pod_sandbox(config, &runtime_handler).await {
+        Ok(id) => {
+            let seen = look_at_sandbox(hands, &id).await.into_iter().collect();
+            (Ok(Done::Sandbox(id)), seen)
+        }
+        Err(e) => (Err(failed("", format!("failed to create pod sandbox: {e}"))), Vec::new()),
+    }
+}
+
+pub(super) async fn stop_sandbox(hands: &Hands, uid: &PodUid, id: SandboxId) -> (Outcome, Vec<Sighting>) {
+    let outcome = gone_is_fine(hands.runtime.stop_pod_sandbox(&id).await);
+    (outcome, look(hands, uid, Ask::Sandbox(id)).await)
+}
+
+pub(super) async fn remove_sandbox(hands: &Hands, uid: &PodUid, id: SandboxId) -> (Outcome, Vec<Sighting>) {
+    let outcome = gone_is_fine(hands.runtime.remove_pod_sandbox(&id).await);
+    (outcome, look(hands, uid, Ask::Sandbox(id)).await)
+}
+
+pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, create: CreateContainer) -> (Outcome, Vec<Sighting>) {
+    let sandbox = create.sandbox.clone();
+    let (for_disk, owner) = (hands.clone(), pod.clone());
+    let sandbox_config = create.sandbox_config.clone();
+    let prepared = tokio::task::spawn_blocking(move || dirs::prepare_container(&for_disk, &owner, create)).await;
+    let config = match prepared {
+        Ok(Ok(config)) => config,
+        Ok(Err(failure)) => return (Err(failure), Vec::new()),
+        Err(e) => return (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
+    };
+    match hands.runtime.create_container(&sandbox, config, sandbox_config).await {
+        Ok(id) => {
+            let seen = look_at_container(hands, &id).await.into_iter().collect();
+            (Ok(Done::Container(id)), seen)
+        }
+        Err(e) => (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
+    }
+}
+
+pub(super) async fn start(hands: &Hands, uid: &PodUid, id: ContainerId, log: LogLink) -> (Outcome, Vec<Sighting>) {
+    let outcome = match hands.runtime.start_container(&id).await {
+        Ok(()) => {
+            if let Err(e) = dirs::link_log(&log) {
+                tracing::warn!(container = %id, link = %log.link.display(), err = %e, "Failed to create legacy symbolic link");
+            }
+            Ok(Done::Plain)
+        }
+        Err(e) => Err(failed("RunContainerError", e.to_string())),
+    };
+    (outcome, look(hands, uid, Ask::Container(id)).await)
+}
+
+pub(super) async fn stop(hands: &Hands, uid: &PodUid, id: ContainerId, grace_secs: i64) -> (Outcome, Vec<Sighting>) {
+    let outcome = gone_is_fine(hands.runtime.stop_container(&id, grace_secs).await);
+    (outcome, look(hands, uid, Ask::Container(id)).await)
+}
+
+pub(super) async fn remove(hands: &Hands, uid: &PodUid, id: ContainerId, keep_logs: bool) -> (Outcome, Vec<Sighting>) {
+    let log_path = if keep_logs { None } else { log_path(hands, &id).await };
+    let outcome = gone_is_fine(hands.runtime.remove_container(&id).await);
+    if outcome.is_ok()
+        && let Some(path) = log_path
+    {
+        dirs::remove_logs(hands, &path, &id);
+    }
+    (outcome, look(hands, uid, Ask::Container(id)).await)
+}
+
+async fn log_path(hands: &Hands, id: &ContainerId) -> Option<String> {
+    let answer = hands.runtime.container_status(id, false).await.ok()?;
+    answer.status.map(|s| s.log_path).filter(|p| !p.is_empty())
+}
+
+fn gone_is_fine(answer: Result<(), RuntimeError>) -> Outcome {
+    match answer {
+        Ok(()) => Ok(Done::Plain),
+        Err(e) if e.is_not_found() => Ok(Done::Plain),
+        Err(e) => Err(failed("", e.to_string())),
+    }
+}

@@ -1,0 +1,60 @@
+//! What the node is: the runtime's own words and the levels of the cgroup tree.
+
+use rubelet_core::node::{HandlerFacts, NodeFacts, RuntimeFacts};
+use rubelet_cri::{Runtime, RuntimeError};
+use rubelet_proto::cri;
+
+use crate::hands::Hands;
+
+/// Asks the runtime who it is and what it can.
+///
+/// # Errors
+/// Its refusal, or an answer that is not CRI v1.
+pub async fn learn_runtime(node: &mut NodeFacts, runtime: &dyn Runtime) -> Result<(), String> {
+    let version = runtime.version().await.map_err(|e| format!("ask the runtime for its version: {e}"))?;
+    let status = runtime.status(false).await.map_err(|e| format!("ask the runtime for its status: {e}"))?;
+    node.runtime = RuntimeFacts {
+        name: version.runtime_name,
+        version: version.runtime_version,
+        handlers: status.runtime_handlers.iter().map(handler).collect(),
+        has_supplemental_groups_policy: status.features.as_ref().is_some_and(|f| f.supplemental_groups_policy),
+        network_problem: problem_in(&status),
+    };
+    Ok(())
+}
+
+/// The runtime's answer on the pod network: `None` when it is ready.
+///
+/// # Errors
+/// When the runtime does not answer.
+pub async fn network_problem(runtime: &dyn Runtime) -> Result<Option<String>, RuntimeError> {
+    Ok(problem_in(&runtime.status(false).await?))
+}
+
+fn handler(handler: &cri::RuntimeHandler) -> HandlerFacts {
+    let features = handler.features.as_ref();
+    HandlerFacts {
+        name: handler.name.clone(),
+        recursive_read_only_mounts: features.is_some_and(|f| f.recursive_read_only_mounts),
+        user_namespaces: features.is_some_and(|f| f.user_namespaces),
+    }
+}
+
+fn problem_in(status: &cri::StatusResponse) -> Option<String> {
+    let conditions = status.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
+    let network = conditions.iter().find(|c| c.r#type == "NetworkReady")?;
+    // Kubelet 1.36: the text of the event NetworkNotReady.
+    (!network.status).then(|| {
+        format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", network.reason, network.message)
+    })
+}
+
+/// Makes `kubepods` and its QoS levels.
+///
+/// # Errors
+/// The operation and the file it failed on.
+pub fn make_qos_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String> {
+    let Some(tree) = &hands.cgroups else { return Ok(()) };
+    let shares = rubelet_core::resources::cpu_shares(node.machine.allocatable_cpu_milli);
+    tree.ensure_levels(shares).map_err(|e| e.to_string())
+}

@@ -1,0 +1,90 @@
+//! What touches the world, in one place for all workers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rubelet_api::ids::PodUid;
+use rubelet_core::pod::step::{PodCgroup, QosClass};
+use rubelet_cri::Runtime;
+use rubelet_host::cgroup::{self, Tree};
+
+use crate::credentials::Credentials;
+use crate::pulls::Pulls;
+
+/// Kubelet 1.36: not configurable.
+pub const CONTAINER_LOGS_DIR: &str = "/var/log/containers";
+
+/// The hands of the agent. Shared by all workers, changed by none.
+pub struct Hands {
+    pub runtime: Arc<dyn Runtime>,
+    /// `None` with `cgroupsPerQOS: false`: pods have no cgroup of their own.
+    pub cgroups: Option<Tree>,
+    pub pulls: Pulls,
+    pub credentials: Credentials,
+    pub root_dir: PathBuf,
+    pub pod_logs_dir: PathBuf,
+    pub container_logs_dir: PathBuf,
+}
+
+/// The three places where a pod's cgroup can be.
+const LEVELS: [&str; 3] = ["kubepods", "kubepods/burstable", "kubepods/besteffort"];
+
+impl Hands {
+    /// `<root-dir>/pods/<uid>`.
+    pub fn pod_dir(&self, uid: &PodUid) -> PathBuf {
+        self.root_dir.join("pods").join(uid.as_str())
+    }
+
+    /// `<root-dir>/pods`.
+    pub fn pods_dir(&self) -> PathBuf {
+        self.root_dir.join("pods")
+    }
+
+    /// Whether a pod has its cgroup, at any QoS level; true where pods have none of their own.
+    pub fn has_pod_cgroup(&self, uid: &PodUid) -> bool {
+        let Some(tree) = &self.cgroups else { return true };
+        LEVELS.iter().any(|level| tree.exists(Path::new(&format!("{level}/pod{uid}"))))
+    }
+
+    /// Makes a pod's cgroup with its values.
+    ///
+    /// # Errors
+    /// The operation and the file it failed on.
+    pub fn ensure_cgroup(&self, wanted: &PodCgroup) -> Result<(), String> {
+        let Some(tree) = &self.cgroups else { return Ok(()) };
+        let values = cgroup::Values {
+            cpu_shares: Some(wanted.cpu_shares),
+            cpu_quota_us: wanted.cpu_quota_us,
+            cpu_period_us: Some(wanted.cpu_period_us),
+            memory_limit_bytes: wanted.memory_limit_bytes,
+            pids_max: wanted.pids_max,
+            hugetlb: wanted.hugetlb.clone(),
+        };
+        tree.ensure(Path::new(&wanted.path), &values)
+            .map_err(|e| format!("failed to ensure that the pod: {} cgroups exist and are correctly applied: {e}", wanted.uid))
+    }
+
+    /// Removes a pod's cgroup, at whatever level it is.
+    ///
+    /// # Errors
+    /// The operation and the file it failed on.
+    pub fn remove_pod_cgroup(&self, uid: &PodUid) -> Result<(), String> {
+        let Some(tree) = &self.cgroups else { return Ok(()) };
+        for level in LEVELS {
+            let path = format!("{level}/pod{uid}");
+            if tree.exists(Path::new(&path)) {
+                tree.remove(Path::new(&path)).map_err(|e| format!("remove cgroup {path}: {e}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The level of a QoS class below the cgroup root.
+pub fn level(qos: QosClass) -> &'static str {
+    match qos {
+        QosClass::Guaranteed => LEVELS[0],
+        QosClass::Burstable => LEVELS[1],
+        QosClass::BestEffort => LEVELS[2],
+    }
+}

@@ -1,0 +1,63 @@
+//! The published, read-only view of the whole node. Written by workers and the roster, read by everyone else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rubelet_api::ids::{PodKey, PodUid};
+use rubelet_api::v1;
+use tokio::sync::watch;
+
+/// What is shown of one pod.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Namespace and name.
+    pub key: PodKey,
+    /// The pod as its source wants it, without status.
+    pub pod: Arc<v1::Pod>,
+    /// The latest rendered status.
+    pub status: Arc<v1::PodStatus>,
+    /// Whether clients see it: pods that only the runtime knows are not listed.
+    pub is_listed: bool,
+}
+
+/// Shared handle on the picture.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    pods: Arc<Mutex<BTreeMap<PodUid, Shown>>>,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Picture {
+    fn default() -> Self {
+        Self { pods: Arc::default(), version: watch::Sender::new(0) }
+    }
+}
+
+impl Picture {
+    /// Shows a pod's newest status.
+    pub fn publish(&self, uid: &PodUid, shown: Shown) {
+        self.lock().insert(uid.clone(), shown);
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// The pod is gone.
+    pub fn forget(&self, uid: &PodUid) {
+        self.lock().remove(uid);
+        self.version.send_modify(|v| *v += 1);
+    }
+
+    /// All pods that clients see, in the order of their UIDs.
+    pub fn listed(&self) -> Vec<Shown> {
+        self.lock().values().filter(|s| s.is_listed).cloned().collect()
+    }
+
+    /// Counts up with every change; wait on it to see changes.
+    pub fn version(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PodUid, Shown>> {
+        // A panic while holding the lock leaves a map that is whole: each change is one insert or remove.
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

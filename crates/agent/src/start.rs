@@ -1,0 +1,186 @@
+//! The composition root: values flow down, no setter, no late binding.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rubelet_core::node::NodeFacts;
+use rubelet_core::pod::Source;
+use rubelet_cri::Runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::credentials::Credentials;
+use crate::hands::Hands;
+use crate::life::Life;
+use crate::ledger::Ledger;
+use crate::picture::Picture;
+use crate::pulls::Pulls;
+use crate::roster::{Roster, RosterNote, survey};
+use crate::sources::{FileSource, HttpSource};
+use crate::worker::Surroundings;
+use crate::{facts, foreign, watcher};
+
+/// Everything that the agent is told; nothing else is read from flags, files or the environment.
+pub struct Settings {
+    /// Properties of the node that do not depend on the runtime; `facts::` completes them.
+    pub node: NodeFacts,
+    /// Watched directory or file.
+    pub manifests: Option<FileSource>,
+    /// Polled URL.
+    pub url: Option<HttpSource>,
+    pub pulls: PullSettings,
+    /// Cgroup tree of the node; `None` with `cgroupsPerQOS: false`.
+    pub cgroups: Option<rubelet_host::cgroup::Tree>,
+    /// Directory of the process, where credentials are looked for too.
+    pub working_dir: PathBuf,
+    pub home: Option<PathBuf>,
+    /// `/var/log/containers` but in tests.
+    pub container_logs_dir: PathBuf,
+}
+
+/// Limits on image pulls, see [`Pulls::new`].
+#[derive(Clone, Copy, Debug)]
+pub struct PullSettings {
+    pub at_once: Option<usize>,
+    pub per_sec: u32,
+    pub burst: u32,
+}
+
+/// Why the agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("make the agent's directories: {0}")]
+    Directories(String),
+    #[error("{0}")]
+    Runtime(String),
+    #[error(
+        "pods of another runtime are running on this node ({pods}): their processes are in this node's pod cgroups and \
+         {endpoint} does not know them; configure the runtime that runs them, or stop them first"
+    )]
+    ForeignPods { pods: String, endpoint: String },
+    #[error("make the pods' cgroups: {0}")]
+    Cgroups(String),
+}
+
+/// A running agent: what the servers need of it.
+pub struct Agent {
+    pub picture: Picture,
+    pub node: watch::Receiver<Arc<NodeFacts>>,
+}
+
+/// How often the lists of the runtime are read, events or not.
+pub const RELIST_PERIOD: Duration = Duration::from_secs(10);
+const ROSTER_NOTES: usize = 64;
+
+/// A roster at work and what it stands on, before any source is connected.
+pub struct Ground {
+    pub agent: Agent,
+    /// Where desired sets and observations go.
+    pub roster: mpsc::Sender<RosterNote>,
+}
+
+/// Starts the agent on a runtime that answers.
+///
+/// # Errors
+/// [`StartError`]: nothing was changed that a later start does not expect.
+pub async fn start(
+    mut settings: Settings,
+    runtime: Arc<dyn Runtime>,
+    endpoint: &str,
+    life: &Life,
+) -> Result<Agent, StartError> {
+    let (manifests, url) = (settings.manifests.take(), settings.url.take());
+    let sources: Vec<Source> =
+        [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http)].into_iter().flatten().collect();
+    let ground = lay(settings, runtime, endpoint, sources, life, Clock::start()).await?;
+    if let Some(manifests) = manifests {
+        manifests.spawn(into_roster(life, ground.roster.clone()));
+    }
+    if let Some(url) = url {
+        url.spawn(into_roster(life, ground.roster.clone()));
+    }
+    Ok(ground.agent)
+}
+
+/// Looks at the whole runtime and starts a roster over it; sources are the caller's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn lay(
+    settings: Settings,
+    runtime: Arc<dyn Runtime>,
+    endpoint: &str,
+    sources: Vec<Source>,
+    life: &Life,
+    clock: Clock,
+) -> Result<Ground, StartError> {
+    let mut node = settings.node;
+    make_dirs(&node, &settings.container_logs_dir)?;
+    facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
+    let hands = Arc::new(Hands {
+        runtime,
+        cgroups: settings.cgroups,
+        pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
+        credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref()),
+        root_dir: node.root_dir.clone(),
+        pod_logs_dir: node.pod_logs_dir.clone(),
+        container_logs_dir: settings.container_logs_dir,
+    });
+    let surveyed =
+        survey::survey(&hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
+    foreign::refuse_foreign_pods(&hands, &surveyed)
+        .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
+    facts::make_qos_levels(&hands, &node).map_err(StartError::Cgroups)?;
+    let ledger = Ledger::load(&node.root_dir);
+    let (node_tx, node) = watch::channel(Arc::new(node));
+    let picture = Picture::default();
+    let (gone_tx, gone) = mpsc::unbounded_channel();
+    let around = Surroundings {
+        hands: hands.clone(),
+        node: node.clone(),
+        picture: picture.clone(),
+        clock,
+        gone: gone_tx,
+        life: life.clone(),
+    };
+    let (roster, notes) = mpsc::channel(ROSTER_NOTES);
+    life.spawn(Roster::new(surveyed, sources, ledger, around, gone).run(notes));
+    watcher::spawn(life, hands, node_tx, roster.clone());
+    Ok(Ground { agent: Agent { picture, node }, roster })
+}
+
+/// A channel whose sets go on to the roster.
+fn into_roster(life: &Life, roster: mpsc::Sender<RosterNote>) -> mpsc::Sender<crate::sources::DesiredSet> {
+    let (tx, mut sets) = mpsc::channel(4);
+    life.spawn(async move {
+        while let Some(set) = sets.recv().await {
+            if roster.send(RosterNote::Desired(set)).await.is_err() {
+                return;
+            }
+        }
+    });
+    tx
+}
+
+/// Kubelet 1.36: directories at start and their modes.
+fn make_dirs(node: &NodeFacts, container_logs_dir: &std::path::Path) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let make = |path: &std::path::Path, mode: u32| {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(path)
+            .map_err(|e| StartError::Directories(format!("{}: {e}", path.display())))
+    };
+    make(&node.root_dir, 0o750)?;
+    if let Err(e) = rubelet_host::mount::make_rshared(&node.root_dir) {
+        tracing::warn!(path = %node.root_dir.display(), err = %e, "the root directory is not a shared mount; mounts of pods do not spread");
+    }
+    for name in ["pods", "plugins", "plugins_registry", "pod-resources"] {
+        make(&node.root_dir.join(name), 0o750)?;
+    }
+    make(&node.root_dir.join("checkpoints"), 0o700)?;
+    make(&node.pod_logs_dir, 0o750)?;
+    make(container_logs_dir, 0o755)
+}

@@ -1,0 +1,118 @@
+//! Watching the runtime: its events where it has them, a relist as safety net, its readiness.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use rubelet_api::ids::{ContainerId, PodUid};
+use rubelet_core::node::NodeFacts;
+use rubelet_proto::cri;
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::facts;
+use crate::hands::Hands;
+use crate::life::Life;
+use crate::observer::UID_LABEL;
+use crate::observer::relist::relist;
+use crate::roster::RosterNote;
+use crate::start::RELIST_PERIOD;
+
+/// How often a runtime that is not ready is asked again.
+const NOT_READY_PERIOD: Duration = Duration::from_secs(1);
+/// How often a ready runtime is asked whether it still is.
+const READY_PERIOD: Duration = Duration::from_secs(30);
+/// Pause before a broken event stream is opened again.
+const STREAM_PAUSE: Duration = Duration::from_secs(5);
+
+/// Starts the three watches. They end with the roster.
+pub fn spawn(life: &Life, hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, roster: mpsc::Sender<RosterNote>) {
+    life.spawn(relist_forever(hands.clone(), roster.clone()));
+    life.spawn(follow_events(hands.clone(), roster));
+    life.spawn(watch_readiness(hands, node));
+}
+
+async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>) {
+    let mut ticks = tokio::time::interval(RELIST_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await; // the survey was the first look
+    let mut is_failing = false;
+    loop {
+        ticks.tick().await;
+        match relist(&hands).await {
+            Ok(pods) => {
+                is_failing = false;
+                if roster.send(RosterNote::Relisted(pods)).await.is_err() {
+                    return;
+                }
+                rubelet_host::memory::trim();
+            }
+            Err(e) if !is_failing => {
+                is_failing = true;
+                tracing::warn!(err = %e, "listing the runtime's pods failed; what is shown may be old until it answers again");
+            }
+            Err(e) => tracing::debug!(err = %e, "listing the runtime's pods failed again"),
+        }
+    }
+}
+
+/// Follows `GetContainerEvents`; a runtime without it is seen by pidfds and relists.
+async fn follow_events(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>) {
+    loop {
+        let mut events = hands.runtime.container_events();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if let Some(note) = note(&event)
+                        && roster.send(note).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(e) if e.is_unimplemented() => {
+                    tracing::debug!("the runtime has no event stream; ends of containers are seen by their processes");
+                    return;
+                }
+                Err(e) => {
+                    tracing::debug!(err = %e, "the runtime's event stream broke");
+                    break;
+                }
+            }
+        }
+        drop(events);
+        tokio::time::sleep(STREAM_PAUSE).await;
+    }
+}
+
+fn note(event: &cri::ContainerEventResponse) -> Option<RosterNote> {
+    // Only ends matter: what the agent itself did it looks at by itself.
+    let kind = cri::ContainerEventType::try_from(event.container_event_type).ok()?;
+    if kind != cri::ContainerEventType::ContainerStoppedEvent {
+        return None;
+    }
+    let sandbox = event.pod_sandbox_status.as_ref()?;
+    let uid = sandbox.labels.get(UID_LABEL).map(PodUid::new).or_else(|| Some(PodUid::new(&sandbox.metadata.as_ref()?.uid)))?;
+    let container = (event.container_id != sandbox.id).then(|| ContainerId::new(&event.container_id));
+    Some(RosterNote::Changed(uid, container))
+}
+
+/// Asks the runtime for its readiness and tells deciders of the pod network.
+async fn watch_readiness(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>) {
+    loop {
+        let has_problem = node.borrow().runtime.network_problem.is_some();
+        tokio::time::sleep(if has_problem { NOT_READY_PERIOD } else { READY_PERIOD }).await;
+        if node.is_closed() {
+            return;
+        }
+        let Ok(problem) = facts::network_problem(hands.runtime.as_ref()).await else { continue };
+        node.send_if_modified(|facts| {
+            if facts.runtime.network_problem == problem {
+                return false;
+            }
+            let mut new = (**facts).clone();
+            new.runtime.network_problem = problem;
+            *facts = Arc::new(new);
+            true
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! The agent dies by SIGKILL and comes back: nothing restarts, nothing flips.
+
+use std::time::Duration;
+
+use crate::world::{World, pod};
+
+#[tokio::test(start_paused = true)]
+async fn a_running_pod_goes_on_under_a_new_agent() {
+    let world = World::new();
+    let web = || vec![pod("web", &vec![("app", vec!["serve".into()]), ("side", vec!["serve".into()])])];
+    let agent = world.agent().await;
+    agent.wants(web()).await;
+    world.until("both containers run", || world.runtime.running().len() == 2).await;
+    world.until("ready", || ready(&agent, "web-node-a")).await;
+    let calls = world.runtime.calls();
+    drop(agent);
+
+    let agent = world.agent().await;
+    agent.wants(web()).await;
+    world.until("ready again", || ready(&agent, "web-node-a")).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.runtime.calls(), calls, "the new agent touched a pod that was as wanted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn arguments_edited_while_the_agent_was_dead_take_effect() {
+    let world = World::new();
+    let agent = world.agent().await;
+    agent.wants(vec![pod("web", &vec![("app", vec!["old".into()])])]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    drop(agent);
+
+    let agent = world.agent().await;
+    agent.wants(vec![pod("web", &vec![("app", vec!["new".into()])])]).await;
+    let new = vec![("default/web-node-a/app".to_owned(), vec!["new".to_owned()])];
+    world.until("the new version runs", || world.runtime.running() == new).await;
+    assert_eq!(world.runtime.violations(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_ledger_the_running_configuration_decides() {
+    let world = World::new();
+    let agent = world.agent().await;
+    agent.wants(vec![pod("web", &vec![("app", vec!["serve".into()])])]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    let calls = world.runtime.calls();
+    drop(agent);
+    std::fs::remove_dir_all(world.path().join("root/rubelet")).expect("the ledger is there");
+
+    // The same manifest under another UID, as another version of the agent would give it.
+    let mut desired = pod("web", &vec![("app", vec!["serve".into()])]);
+    let mut other = (*desired.pod).clone();
+    other.metadata.uid = Some("0123456789abcdef0123456789abcdef".into());
+    desired.pod = std::sync::Arc::new(other);
+    let agent = world.agent().await;
+    agent.wants(vec![desired]).await;
+    world.until("ready again", || ready(&agent, "web-node-a")).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.runtime.calls(), calls, "a pod that runs as wanted was restarted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_restarts_at_once_and_then_backs_off() {
+    let world = World::new();
+    let agent = world.agent().await;
+    agent.wants(vec![pod("web", &vec![("app", vec!["serve".into()])])]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    world.runtime.crash("default/web-node-a/app", 1);
+    world.until("it runs again", || world.runtime.running().len() == 1).await;
+    world.until("the count is shown", || restarts(&agent, "web-node-a") == Some(1)).await;
+    world.runtime.crash("default/web-node-a/app", 1);
+    world.until("back-off is shown", || waiting(&agent, "web-node-a").as_deref() == Some("CrashLoopBackOff")).await;
+    world.until("it runs a third time", || world.runtime.running().len() == 1).await;
+    assert_eq!(world.runtime.violations(), Vec::<String>::new());
+}
+
+fn ready(agent: &crate::world::Agent, name: &str) -> bool {
+    let status = agent.shown(name);
+    let conditions = status.and_then(|s| s.conditions).unwrap_or_default();
+    conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+fn restarts(agent: &crate::world::Agent, name: &str) -> Option<i32> {
+    Some(agent.shown(name)?.container_statuses?.first()?.restart_count)
+}
+
+fn waiting(agent: &crate::world::Agent, name: &str) -> Option<String> {
+    agent.shown(name)?.container_statuses?.first()?.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}

@@ -1,0 +1,5 @@
+//! Whole stories of an agent on a runtime in memory, in virtual time.
+
+mod adoption;
+mod edits;
+mod world;

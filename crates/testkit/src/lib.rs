@@ -1,0 +1,5 @@
+//! Counterparts for tests: a container runtime in memory that obeys the contract and tells when it is misused.
+
+pub mod runtime;
+
+pub use runtime::{FakeRuntime, Script};

@@ -1,0 +1,111 @@
+//! A container runtime in memory, in virtual time.
+//!
+//! It outlives agents: a test kills an agent and starts another one on the same runtime. It keeps a list of
+//! violations: two live instances of one container, two ready sandboxes of one pod name.
+
+mod state;
+mod verbs;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rubelet_api::ids::ContainerId;
+use rubelet_proto::cri;
+use tokio::sync::broadcast;
+
+pub(crate) use state::State;
+
+/// Where the fake runtime's wall clock starts: 2023-11-14T22:13:20Z.
+pub const EPOCH_NANOS: i64 = 1_700_000_000_000_000_000;
+
+/// What a container does once it is started.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Script {
+    /// Runs until it is stopped; ends at once on its stop signal.
+    Runs,
+    /// Runs until it is killed: its whole grace passes.
+    Stubborn,
+    /// Ends by itself.
+    Exits { after: Duration, code: i32 },
+}
+
+impl Script {
+    /// The script that a command names: `["exits", "<millis>", "<code>"]`, `["stubborn"]`, anything else runs.
+    pub fn of(command: &[String]) -> Self {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["exits", millis, code] => match (millis.parse(), code.parse()) {
+                (Ok(millis), Ok(code)) => Self::Exits { after: Duration::from_millis(millis), code },
+                _ => Self::Runs,
+            },
+            ["stubborn"] => Self::Stubborn,
+            _ => Self::Runs,
+        }
+    }
+}
+
+/// The runtime; clones share it.
+#[derive(Clone, Debug)]
+pub struct FakeRuntime {
+    state: Arc<Mutex<State>>,
+    events: broadcast::Sender<cri::ContainerEventResponse>,
+    /// Time that each verb takes.
+    latency: Duration,
+}
+
+impl FakeRuntime {
+    /// A runtime without pods; every verb takes `latency` of virtual time.
+    pub fn new(latency: Duration) -> Self {
+        Self { state: Arc::default(), events: broadcast::channel(1024).0, latency }
+    }
+
+    /// The calls that changed something, in order, e.g. `RunPodSandbox default/web`.
+    pub fn calls(&self) -> Vec<String> {
+        self.lock().calls.clone()
+    }
+
+    /// Broken rules, in order. Must be empty at the end of every test.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+
+    /// Live containers as `namespace/pod/container` with their command, sorted.
+    pub fn running(&self) -> Vec<(String, Vec<String>)> {
+        self.lock().running()
+    }
+
+    /// Number of sandboxes that are ready.
+    pub fn ready_sandboxes(&self) -> usize {
+        self.lock().sandboxes.values().filter(|s| s.is_ready).count()
+    }
+
+    /// Lets the next calls of a verb fail, `times` times.
+    pub fn fail(&self, verb: &'static str, times: usize) {
+        self.lock().failures.insert(verb, times);
+    }
+
+    /// Ends a running container from outside, like a crash.
+    pub fn crash(&self, name: &str, code: i32) {
+        let ids: Vec<ContainerId> = {
+            let state = self.lock();
+            state.containers.iter().filter(|(_, c)| c.is_running() && c.path() == name).map(|(id, _)| id.clone()).collect()
+        };
+        for id in ids {
+            self.ended(&id, code);
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks a container as ended and tells those who listen.
+    pub(crate) fn ended(&self, id: &ContainerId, code: i32) {
+        let event = self.lock().end(id, code);
+        if let Some(event) = event
+            && self.events.send(event).is_err()
+        {
+            // Nobody listens: relists will show it.
+        }
+    }
+}
