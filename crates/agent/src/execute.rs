@@ -10,13 +10,12 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
-use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::{Outcome, Step, StepFailure};
 use tokio::sync::mpsc;
 
 use crate::hands::Hands;
-use crate::observer::{Ask, Sighting, look};
+use crate::observer::{Ask, Sighting, look, look_at_cgroup};
 use crate::worker::Note;
 
 /// Which pod a step belongs to.
@@ -25,7 +24,7 @@ pub struct PodRef {
     pub uid: PodUid,
     pub key: PodKey,
     pub pod: Arc<v1::Pod>,
-    /// Addresses of its newest sandbox.
+    /// Its addresses; in the host's network the node's.
     pub ips: Vec<IpAddr>,
 }
 
@@ -33,7 +32,6 @@ pub struct PodRef {
 pub async fn execute(
     hands: &Arc<Hands>,
     pod: &PodRef,
-    node: &NodeFacts,
     step: Step,
     inbox: &mpsc::Sender<Note>,
 ) -> (Outcome, Vec<Sighting>) {
@@ -45,7 +43,7 @@ pub async fn execute(
         Step::Unmount => on_disk(hands, pod, dirs::unmount).await,
         Step::RemoveDirs => on_disk(hands, pod, dirs::remove).await,
         Step::CreateSandbox { runtime_handler, config, .. } => {
-            containers::run_sandbox(hands, runtime_handler, *config).await
+            containers::run_sandbox(hands, &pod.uid, runtime_handler, *config).await
         }
         Step::StopSandbox { id } => containers::stop_sandbox(hands, &pod.uid, id).await,
         Step::RemoveSandbox { id } => containers::remove_sandbox(hands, &pod.uid, id).await,
@@ -54,8 +52,9 @@ pub async fn execute(
         Step::StartContainer { id, log, .. } => containers::start(hands, &pod.uid, id, log).await,
         Step::StopContainer { id, grace_secs, .. } => containers::stop(hands, &pod.uid, id, grace_secs).await,
         Step::RemoveContainer { id, keep_logs, .. } => containers::remove(hands, &pod.uid, id, keep_logs).await,
-        Step::RunHook { id, handler, timeout, .. } => {
-            (hooks::run(hands, pod, node, &id, handler, timeout).await, look(hands, &pod.uid, Ask::Container(id)).await)
+        Step::RunHook { container, id, handler, timeout, .. } => {
+            let outcome = hooks::run(hands, pod, &container, &id, handler, timeout).await;
+            (outcome, look(hands, &pod.uid, Ask::Container(id)).await)
         }
         Step::Probe(probe) => (Ok(Done::Probe(hooks::probe(hands, *probe).await)), Vec::new()),
         Step::Cancel(key) => (Err(failed("", format!("step {key:?} cannot be cancelled from here"))), Vec::new()),
@@ -70,10 +69,10 @@ async fn cgroup_step(
     let (hands, uid) = (hands.clone(), pod.uid.clone());
     let done = tokio::task::spawn_blocking(move || {
         let outcome = act(&hands, &uid);
-        (outcome, hands.has_pod_cgroup(&uid))
+        (outcome, look_at_cgroup(&hands, &uid))
     });
     match done.await {
-        Ok((outcome, has)) => (plain(outcome), vec![Sighting::Cgroup(has)]),
+        Ok((outcome, seen)) => (plain(outcome), seen.into_iter().collect()),
         Err(e) => (Err(failed("", format!("cgroup step of pod {}: {e}", pod.key))), Vec::new()),
     }
 }

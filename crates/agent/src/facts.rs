@@ -56,5 +56,5 @@ fn problem_in(status: &cri::StatusResponse) -> Option<String> {
 pub fn make_qos_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String> {
     let Some(tree) = &hands.cgroups else { return Ok(()) };
     let shares = rubelet_core::resources::cpu_shares(node.machine.allocatable_cpu_milli);
-    tree.ensure_levels(shares).map_err(|e| e.to_string())
+    tree.ensure_levels(shares).map_err(|e| rubelet_host::chain(&e))
 }

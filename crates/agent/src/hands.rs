@@ -1,12 +1,14 @@
 //! What touches the world, in one place for all workers.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rubelet_api::ids::PodUid;
 use rubelet_core::pod::step::{PodCgroup, QosClass};
+use rubelet_core::resources::cgroup::level;
 use rubelet_cri::Runtime;
-use rubelet_host::cgroup::{self, Tree};
+use rubelet_host::cgroup::{self, LEVELS, Tree};
+use rubelet_host::chain;
 
 use crate::credentials::Credentials;
 use crate::pulls::Pulls;
@@ -26,9 +28,6 @@ pub struct Hands {
     pub container_logs_dir: PathBuf,
 }
 
-/// The three places where a pod's cgroup can be.
-const LEVELS: [&str; 3] = ["kubepods", "kubepods/burstable", "kubepods/besteffort"];
-
 impl Hands {
     /// `<root-dir>/pods/<uid>`.
     pub fn pod_dir(&self, uid: &PodUid) -> PathBuf {
@@ -40,10 +39,10 @@ impl Hands {
         self.root_dir.join("pods")
     }
 
-    /// Whether a pod has its cgroup, at any QoS level; true where pods have none of their own.
-    pub fn has_pod_cgroup(&self, uid: &PodUid) -> bool {
-        let Some(tree) = &self.cgroups else { return true };
-        LEVELS.iter().any(|level| tree.exists(Path::new(&format!("{level}/pod{uid}"))))
+    /// Whether a pod has its cgroup, at any QoS level; `None` where pods have none of their own.
+    pub fn has_pod_cgroup(&self, uid: &PodUid) -> Option<bool> {
+        let tree = self.cgroups.as_ref()?;
+        Some(LEVELS.iter().any(|level| tree.exists(format!("{level}/pod{uid}"))))
     }
 
     /// Makes a pod's cgroup with its values.
@@ -60,8 +59,9 @@ impl Hands {
             pids_max: wanted.pids_max,
             hugetlb: wanted.hugetlb.clone(),
         };
-        tree.ensure(Path::new(&wanted.path), &values)
-            .map_err(|e| format!("failed to ensure that the pod: {} cgroups exist and are correctly applied: {e}", wanted.uid))
+        tree.ensure(&wanted.path, &values).map_err(|e| {
+            format!("failed to ensure that the pod: {} cgroups exist and are correctly applied: {}", wanted.uid, chain(&e))
+        })
     }
 
     /// Removes a pod's cgroup, at whatever level it is.
@@ -72,19 +72,24 @@ impl Hands {
         let Some(tree) = &self.cgroups else { return Ok(()) };
         for level in LEVELS {
             let path = format!("{level}/pod{uid}");
-            if tree.exists(Path::new(&path)) {
-                tree.remove(Path::new(&path)).map_err(|e| format!("remove cgroup {path}: {e}"))?;
+            if !tree.has_traces(&path) {
+                continue;
+            }
+            tree.remove(&path).map_err(|e| chain(&e))?;
+            if tree.has_traces(&path) {
+                return Err(format!("remove cgroup {path}: it came back"));
             }
         }
         Ok(())
     }
-}
 
-/// The level of a QoS class below the cgroup root.
-pub fn level(qos: QosClass) -> &'static str {
-    match qos {
-        QosClass::Guaranteed => LEVELS[0],
-        QosClass::Burstable => LEVELS[1],
-        QosClass::BestEffort => LEVELS[2],
+    /// Gives the burstable level its CPU shares.
+    ///
+    /// # Errors
+    /// The operation and the file it failed on.
+    pub fn set_burstable_shares(&self, cpu_shares: u64) -> Result<(), String> {
+        let Some(tree) = &self.cgroups else { return Ok(()) };
+        let values = cgroup::Values { cpu_shares: Some(cpu_shares), ..cgroup::Values::default() };
+        tree.ensure(level(QosClass::Burstable), &values).map_err(|e| chain(&e))
     }
 }

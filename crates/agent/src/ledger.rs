@@ -79,22 +79,17 @@ impl Ledger {
         self.pods.get(&(source, key.clone()))
     }
 
-    /// Notes a pod; in memory until [`Self::save`].
-    pub fn put(&mut self, source: Source, key: &PodKey, digest: &str, uid: &PodUid) {
-        let known = Known { uid: uid.clone(), digest: digest.to_owned() };
-        let before = self.pods.insert((source, key.clone()), known.clone());
-        self.is_changed |= before.is_none_or(|b| b != known);
-    }
-
-    /// Forgets a pod when it is written down under this UID; true when it was.
-    pub fn remove(&mut self, source: Source, key: &PodKey, uid: &PodUid) -> bool {
-        let place = (source, key.clone());
-        let is_it = self.pods.get(&place).is_some_and(|k| k.uid == *uid);
-        if is_it {
-            self.pods.remove(&place);
-            self.is_changed = true;
-        }
-        is_it
+    /// Notes all pods of a source; in memory until [`Self::save`].
+    pub fn replace<'a>(&mut self, source: Source, rows: impl IntoIterator<Item = (PodKey, &'a str, &'a PodUid)>) {
+        let is_of_others = |(of, _): &(Source, PodKey)| *of != source;
+        let others = self.pods.iter().filter(|(place, _)| is_of_others(place)).map(|(p, k)| (p.clone(), k.clone()));
+        let own = rows.into_iter().map(|(key, digest, uid)| {
+            let known = Known { uid: uid.clone(), digest: digest.to_owned() };
+            ((source, key), known)
+        });
+        let pods: BTreeMap<_, _> = others.chain(own).collect();
+        self.is_changed |= pods != self.pods;
+        self.pods = pods;
     }
 
     /// Writes the ledger (mode 0600, whole or not at all) when it changed since the last time. Blocks on the disk.

@@ -1,7 +1,6 @@
 //! The tasks that carry facts in and plans out: sources, roster, workers, watcher. The only place that knows all hands.
 
 pub mod clock;
-mod collector;
 mod compare;
 mod credentials;
 mod events;

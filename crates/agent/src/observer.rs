@@ -1,4 +1,4 @@
-//! Looking at the runtime: status calls become [`Observed`], once, here.
+//! Looking at the runtime: status calls become sightings, once, here.
 
 pub mod convert;
 pub mod message;
@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::pod::{ContainerState, ObservedContainer, ObservedSandbox};
+use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
+use tokio::time::Instant;
 
 use crate::hands::Hands;
 pub use view::{Listed, View};
@@ -23,14 +25,23 @@ pub const NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
 /// Label that carries a container's name.
 pub const CONTAINER_LABEL: &str = "io.kubernetes.container.name";
 
-/// One thing seen.
+/// One thing seen, and when the look at it began: of two sightings of one thing the later one counts.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Sighting {
-    Sandbox(ObservedSandbox),
+pub struct Sighting {
+    pub at: Instant,
+    pub seen: Seen,
+}
+
+/// What was seen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Seen {
+    /// A sandbox, and the pid of its first process when it lives and the runtime told.
+    Sandbox(ObservedSandbox, Option<u32>),
     SandboxGone(SandboxId),
     /// A container, and the pid of its first process when it runs and the runtime told.
     Container(Box<ObservedContainer>, Option<u32>),
     ContainerGone(ContainerId),
+    /// Whether the pod's own cgroup is there.
     Cgroup(bool),
 }
 
@@ -40,8 +51,12 @@ pub enum Ask {
     Sandbox(SandboxId),
     Container(ContainerId),
     /// Its process has ended: look until the runtime says so too.
+    SandboxEnded(SandboxId),
+    /// The same for a container.
     ContainerEnded(ContainerId),
     Cgroup,
+    /// Everything that the runtime has of the pod, known or not.
+    Pod,
 }
 
 /// How long the runtime may lag behind the end of a process before the relist takes over.
@@ -52,56 +67,99 @@ pub async fn look(hands: &Hands, pod: &PodUid, ask: Ask) -> Vec<Sighting> {
     match ask {
         Ask::Sandbox(id) => look_at_sandbox(hands, &id).await.into_iter().collect(),
         Ask::Container(id) => look_at_container(hands, &id).await.into_iter().collect(),
-        Ask::ContainerEnded(id) => look_until_ended(hands, &id).await.into_iter().collect(),
-        Ask::Cgroup => vec![Sighting::Cgroup(hands.has_pod_cgroup(pod))],
+        Ask::SandboxEnded(id) => until_ended(|| look_at_sandbox(hands, &id)).await.into_iter().collect(),
+        Ask::ContainerEnded(id) => until_ended(|| look_at_container(hands, &id)).await.into_iter().collect(),
+        Ask::Cgroup => look_at_cgroup(hands, pod).into_iter().collect(),
+        Ask::Pod => match relist::one(hands, pod).await {
+            Ok(listed) => {
+                let mut seen = Vec::new();
+                for id in listed.sandboxes.keys() {
+                    seen.extend(look_at_sandbox(hands, id).await);
+                }
+                for id in listed.containers.keys() {
+                    seen.extend(look_at_container(hands, id).await);
+                }
+                seen
+            }
+            Err(e) => {
+                tracing::debug!(uid = %pod, err = %e, "listing one pod failed, the next relist shows it");
+                Vec::new()
+            }
+        },
     }
+}
+
+/// Whether the pod's cgroup is there; nothing where pods have none of their own. Reads the cgroup file system.
+pub fn look_at_cgroup(hands: &Hands, pod: &PodUid) -> Option<Sighting> {
+    let at = Instant::now();
+    hands.has_pod_cgroup(pod).map(|has| Sighting { at, seen: Seen::Cgroup(has) })
 }
 
 /// A sandbox's state; `None` when the runtime did not answer.
 pub async fn look_at_sandbox(hands: &Hands, id: &SandboxId) -> Option<Sighting> {
-    match hands.runtime.pod_sandbox_status(id, false).await {
-        Ok(answer) => answer.status.map(|s| Sighting::Sandbox(convert::sandbox(&s))),
-        Err(e) if e.is_not_found() => Some(Sighting::SandboxGone(id.clone())),
+    let at = Instant::now();
+    let seen = match hands.runtime.pod_sandbox_status(id, true).await {
+        Ok(answer) => {
+            let pid = convert::verbose(&answer.info).pid;
+            let sandbox = convert::sandbox(&answer.status?);
+            let pid = (sandbox.is_ready && pid != 0).then_some(pid);
+            Seen::Sandbox(sandbox, pid)
+        }
+        Err(e) if e.is_not_found() => Seen::SandboxGone(id.clone()),
         Err(e) => {
             tracing::debug!(sandbox = %id, err = %e, "looking at a sandbox failed, the next relist asks again");
-            None
+            return None;
         }
-    }
+    };
+    Some(Sighting { at, seen })
 }
 
 /// A container's state, with the pid of its first process while it runs.
 pub async fn look_at_container(hands: &Hands, id: &ContainerId) -> Option<Sighting> {
-    match hands.runtime.container_status(id, true).await {
-        Ok(answer) => {
-            let verbose = convert::verbose(&answer.info);
-            answer.status.map(|status| container_seen(hands, &status, &verbose))
-        }
-        Err(e) if e.is_not_found() => Some(Sighting::ContainerGone(id.clone())),
+    let at = Instant::now();
+    let seen = match container(hands, id).await {
+        Ok(seen) => seen?,
+        Err(e) if e.is_not_found() => Seen::ContainerGone(id.clone()),
         Err(e) => {
             tracing::debug!(container = %id, err = %e, "looking at a container failed, the next relist asks again");
-            None
+            return None;
         }
-    }
+    };
+    Some(Sighting { at, seen })
 }
 
-fn container_seen(hands: &Hands, status: &cri::ContainerStatus, verbose: &convert::Verbose) -> Sighting {
-    let mut seen = convert::container(status, &verbose.sandbox);
+async fn container(hands: &Hands, id: &ContainerId) -> Result<Option<Seen>, RuntimeError> {
+    let answer = hands.runtime.container_status(id, true).await?;
+    let Some(status) = answer.status else { return Ok(None) };
+    let mut verbose = convert::verbose(&answer.info);
+    if verbose.sandbox.is_empty() {
+        // Only lists tell of it where verbose status does not.
+        let filter = cri::ContainerFilter { id: id.to_string(), ..Default::default() };
+        let rows = hands.runtime.list_containers(Some(filter)).await?;
+        verbose.sandbox = rows.into_iter().next().map(|r| r.pod_sandbox_id).unwrap_or_default();
+    }
+    let mut seen = convert::container(&status, &verbose.sandbox);
     if let ContainerState::Exited { code, reason, message, .. } = &mut seen.state
-        && let Some(told) = message::termination_message(status, *code, reason, &hands.pod_logs_dir)
+        && let Some(told) = message::termination_message(&status, *code, reason, &hands.pod_logs_dir)
     {
         *message = told;
     }
     let pid = (seen.state.is_running() && verbose.pid != 0).then_some(verbose.pid);
-    Sighting::Container(Box::new(seen), pid)
+    Ok(Some(Seen::Container(Box::new(seen), pid)))
 }
 
-async fn look_until_ended(hands: &Hands, id: &ContainerId) -> Option<Sighting> {
-    let (mut pause, deadline) = (Duration::from_millis(2), tokio::time::Instant::now() + END_LAG_MAX);
+/// Looks again and again until what was seen no longer lives.
+async fn until_ended<L: Future<Output = Option<Sighting>>>(look: impl Fn() -> L) -> Option<Sighting> {
+    let (mut pause, deadline) = (Duration::from_millis(2), Instant::now() + END_LAG_MAX);
     loop {
-        let seen = look_at_container(hands, id).await;
-        let still_running = matches!(&seen, Some(Sighting::Container(c, _)) if c.state.is_running());
-        if !still_running || tokio::time::Instant::now() >= deadline {
-            return seen;
+        let sighting = look().await;
+        let lives = match sighting.as_ref().map(|s| &s.seen) {
+            Some(Seen::Container(container, _)) => container.state.is_running(),
+            Some(Seen::Sandbox(sandbox, _)) => sandbox.is_ready,
+            Some(Seen::ContainerGone(_) | Seen::SandboxGone(_) | Seen::Cgroup(_)) | None => false,
+        };
+        if !lives || Instant::now() >= deadline {
+            return sighting;
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));
@@ -113,7 +171,7 @@ pub async fn process_ended(pid: u32) -> bool {
     match rubelet_host::process::exited(pid).await {
         Ok(()) => true,
         Err(e) => {
-            tracing::debug!(pid, err = %e, "cannot watch a container's process, the relist tells of its end");
+            tracing::debug!(pid, err = %e, "cannot watch a process of a pod, the relist tells of its end");
             false
         }
     }

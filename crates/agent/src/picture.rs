@@ -34,10 +34,21 @@ impl Default for Picture {
 }
 
 impl Picture {
-    /// Shows a pod's newest status.
+    /// Shows a pod's newest status; what is shown already is no change.
     pub fn publish(&self, uid: &PodUid, shown: Shown) {
-        self.lock().insert(uid.clone(), shown);
-        self.version.send_modify(|v| *v += 1);
+        let mut pods = self.lock();
+        let is_same = pods.get(uid).is_some_and(|known| Arc::ptr_eq(&known.pod, &shown.pod) && known.status == shown.status);
+        if !is_same {
+            pods.insert(uid.clone(), shown);
+            drop(pods);
+            self.version.send_modify(|v| *v += 1);
+        }
+    }
+
+    /// Whether a pod is shown as Failed or Succeeded: it uses nothing of the node any more.
+    pub fn has_ended(&self, uid: &PodUid) -> bool {
+        let phase = self.lock().get(uid).and_then(|s| s.status.phase.clone());
+        matches!(phase.as_deref(), Some("Failed" | "Succeeded"))
     }
 
     /// The pod is gone.

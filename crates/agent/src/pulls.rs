@@ -1,9 +1,8 @@
 //! Whose turn it is to pull: one at a time or in parallel, and not faster than configured.
 
 use std::sync::Mutex;
-use std::time::Instant;
-
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 /// Limits on image pulls.
 #[derive(Debug)]

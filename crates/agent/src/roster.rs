@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
+use rubelet_core::admit::{self, Verdict};
 use rubelet_core::pod::{Fact, Order, PodRecord, Source};
+use rubelet_core::resources;
 use tokio::sync::mpsc;
 
 use crate::ledger::Ledger;
-use crate::observer::View;
-use crate::observer::relist::ListedPod;
+use crate::observer::relist::{self, ListedPod, Relist};
+use crate::observer::{Ask, Listed, View};
 use crate::sources::{DesiredPod, DesiredSet};
-use crate::worker::{self, Note, Surroundings};
+use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
 use entry::Entry;
 use survey::{FoundPod, Surveyed};
 
@@ -26,24 +28,27 @@ pub enum RosterNote {
     /// A source's whole wish.
     Desired(DesiredSet),
     /// A complete relist.
-    Relisted(BTreeMap<PodUid, ListedPod>),
-    /// An event about one container or sandbox of a pod.
-    Changed(PodUid, Option<rubelet_api::ids::ContainerId>),
+    Relisted(Relist),
+    /// An event about a pod: where to look.
+    Changed(PodUid, Ask),
 }
 
 /// The task's state. Made from a survey only: nothing is cleaned up before having looked.
 pub struct Roster {
     pods: BTreeMap<PodUid, Entry>,
-    /// Order of arrival by name; the first one runs, the others wait for it.
+    /// By name, in order of arrival; the first one runs, the others wait for it.
     names: BTreeMap<PodKey, VecDeque<PodUid>>,
     /// Pods in the runtime that no source has claimed so far.
     found: BTreeMap<PodUid, FoundPod>,
+    /// Pods of which only files or a cgroup are left, until all sources have spoken.
+    leftovers: BTreeSet<PodUid>,
     /// Sources that are configured, and whether each has spoken.
     has_spoken: BTreeMap<Source, bool>,
     ledger: Ledger,
     around: Surroundings,
-    gone: mpsc::UnboundedReceiver<PodUid>,
-    is_swept: bool,
+    ended: mpsc::UnboundedReceiver<End>,
+    /// What the burstable level was given last.
+    burstable_shares: Option<u64>,
 }
 
 impl Roster {
@@ -53,62 +58,61 @@ impl Roster {
         sources: impl IntoIterator<Item = Source>,
         ledger: Ledger,
         around: Surroundings,
-        gone: mpsc::UnboundedReceiver<PodUid>,
+        ended: mpsc::UnboundedReceiver<End>,
     ) -> Self {
         Self {
             pods: BTreeMap::new(),
             names: BTreeMap::new(),
             found: surveyed.pods,
+            leftovers: surveyed.leftovers,
             has_spoken: sources.into_iter().map(|s| (s, false)).collect(),
             ledger,
             around,
-            gone,
-            is_swept: false,
+            ended,
+            burstable_shares: None,
         }
     }
 
     /// Runs until the notes end.
     pub async fn run(mut self, mut notes: mpsc::Receiver<RosterNote>) {
-        self.retire_found().await;
+        self.retire_unclaimed();
         loop {
             tokio::select! {
                 note = notes.recv() => match note {
                     Some(RosterNote::Desired(set)) => self.desired(set).await,
-                    Some(RosterNote::Relisted(pods)) => self.relisted(pods).await,
-                    Some(RosterNote::Changed(uid, container)) => self.changed(&uid, container).await,
+                    Some(RosterNote::Relisted(relist)) => self.relisted(relist).await,
+                    Some(RosterNote::Changed(uid, ask)) => self.changed(&uid, ask).await,
                     None => return,
                 },
-                uid = self.gone.recv() => match uid {
-                    Some(uid) => self.pod_gone(&uid).await,
+                end = self.ended.recv() => match end {
+                    Some(End::Gone(uid)) => self.pod_gone(&uid).await,
+                    Some(End::Broken(uid)) => self.worker_broke(&uid).await,
                     None => return,
                 },
             }
+            self.weigh_burstable().await;
         }
     }
 
     /// Takes a source's whole wish: retires what it wants no more, starts what is new.
     async fn desired(&mut self, set: DesiredSet) {
         let source = set.source;
-        let mut wanted = BTreeMap::new();
+        let mut wanted = Vec::new();
         for desired in set.pods {
-            let (uid, desired) = self.identify(source, desired).await;
-            wanted.insert(uid, desired);
+            wanted.push(self.identify(source, desired).await);
         }
-        let withdrawn: Vec<PodUid> = self
-            .pods
-            .iter()
-            .filter(|(uid, entry)| entry.source == source && !entry.is_withdrawn && !wanted.contains_key(*uid))
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in withdrawn {
-            self.withdraw(&uid).await;
+        if set.complete {
+            let uids: BTreeSet<&PodUid> = wanted.iter().map(|(uid, _)| uid).collect();
+            self.withdraw_all_but(source, &uids).await;
         }
         self.remember(source, &wanted);
+        // What runs already holds its resources before anything new is admitted.
+        wanted.sort_by_key(|(uid, _)| !self.found.contains_key(uid));
         for (uid, desired) in wanted {
             self.want(source, uid, desired).await;
         }
         self.has_spoken.insert(source, true);
-        self.retire_found().await;
+        self.retire_unclaimed();
     }
 
     /// The UID under which a desired pod runs: its own, or that of the running pod it is.
@@ -117,22 +121,15 @@ impl Roster {
         if self.pods.contains_key(&uid) || self.found.contains_key(&uid) || !source.is_static() {
             return (uid, desired);
         }
-        let key = key_of(&desired.pod);
-        // Already adopted in this life: the same manifest goes on under the adopted UID.
-        if let Some((adopted, _)) = self
-            .pods
-            .iter()
-            .find(|(_, e)| e.source == source && e.key == key && e.digest == desired.digest && !e.is_withdrawn)
-        {
+        let key = desired.key();
+        // Already running in this life: the same manifest goes on under the UID it has, wherever it lies now.
+        let is_it = |e: &Entry| e.source == source && e.key == key && e.digest == desired.digest && !e.is_withdrawn;
+        if let Some((adopted, _)) = self.pods.iter().find(|(_, e)| is_it(e)) {
             return (adopted.clone(), adopt::under_uid(desired, adopted));
         }
         let node = self.around.node.borrow().clone();
-        for (found_uid, found) in &self.found {
-            if found.key.as_ref() != Some(&key) || found.source.as_deref() != Some(source.as_str()) {
-                continue;
-            }
-            let known = self.ledger.find(source, &key);
-            let is_same = match known {
+        for (found_uid, found) in self.found.iter().filter(|(_, f)| f.key() == Some(&key) && f.is_of(source)) {
+            let is_same = match self.ledger.find(source, &key) {
                 Some(known) if known.uid == *found_uid => known.digest == desired.digest,
                 _ => adopt::runs_as_wanted(&self.around.hands, found, &desired.pod, found_uid, &node).await,
             };
@@ -144,174 +141,245 @@ impl Roster {
         (uid, desired)
     }
 
+    async fn withdraw_all_but(&mut self, source: Source, wanted: &BTreeSet<&PodUid>) {
+        for (_, entry) in self.pods.iter_mut().filter(|(uid, _)| !wanted.contains(uid)) {
+            if entry.again.as_ref().is_some_and(|(of, _)| *of == source) {
+                entry.again = None;
+            }
+            if entry.source == source && !entry.is_withdrawn {
+                entry.is_withdrawn = true;
+                entry.worker.send(Note::Fact(Fact::Withdrawn)).await;
+            }
+        }
+    }
+
     async fn want(&mut self, source: Source, uid: PodUid, desired: DesiredPod) {
-        if let Some(entry) = self.pods.get_mut(&uid) {
-            if entry.is_withdrawn {
-                entry.again = Some(desired);
-            } else if *entry.pod != *desired.pod && !same_but_for_annotations(&entry.pod, &desired.pod) {
+        let Some(entry) = self.pods.get_mut(&uid) else {
+            self.start(source, &uid, desired);
+            return;
+        };
+        if entry.is_withdrawn {
+            entry.again = Some((source, desired));
+        } else if entry.source != source {
+            tracing::error!(pod = %entry.key, %uid, origin = %desired.origin, "another source wants a pod of the same UID; the first one stays");
+        } else {
+            entry.digest = desired.digest;
+            if !adopt::is_same(&entry.pod, &desired.pod) {
                 entry.pod = desired.pod.clone();
                 entry.worker.send(Note::Fact(Fact::Desired(desired.pod))).await;
             }
-            return;
         }
-        self.start(source, uid, desired).await;
     }
 
-    async fn start(&mut self, source: Source, uid: PodUid, desired: DesiredPod) {
-        let key = key_of(&desired.pod);
-        let view = self.found.remove(&uid).map(|f| f.view);
-        if let Some((old, _)) = self.found.iter().find(|(_, f)| f.key.as_ref() == Some(&key) && f.is_of(source)) {
-            let old = old.clone();
-            self.retire(&old).await;
+    /// Starts a pod, or goes on with it where it was found.
+    fn start(&mut self, source: Source, uid: &PodUid, desired: DesiredPod) {
+        let key = desired.key();
+        self.leftovers.remove(uid);
+        let found = self.found.remove(uid);
+        let is_other = |f: &FoundPod| f.key() == Some(&key) && f.is_of(source);
+        let others: Vec<PodUid> = self.found.iter().filter(|(_, f)| is_other(f)).map(|(uid, _)| uid.clone()).collect();
+        for other in others {
+            self.retire(&other);
         }
-        let order = self.admit(&desired.pod, view.is_some());
-        let (record, view) = (PodRecord::new(source, desired.pod.clone()), view.unwrap_or_default());
-        let handle = worker::start(record, desired.pod.clone(), view, self.around.clone());
+        // A pod that already runs was admitted once.
+        let order = if found.is_some() { None } else { self.admit(&desired.pod) };
+        let is_rejected = order.is_some();
+        let record = PodRecord::new(source, desired.pod.clone());
+        let worker = self.employ(record, found, order);
+        let DesiredPod { pod, digest, .. } = desired;
+        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: false, is_rejected, again: None };
+        self.pods.insert(uid.clone(), entry);
+    }
+
+    /// Stops a pod that nobody wants: one that was found in the runtime, or of which something is left on the disk.
+    fn retire(&mut self, uid: &PodUid) {
+        let found = self.found.remove(uid).unwrap_or_else(|| FoundPod { listed: ListedPod::default(), view: View::default() });
+        if !found.is_there() {
+            tracing::info!(%uid, "removing what is left of a pod that is gone");
+        } else {
+            tracing::info!(pod = ?found.key(), %uid, "stopping a pod that no source wants");
+        }
+        let pod = Arc::new(found.skeleton(uid));
+        let key = found.key().cloned().unwrap_or_else(|| PodKey::new("", uid.as_str()));
+        let record = PodRecord::orphan(pod.clone(), &found.view.observed());
+        let worker = self.employ(record, Some(found), None);
+        let (source, digest) = (Source::Runtime, String::new());
+        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: true, is_rejected: false, again: None };
+        self.pods.insert(uid.clone(), entry);
+    }
+
+    /// Gives a pod its worker and its place in the queue of its name: it waits if it is not the first.
+    fn employ(&mut self, mut record: PodRecord, found: Option<FoundPod>, order: Option<Order>) -> WorkerHandle {
+        let (uid, key) = (record.uid().clone(), record.key().clone());
+        let now = self.around.clock.now();
+        let has_double = self.found.values().any(|f| f.key() == Some(&key));
+        let queue = self.names.entry(key).or_default();
+        if found.as_ref().is_some_and(FoundPod::is_there) {
+            queue.push_front(uid);
+        } else {
+            if has_double || !queue.is_empty() {
+                record.absorb(Fact::Behind(true), now);
+            }
+            queue.push_back(uid);
+        }
+        let (view, rows) = found.map(|f| (f.view, f.listed.rows)).unwrap_or_default();
         if let Some(order) = order {
-            handle.send(Note::Fact(Fact::Order(order))).await;
+            record.absorb(Fact::Order(order), now);
         }
-        self.enter(uid, Entry::new(key, source, desired, handle)).await;
+        worker::start(record, view, rows, self.around.clone())
     }
 
-    /// Puts an entry at the end of its name's queue; it waits if it is not the first.
-    async fn enter(&mut self, uid: PodUid, entry: Entry) {
-        let queue = self.names.entry(entry.key.clone()).or_default();
-        let must_wait = !queue.is_empty() || self.found.values().any(|f| f.key.as_ref() == Some(&entry.key));
-        queue.push_back(uid.clone());
-        if must_wait {
-            entry.worker.send(Note::Fact(Fact::Behind(true))).await;
-        }
-        self.pods.insert(uid, entry);
-    }
-
-    /// Admission: `None` lets the pod in. A pod that already runs was admitted once.
-    fn admit(&self, pod: &v1::Pod, runs_already: bool) -> Option<Order> {
-        if runs_already {
-            return None;
-        }
+    /// Admission: `None` lets the pod in.
+    fn admit(&self, pod: &v1::Pod) -> Option<Order> {
         let node = self.around.node.borrow().clone();
-        let active: Vec<Arc<v1::Pod>> = self.pods.values().filter(|e| e.holds_resources()).map(|e| e.pod.clone()).collect();
+        let active = self.active();
         let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
-        match rubelet_core::admit::decide(pod, &active, &node) {
-            rubelet_core::admit::Verdict::Admit => None,
-            rubelet_core::admit::Verdict::Reject { reason, message } => Some(Order::Reject { reason, message }),
+        match admit::decide(pod, &active, &node) {
+            Verdict::Admitted => None,
+            Verdict::Rejected { reason, message } => Some(Order::Reject { reason, message }),
         }
     }
 
-    async fn withdraw(&mut self, uid: &PodUid) {
-        if let Some(entry) = self.pods.get_mut(uid) {
-            entry.is_withdrawn = true;
-            entry.worker.send(Note::Fact(Fact::Withdrawn)).await;
-        }
+    /// The pods that use something of the node.
+    fn active(&self) -> Vec<Arc<v1::Pod>> {
+        let holding = self.pods.iter().filter(|(uid, e)| e.holds_resources() && !self.around.picture.has_ended(uid));
+        holding.map(|(_, e)| e.pod.clone()).collect()
     }
 
-    /// Once all sources have spoken, what nobody claimed is stopped, and what is left of dead pods swept.
-    async fn retire_found(&mut self) {
+    /// Once all sources have spoken, what nobody claimed is stopped, and what is left of dead pods removed.
+    fn retire_unclaimed(&mut self) {
         if self.has_spoken.values().any(|spoken| !spoken) {
             return;
         }
         for uid in self.found.keys().cloned().collect::<Vec<_>>() {
-            self.retire(&uid).await;
+            self.retire(&uid);
         }
-        if !self.is_swept {
-            self.is_swept = true;
-            let known: BTreeSet<PodUid> = self.pods.keys().cloned().collect();
-            crate::collector::sweep(self.around.hands.clone(), known);
+        for uid in std::mem::take(&mut self.leftovers) {
+            if !self.pods.contains_key(&uid) {
+                self.retire(&uid);
+            }
         }
-    }
-
-    async fn retire(&mut self, uid: &PodUid) {
-        let Some(found) = self.found.remove(uid) else { return };
-        tracing::info!(pod = ?found.key, %uid, "stopping a pod that no source wants");
-        let pod = Arc::new(found.skeleton(uid));
-        let record = PodRecord::orphan(pod.clone(), &found.view.observed());
-        let handle = worker::start(record, pod.clone(), found.view.clone(), self.around.clone());
-        let key = found.key.clone().unwrap_or_else(|| PodKey::new("", uid.as_str()));
-        let desired = DesiredPod { pod, digest: String::new(), origin: String::new() };
-        let entry = Entry { is_withdrawn: true, ..Entry::new(key, Source::Runtime, desired, handle) };
-        self.enter(uid.clone(), entry).await;
     }
 
     /// A worker ended: whoever waits for its name goes on.
     async fn pod_gone(&mut self, uid: &PodUid) {
         let Some(entry) = self.pods.remove(uid) else { return };
-        self.forget_in_ledger(&entry, uid);
-        if let Some(queue) = self.names.get_mut(&entry.key) {
+        self.leave_queue(&entry.key, uid);
+        if let Some((source, again)) = entry.again {
+            self.start(source, uid, again);
+        }
+        self.call_first(&entry.key).await;
+    }
+
+    fn leave_queue(&mut self, key: &PodKey, uid: &PodUid) {
+        if let Some(queue) = self.names.get_mut(key) {
             queue.retain(|u| u != uid);
             if queue.is_empty() {
-                self.names.remove(&entry.key);
+                self.names.remove(key);
             }
         }
-        if let Some(again) = entry.again {
-            self.start(entry.source, uid.clone(), again).await;
-        }
-        let first = self.names.get(&entry.key).and_then(|q| q.front()).and_then(|u| self.pods.get(u));
-        if let Some(first) = first {
+    }
+
+    /// Lets the first in the queue of a name go on, unless a pod of that name was found that nobody has claimed yet.
+    async fn call_first(&self, key: &PodKey) {
+        let first = self.names.get(key).and_then(|q| q.front()).and_then(|u| self.pods.get(u));
+        if let Some(first) = first
+            && !self.found.values().any(|f| f.key() == Some(key))
+        {
             first.worker.send(Note::Fact(Fact::Behind(false))).await;
         }
     }
 
+    /// A worker panicked: another one begins with a look at what is there.
+    async fn worker_broke(&mut self, uid: &PodUid) {
+        let Some(mut entry) = self.pods.remove(uid) else { return };
+        self.leave_queue(&entry.key, uid);
+        let rows = loop {
+            match relist::one(&self.around.hands, uid).await {
+                Ok(rows) => break rows,
+                Err(e) => {
+                    tracing::warn!(%uid, err = %e, "looking at the pod of a broken worker failed, trying again");
+                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                }
+            }
+        };
+        let listed = ListedPod { key: Some(entry.key.clone()), rows, ..ListedPod::default() };
+        let found = survey::find(&self.around.hands, uid, listed).await;
+        let mut record = if entry.source == Source::Runtime {
+            PodRecord::orphan(entry.pod.clone(), &found.view.observed())
+        } else {
+            PodRecord::new(entry.source, entry.pod.clone())
+        };
+        if entry.is_withdrawn {
+            record.absorb(Fact::Withdrawn, self.around.clock.now());
+        }
+        entry.worker = self.employ(record, Some(found), None);
+        self.pods.insert(uid.clone(), entry);
+    }
+
     /// Gives each worker its rows of a relist; pods that nobody knows are found pods.
-    async fn relisted(&mut self, mut listed: BTreeMap<PodUid, ListedPod>) {
+    async fn relisted(&mut self, relist: Relist) {
+        let Relist { at, pods: mut listed } = relist;
+        let vanished: Vec<PodUid> = self.found.keys().filter(|uid| !listed.contains_key(*uid)).cloned().collect();
+        let vanished: Vec<FoundPod> = vanished.iter().filter_map(|uid| self.found.remove(uid)).collect();
         for (uid, entry) in &self.pods {
-            let rows = listed.remove(uid).unwrap_or_default().rows;
+            let rows = listed.remove(uid).map(|pod| pod.rows);
+            let rows = rows.unwrap_or(Listed { at: Some(at), ..Listed::default() });
             entry.worker.send(Note::Listed(rows)).await;
         }
         for (uid, pod) in listed {
-            if !self.found.contains_key(&uid)
-                && let Some(found) = survey::find(&self.around.hands, &uid, pod).await
-            {
-                self.found.insert(uid, found);
+            if !self.found.contains_key(&uid) {
+                let found = survey::find(&self.around.hands, &uid, pod).await;
+                if found.is_complete() && found.is_there() {
+                    self.found.insert(uid, found);
+                }
             }
         }
-        self.retire_found().await;
+        self.retire_unclaimed();
+        // A found pod that vanished may have been what a queue waited for.
+        for key in vanished.iter().filter_map(FoundPod::key) {
+            self.call_first(key).await;
+        }
     }
 
-    async fn changed(&mut self, uid: &PodUid, container: Option<rubelet_api::ids::ContainerId>) {
-        if let (Some(entry), Some(id)) = (self.pods.get(uid), container) {
-            entry.worker.send(Note::Changed(id)).await;
+    async fn changed(&mut self, uid: &PodUid, ask: Ask) {
+        if let Some(entry) = self.pods.get(uid) {
+            entry.worker.send(Note::Changed(ask)).await;
         }
     }
 
     /// Writes down who runs under which UID, before anything is started.
-    fn remember(&mut self, source: Source, wanted: &BTreeMap<PodUid, DesiredPod>) {
+    fn remember(&mut self, source: Source, wanted: &[(PodUid, DesiredPod)]) {
         if !source.is_static() {
             return;
         }
-        for (uid, desired) in wanted {
-            self.ledger.put(source, &key_of(&desired.pod), &desired.digest, uid);
-        }
-        self.save_ledger();
-    }
-
-    fn forget_in_ledger(&mut self, entry: &Entry, uid: &PodUid) {
-        if entry.source.is_static() && entry.again.is_none() && self.ledger.remove(entry.source, &entry.key, uid) {
-            self.save_ledger();
-        }
-    }
-
-    fn save_ledger(&mut self) {
+        let rows = wanted.iter().map(|(uid, desired)| (desired.key(), desired.digest.as_str(), uid));
+        self.ledger.replace(source, rows);
         if let Err(e) = self.ledger.save() {
-            tracing::warn!(err = %e, "writing the ledger failed; after a restart pods are compared with the runtime instead");
+            let err = rubelet_host::chain(&e);
+            tracing::warn!(err, "writing the ledger failed; after a restart pods are compared with the runtime instead");
         }
     }
-}
 
-fn key_of(pod: &v1::Pod) -> PodKey {
-    PodKey::new(
-        pod.metadata.namespace.as_deref().unwrap_or_default(),
-        pod.metadata.name.as_deref().unwrap_or_default(),
-    )
-}
-
-/// Re-reading a file renews `config.seen`; that alone is no change.
-fn same_but_for_annotations(a: &v1::Pod, b: &v1::Pod) -> bool {
-    let bare = |pod: &v1::Pod| {
-        let mut pod = pod.clone();
-        if let Some(annotations) = &mut pod.metadata.annotations {
-            annotations.remove("kubernetes.io/config.seen");
+    /// Gives the burstable level the shares that its pods ask for.
+    async fn weigh_burstable(&mut self) {
+        if self.around.hands.cgroups.is_none() {
+            return;
         }
-        pod
-    };
-    bare(a) == bare(b)
+        let node = self.around.node.borrow().clone();
+        let active = self.active();
+        let shares = resources::cgroup::burstable_shares(
+            active.iter().map(AsRef::as_ref),
+            node.settings.gates.pod_level_resources,
+        );
+        if self.burstable_shares == Some(shares) {
+            return;
+        }
+        let hands = self.around.hands.clone();
+        match tokio::task::spawn_blocking(move || hands.set_burstable_shares(shares)).await {
+            Ok(Ok(())) => self.burstable_shares = Some(shares),
+            Ok(Err(e)) => tracing::warn!(err = %e, "giving the burstable pods their CPU shares failed, trying again"),
+            Err(e) => tracing::warn!(err = %e, "giving the burstable pods their CPU shares broke"),
+        }
+    }
 }

@@ -95,10 +95,10 @@ pub async fn start(
         [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http)].into_iter().flatten().collect();
     let ground = lay(settings, runtime, endpoint, sources, life, Clock::start()).await?;
     if let Some(manifests) = manifests {
-        manifests.spawn(into_roster(life, ground.roster.clone()));
+        life.spawn(manifests.run(into_roster(life, ground.roster.clone())));
     }
     if let Some(url) = url {
-        url.spawn(into_roster(life, ground.roster.clone()));
+        life.spawn(url.run(into_roster(life, ground.roster.clone())));
     }
     Ok(ground.agent)
 }
@@ -135,17 +135,17 @@ pub async fn lay(
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let picture = Picture::default();
-    let (gone_tx, gone) = mpsc::unbounded_channel();
+    let (ended_tx, ended) = mpsc::unbounded_channel();
     let around = Surroundings {
         hands: hands.clone(),
         node: node.clone(),
         picture: picture.clone(),
         clock,
-        gone: gone_tx,
+        ended: ended_tx,
         life: life.clone(),
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
-    life.spawn(Roster::new(surveyed, sources, ledger, around, gone).run(notes));
+    life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
     watcher::spawn(life, hands, node_tx, roster.clone());
     Ok(Ground { agent: Agent { picture, node }, roster })
 }
@@ -175,7 +175,7 @@ fn make_dirs(node: &NodeFacts, container_logs_dir: &std::path::Path) -> Result<(
     };
     make(&node.root_dir, 0o750)?;
     if let Err(e) = rubelet_host::mount::make_rshared(&node.root_dir) {
-        tracing::warn!(path = %node.root_dir.display(), err = %e, "the root directory is not a shared mount; mounts of pods do not spread");
+        tracing::warn!(path = %node.root_dir.display(), err = rubelet_host::chain(&e), "the root directory is not a shared mount; mounts of pods do not spread");
     }
     for name in ["pods", "plugins", "plugins_registry", "pod-resources"] {
         make(&node.root_dir.join(name), 0o750)?;

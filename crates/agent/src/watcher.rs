@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use rubelet_api::ids::{ContainerId, PodUid};
+use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::node::NodeFacts;
 use rubelet_proto::cri;
 use tokio::sync::{mpsc, watch};
@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 use crate::facts;
 use crate::hands::Hands;
 use crate::life::Life;
-use crate::observer::UID_LABEL;
+use crate::observer::{Ask, UID_LABEL};
 use crate::observer::relist::relist;
 use crate::roster::RosterNote;
 use crate::start::RELIST_PERIOD;
@@ -92,8 +92,12 @@ fn note(event: &cri::ContainerEventResponse) -> Option<RosterNote> {
     }
     let sandbox = event.pod_sandbox_status.as_ref()?;
     let uid = sandbox.labels.get(UID_LABEL).map(PodUid::new).or_else(|| Some(PodUid::new(&sandbox.metadata.as_ref()?.uid)))?;
-    let container = (event.container_id != sandbox.id).then(|| ContainerId::new(&event.container_id));
-    Some(RosterNote::Changed(uid, container))
+    let ask = if event.container_id == sandbox.id {
+        Ask::SandboxEnded(SandboxId::new(&sandbox.id))
+    } else {
+        Ask::ContainerEnded(ContainerId::new(&event.container_id))
+    };
+    Some(RosterNote::Changed(uid, ask))
 }
 
 /// Asks the runtime for its readiness and tells deciders of the pod network.

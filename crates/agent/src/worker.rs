@@ -1,26 +1,35 @@
 //! The loop of one pod: decide, publish, act, learn.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rubelet_api::ids::{ContainerId, PodKey, PodUid};
+use futures_util::FutureExt as _;
+use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::{Fact, Outcome, PodRecord, Source, Step, StepFailure, StepKey};
+use rubelet_core::pod::{CANCELLED, Fact, Outcome, PodRecord, Source, Step, StepFailure, StepKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::events;
-use crate::execute;
+use crate::execute::{self, dirs};
 use crate::hands::Hands;
 use crate::life::Life;
-use crate::observer::{self, Listed, Sighting, View};
+use crate::observer::{self, Ask, Listed, Sighting, View};
 use crate::picture::{Picture, Shown};
 
 /// Notes that fit a worker's inbox before senders wait.
 const INBOX: usize = 256;
+/// Decisions in a row that lead to another one at once, before the worker lets time pass.
+const TURNS_MAX: usize = 64;
+/// Pause after those.
+const TURNS_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a worker that broke is replaced.
+const BROKEN_PAUSE: Duration = Duration::from_secs(10);
 
 /// What a worker hears.
 #[derive(Debug)]
@@ -29,12 +38,21 @@ pub enum Note {
     Fact(Fact),
     /// What the latest relist showed of this pod.
     Listed(Listed),
-    /// A container's process ended, or an event told of a change: look at it now.
-    Changed(ContainerId),
+    /// A process ended, or an event told of a change: look there now.
+    Changed(Ask),
     /// A step ended; `seen` is what was looked at right after it.
-    Ended { key: StepKey, outcome: Outcome, seen: Vec<Sighting> },
+    Ended { key: StepKey, number: u64, outcome: Outcome, seen: Vec<Sighting> },
     /// A look ended.
     Looked(Vec<Sighting>),
+}
+
+/// How a worker ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Nothing is left of its pod.
+    Gone(PodUid),
+    /// It panicked; the pod has no worker.
+    Broken(PodUid),
 }
 
 /// The roster's end of a worker.
@@ -59,8 +77,8 @@ pub struct Surroundings {
     pub node: watch::Receiver<Arc<NodeFacts>>,
     pub picture: Picture,
     pub clock: Clock,
-    /// Where a worker reports that its pod is gone.
-    pub gone: mpsc::UnboundedSender<PodUid>,
+    /// Where a worker reports its end.
+    pub ended: mpsc::UnboundedSender<End>,
     pub life: Life,
 }
 
@@ -72,61 +90,103 @@ pub struct Worker {
     pod: Arc<v1::Pod>,
     record: PodRecord,
     view: View,
+    /// The rows that the first look must cover; nothing is decided before.
+    rows: Option<Listed>,
     inbox: mpsc::Receiver<Note>,
     me: mpsc::WeakSender<Note>,
-    running: BTreeMap<StepKey, AbortHandle>,
-    is_looking: bool,
+    running: BTreeMap<StepKey, (u64, AbortHandle)>,
+    step_count: u64,
+    looks: usize,
     look_again: Option<Listed>,
+    /// Something was learned since the last decision.
+    is_due: bool,
     around: Surroundings,
 }
 
-/// What came of one decision.
-struct Turn {
-    /// When to decide again at the latest.
-    wake_at: Option<tokio::time::Instant>,
-    /// A step was cancelled: the record knows more now, decide again at once.
-    has_cancelled: bool,
-}
-
-/// Starts the worker of a pod and returns the handle to it.
-pub fn start(record: PodRecord, pod: Arc<v1::Pod>, view: View, around: Surroundings) -> WorkerHandle {
+/// Starts the worker of a pod over what was seen of it; `rows` is what was listed, all of which must be seen first.
+pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) -> WorkerHandle {
     let (tx, inbox) = mpsc::channel(INBOX);
     let worker = Worker {
         uid: record.uid().clone(),
         key: record.key().clone(),
         source: record.source(),
-        pod,
+        pod: record.pod().clone(),
         record,
         view,
+        rows: Some(rows),
         inbox,
         me: tx.downgrade(),
         running: BTreeMap::new(),
-        is_looking: false,
+        step_count: 0,
+        looks: 0,
         look_again: None,
+        is_due: true,
         around,
     };
-    let life = worker.around.life.clone();
-    life.spawn(worker.run());
+    let (life, ended) = (worker.around.life.clone(), worker.around.ended.clone());
+    let (uid, key) = (worker.uid.clone(), worker.key.clone());
+    life.spawn(async move {
+        let end = match AssertUnwindSafe(worker.run()).catch_unwind().await {
+            Ok(true) => End::Gone(uid),
+            Ok(false) => return,
+            Err(_) => {
+                tracing::error!(pod = %key, %uid, "the worker of a pod broke, the pod gets a new one");
+                tokio::time::sleep(BROKEN_PAUSE).await;
+                End::Broken(uid)
+            }
+        };
+        if ended.send(end).is_err() {
+            tracing::trace!(pod = %key, "the roster ended before the pod's worker");
+        }
+    });
     WorkerHandle { inbox: tx }
 }
 
 impl Worker {
-    async fn run(mut self) {
-        let now = self.around.clock.now();
-        self.record.absorb(Fact::Observed(self.view.observed()), now);
-        self.watch_exits();
+    /// Works until nothing is left of the pod (true) or the roster is gone (false): then the agent ends, pods stay.
+    async fn run(mut self) -> bool {
+        self.learn_log_counts().await;
+        let asks = self.begin();
+        self.look(asks);
         let mut node = self.around.node.clone();
         loop {
-            let wake_at = loop {
-                let plan = self.turn(&node.borrow_and_update().clone());
-                if !plan.has_cancelled {
-                    break plan.wake_at;
-                }
-            };
+            let wake_at = self.turns(&node.borrow_and_update().clone());
             if self.record.is_gone() {
-                break;
+                self.around.picture.forget(&self.uid);
+                return true;
             }
-            let sleep = async {
+            if !self.wait(&mut node, wake_at).await {
+                return false;
+            }
+        }
+    }
+
+    /// Restart counts that only the logs still tell of.
+    async fn learn_log_counts(&mut self) {
+        let (hands, pod) = (self.around.hands.clone(), self.pod_ref());
+        let counts = tokio::task::spawn_blocking(move || dirs::log_counts(&hands, &pod)).await.unwrap_or_default();
+        if !counts.is_empty() {
+            self.absorb(Fact::LogCounts(counts));
+        }
+    }
+
+    /// The first look counts when everything that was listed has been seen; what has not is told.
+    fn begin(&mut self) -> Vec<Ask> {
+        let Some(rows) = &self.rows else { return Vec::new() };
+        let asks = self.view.differences(rows);
+        if asks.is_empty() {
+            self.rows = None;
+            self.absorb(Fact::Observed(self.view.observed()));
+            self.watch_processes();
+        }
+        asks
+    }
+
+    /// Waits until the record learned something or a decision is due; false when the roster is gone.
+    async fn wait(&mut self, node: &mut watch::Receiver<Arc<NodeFacts>>, wake_at: Option<Instant>) -> bool {
+        self.is_due = false;
+        while !self.is_due {
+            let wake = async {
                 match wake_at {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
@@ -135,78 +195,104 @@ impl Worker {
             tokio::select! {
                 note = self.inbox.recv() => match note {
                     Some(note) => self.learn(note),
-                    None => break, // the roster is gone: the agent ends, pods stay
+                    None => return false,
                 },
-                () = sleep => self.absorb(Fact::Tick),
-                changed = node.changed() => if changed.is_err() { break } else { self.absorb(Fact::Tick) },
+                () = wake => self.absorb(Fact::Tick),
+                changed = node.changed() => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                    self.absorb(Fact::Tick);
+                }
             }
             while let Ok(note) = self.inbox.try_recv() {
                 self.learn(note);
             }
         }
-        if self.record.is_gone() {
-            self.around.picture.forget(&self.uid);
-            if self.around.gone.send(self.uid.clone()).is_err() {
-                tracing::trace!(pod = %self.key, "the roster ended before the pod's worker");
+        true
+    }
+
+    /// Decides until nothing more follows at once; says when to decide again at the latest.
+    fn turns(&mut self, node: &NodeFacts) -> Option<Instant> {
+        for _ in 0..TURNS_MAX {
+            let (wake_at, is_settled) = self.turn(node);
+            if is_settled {
+                return wake_at;
             }
         }
+        tracing::warn!(pod = %self.key, uid = %self.uid, "decisions about a pod do not settle");
+        Some(Instant::now() + TURNS_PAUSE)
     }
 
     /// Decides once, publishes, and takes up the steps.
-    fn turn(&mut self, node: &NodeFacts) -> Turn {
+    fn turn(&mut self, node: &NodeFacts) -> (Option<Instant>, bool) {
         let now = self.around.clock.now();
         let plan = self.record.decide(node, now);
         for event in &plan.events {
             events::tell(&self.key, &self.uid, event);
         }
-        let status = Arc::new(plan.status);
-        self.around.picture.publish(
-            &self.uid,
-            Shown {
-                key: self.key.clone(),
-                pod: self.pod.clone(),
-                status: status.clone(),
-                is_listed: self.source != Source::Runtime,
-            },
-        );
-        self.record.absorb(Fact::Published { status: Box::new((*status).clone()), events: plan.events.len() }, now);
-        let has_cancelled = plan.steps.iter().any(|s| matches!(s, Step::Cancel(_)));
-        for step in plan.steps {
-            self.take_up(step);
+        let stage = self.record.stage().clone();
+        let shown = Shown {
+            key: self.key.clone(),
+            pod: self.pod.clone(),
+            status: Arc::new(plan.status.clone()),
+            is_listed: self.source != Source::Runtime,
+        };
+        self.around.picture.publish(&self.uid, shown);
+        self.record.absorb(Fact::Published { status: Box::new(plan.status), events: plan.events.len() }, now);
+        let mut is_settled = plan.refused.is_empty();
+        for (key, failure) in plan.refused {
+            tracing::debug!(pod = %self.key, step = ?key, reason = %failure.reason, err = %failure.message, "Step refused");
+            self.absorb(Fact::StepStarted(key.clone()));
+            self.absorb(Fact::StepDone { key, outcome: Err(failure) });
         }
-        Turn { wake_at: plan.wake_at.map(|at| self.around.clock.instant(at)), has_cancelled }
+        for step in plan.steps {
+            is_settled &= !matches!(step, Step::Cancel(_));
+            self.take_up(step, node);
+        }
+        is_settled &= *self.record.stage() == stage || self.record.is_gone();
+        (plan.wake_at.map(|at| self.around.clock.instant(at)), is_settled)
     }
 
-    fn take_up(&mut self, step: Step) {
+    fn take_up(&mut self, step: Step, node: &NodeFacts) {
         let key = step.key();
         if let Step::Cancel(_) = step {
-            if let Some(running) = self.running.remove(&key) {
+            if let Some((_, running)) = self.running.remove(&key) {
                 running.abort();
             }
-            let outcome = Err(StepFailure { reason: "Cancelled".to_owned(), message: "the step was cancelled".to_owned() });
+            let outcome = Err(StepFailure { reason: CANCELLED.to_owned(), message: "the step was cancelled".to_owned() });
             self.absorb(Fact::StepDone { key, outcome });
             return;
         }
         tracing::trace!(pod = %self.key, step = ?key, "step");
-        self.record.absorb(Fact::StepStarted(key.clone()), self.around.clock.now());
+        self.absorb(Fact::StepStarted(key.clone()));
         let Some(me) = self.me.upgrade() else { return };
-        let (hands, pod) = (self.around.hands.clone(), self.pod_ref());
-        let ended = key.clone();
-        let node = self.around.node.borrow().clone();
+        self.step_count += 1;
+        let number = self.step_count;
+        let pod = execute::PodRef {
+            ips: rubelet_core::render::effective_ips(&self.pod, node, &self.view.ips()).to_vec(),
+            ..self.pod_ref()
+        };
+        let (hands, ended) = (self.around.hands.clone(), key.clone());
         let task = self.around.life.spawn(async move {
-            let (outcome, seen) = execute::execute(&hands, &pod, &node, step, &me).await;
-            if me.send(Note::Ended { key: ended, outcome, seen }).await.is_err() {
+            let work = AssertUnwindSafe(execute::execute(&hands, &pod, step, &me)).catch_unwind();
+            let (outcome, seen) = work.await.unwrap_or_else(|_| {
+                let message = format!("step {ended:?} broke");
+                (Err(StepFailure { reason: String::new(), message }), Vec::new())
+            });
+            if me.send(Note::Ended { key: ended, number, outcome, seen }).await.is_err() {
                 tracing::trace!("a step outlived its worker");
             }
         });
-        self.running.insert(key, task);
+        self.running.insert(key, (number, task));
     }
 
     fn pod_ref(&self) -> execute::PodRef {
-        execute::PodRef { uid: self.uid.clone(), key: self.key.clone(), pod: self.pod.clone(), ips: self.view.ips() }
+        execute::PodRef { uid: self.uid.clone(), key: self.key.clone(), pod: self.pod.clone(), ips: Vec::new() }
     }
 
     fn absorb(&mut self, fact: Fact) {
+        self.is_due = true;
         self.record.absorb(fact, self.around.clock.now());
     }
 
@@ -218,57 +304,67 @@ impl Worker {
                 }
                 self.absorb(fact);
             }
-            Note::Ended { key, outcome, seen } => {
-                self.running.remove(&key);
-                if let Err(failure) = &outcome {
-                    tracing::debug!(pod = %self.key, step = ?key, reason = %failure.reason, err = %failure.message, "Step failed");
+            Note::Ended { key, number, outcome, seen } => {
+                let is_ours = self.running.get(&key).is_some_and(|(running, _)| *running == number);
+                if is_ours {
+                    self.running.remove(&key);
+                    if let Err(failure) = &outcome {
+                        tracing::debug!(pod = %self.key, step = ?key, reason = %failure.reason, err = %failure.message, "Step failed");
+                    }
+                    self.absorb(Fact::StepDone { key, outcome });
                 }
-                self.absorb(Fact::StepDone { key, outcome });
                 self.see(seen);
             }
             Note::Looked(seen) => {
-                self.is_looking = false;
+                self.looks -= 1;
                 self.see(seen);
-                if let Some(listed) = self.look_again.take() {
+                if self.looks == 0
+                    && let Some(listed) = self.look_again.take()
+                {
                     self.compare(listed);
                 }
             }
             Note::Listed(listed) => self.compare(listed),
-            Note::Changed(id) => self.look(vec![observer::Ask::ContainerEnded(id)]),
+            Note::Changed(ask) => self.look(vec![ask]),
         }
     }
 
     /// Takes in what was seen; the record learns of it only if something is new.
     fn see(&mut self, seen: Vec<Sighting>) {
-        if seen.is_empty() {
-            return;
-        }
-        if self.view.take(seen) {
+        let is_new = self.view.take(seen);
+        if self.rows.is_some() {
+            self.begin(); // what is still missing the next relist asks for
+        } else if is_new {
             self.absorb(Fact::Observed(self.view.observed()));
-            self.watch_exits();
+            self.watch_processes();
         }
     }
 
     /// Compares a relist with what is known, and looks at what differs.
     fn compare(&mut self, listed: Listed) {
-        if self.is_looking {
+        if self.looks > 0 {
             self.look_again = Some(listed);
-            return;
-        }
-        let asks = self.view.differences(&listed);
-        if !asks.is_empty() {
+        } else if let Some(rows) = &mut self.rows {
+            *rows = listed;
+            let asks = self.begin();
+            self.look(asks);
+        } else {
+            let asks = self.view.differences(&listed);
             self.look(asks);
         }
     }
 
-    fn look(&mut self, asks: Vec<observer::Ask>) {
+    fn look(&mut self, asks: Vec<Ask>) {
+        if asks.is_empty() {
+            return;
+        }
         let Some(me) = self.me.upgrade() else { return };
-        self.is_looking = true;
-        let (hands, pod) = (self.around.hands.clone(), self.pod_ref());
+        self.looks += 1;
+        let (hands, uid) = (self.around.hands.clone(), self.uid.clone());
         self.around.life.spawn(async move {
             let mut seen = Vec::new();
             for ask in asks {
-                seen.extend(observer::look(&hands, &pod.uid, ask).await);
+                seen.extend(observer::look(&hands, &uid, ask).await);
             }
             if me.send(Note::Looked(seen)).await.is_err() {
                 tracing::trace!("a look outlived its worker");
@@ -276,22 +372,20 @@ impl Worker {
         });
     }
 
-    /// Waits for the end of each running container's process that nobody waits for yet.
-    fn watch_exits(&mut self) {
-        let Some(me) = self.me.upgrade() else { return };
-        for (id, pid) in self.view.unwatched() {
-            let me = me.downgrade();
+    /// Waits for the end of each living process that nobody waits for yet.
+    fn watch_processes(&mut self) {
+        for (ask, pid) in self.view.unwatched() {
+            let me = self.me.clone();
             self.around.life.spawn(async move {
                 if !observer::process_ended(pid).await {
                     return; // no pidfd: the relist will tell
                 }
                 if let Some(me) = me.upgrade()
-                    && me.send(Note::Changed(id)).await.is_err()
+                    && me.send(Note::Changed(ask)).await.is_err()
                 {
-                    tracing::trace!("a container outlived its worker");
+                    tracing::trace!("a process outlived its worker");
                 }
             });
         }
     }
 }
-

@@ -16,6 +16,7 @@ use crate::observer::{Ask, Sighting, look, look_at_container, look_at_sandbox};
 
 pub(super) async fn run_sandbox(
     hands: &Hands,
+    uid: &PodUid,
     runtime_handler: String,
     config: cri::PodSandboxConfig,
 ) -> (Outcome, Vec<Sighting>) {
@@ -27,7 +28,8 @@ pub(super) async fn run_sandbox(
             let seen = look_at_sandbox(hands, &id).await.into_iter().collect();
             (Ok(Done::Sandbox(id)), seen)
         }
-        Err(e) => (Err(failed("", format!("failed to create pod sandbox: {e}"))), Vec::new()),
+        // It may be there all the same: a lost answer, a half that was left.
+        Err(e) => (Err(failed("", e.to_string())), look(hands, uid, Ask::Pod).await),
     }
 }
 
@@ -56,7 +58,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, create: CreateConta
             let seen = look_at_container(hands, &id).await.into_iter().collect();
             (Ok(Done::Container(id)), seen)
         }
-        Err(e) => (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
+        Err(e) => (Err(failed("CreateContainerError", e.to_string())), look(hands, &pod.uid, Ask::Pod).await),
     }
 }
 

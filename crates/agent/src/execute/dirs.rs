@@ -6,10 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rubelet_api::ids::{ContainerId, PodUid};
+use rubelet_api::ids::{ContainerId, ContainerName};
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::step::{CreateContainer, LogLink, VolumePlan};
 use rubelet_core::pod::{Outcome, StepFailure};
+use rubelet_host::{chain, paths};
 use rubelet_proto::cri;
 
 use super::{PodRef, failed};
@@ -30,45 +31,48 @@ pub(super) fn prepare(hands: &Hands, pod: &PodRef) -> Result<(), String> {
 
 pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volumes: Vec<VolumePlan>) -> Outcome {
     let (dir, key) = (hands.pod_dir(&pod.uid), pod.key.clone());
-    let mounted = tokio::task::spawn_blocking(move || {
-        for volume in &volumes {
-            rubelet_volumes::mount(volume, &dir)
-                .map_err(|e| format!("MountVolume.SetUp failed for volume \"{}\" : {e}", volume.name))?;
-        }
-        Ok(())
-    });
+    let mounted =
+        tokio::task::spawn_blocking(move || volumes.iter().try_for_each(|volume| rubelet_volumes::mount(volume, &dir)));
     match mounted.await {
         Ok(Ok(())) => Ok(Done::Mounted),
-        Ok(Err(message)) => Err(failed("FailedMount", message)),
+        Ok(Err(e)) => Err(failed("FailedMount", chain(&e))),
         Err(e) => Err(failed("FailedMount", format!("mounting volumes of pod {key}: {e}"))),
     }
 }
 
 pub(super) fn unmount(hands: &Hands, pod: &PodRef) -> Result<(), String> {
-    rubelet_volumes::unmount_all(&hands.pod_dir(&pod.uid)).map_err(|e| e.to_string())
+    rubelet_volumes::unmount_all(&hands.pod_dir(&pod.uid)).map_err(|e| chain(&e))
 }
 
-/// Removes the pod's directory, its log directory and the links to its logs.
+/// Removes the pod's directory, its log directories and the links to its logs.
 pub(super) fn remove(hands: &Hands, pod: &PodRef) -> Result<(), String> {
-    remove_pod_dir(hands, &pod.uid)?;
-    let logs = hands.pod_logs_dir.join(format!("{}_{}_{}", pod.key.namespace, pod.key.name, pod.uid));
-    remove_tree(&logs)?;
-    remove_links_into(&hands.container_logs_dir, &logs);
+    let dir = hands.pod_dir(&pod.uid);
+    rubelet_volumes::unmount_all(&dir).map_err(|e| chain(&e))?;
+    rubelet_volumes::remove_pod_dir(&dir).map_err(|e| chain(&e))?;
+    // Of a pod that only the disk tells of, the UID is all that is known.
+    let own = format!("_{}", pod.uid);
+    for entry in fs::read_dir(&hands.pod_logs_dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(&own) {
+            paths::remove_tree(&entry.path()).map_err(|e| chain(&e))?;
+            remove_links_into(&hands.container_logs_dir, &entry.path());
+        }
+    }
     Ok(())
 }
 
-/// Removes `pods/<uid>`; refuses to go into anything that is still mounted below it.
-pub(crate) fn remove_pod_dir(hands: &Hands, uid: &PodUid) -> Result<(), String> {
-    let dir = hands.pod_dir(uid);
-    if !dir.exists() {
-        return Ok(());
+/// For each container that has logs, one more than the number of the last one: what its next restart count must be.
+pub(crate) fn log_counts(hands: &Hands, pod: &PodRef) -> Vec<(ContainerName, u32)> {
+    let mut counts = Vec::new();
+    for container in fs::read_dir(pod_log_dir(hands, pod)).into_iter().flatten().flatten() {
+        let logs = fs::read_dir(container.path()).into_iter().flatten().flatten();
+        // Rotated pieces are `<n>.log.<time>`, maybe `.gz`.
+        let number = |log: fs::DirEntry| log.file_name().to_str()?.split_once(".log")?.0.parse::<u32>().ok();
+        if let (Some(last), Some(name)) = (logs.filter_map(number).max(), container.file_name().to_str()) {
+            counts.push((ContainerName::new(name), last.saturating_add(1)));
+        }
     }
-    rubelet_volumes::unmount_all(&dir).map_err(|e| e.to_string())?;
-    remove_tree(&dir)
-}
-
-fn remove_tree(dir: &Path) -> Result<(), String> {
-    rubelet_host::paths::remove_tree(dir).map_err(|e| format!("remove {}: {e}", dir.display()))
+    counts.sort();
+    counts
 }
 
 /// Writes a container's files and binds its subpaths; returns the configuration to create it from.
@@ -90,7 +94,7 @@ pub(super) fn prepare_container(
     write_file(&create.termination_log, b"", 0o666).map_err(config_error)?;
     for subpath in &create.subpaths {
         rubelet_volumes::subpath(subpath)
-            .map_err(|e| config_error(format!("failed to prepare subPath for volumeMount: {e}")))?;
+            .map_err(|e| config_error(chain(&e)))?;
         if let Some(mount) = config.mounts.get_mut(subpath.mount) {
             mount.host_path = subpath.target.display().to_string();
         }
@@ -106,7 +110,7 @@ pub(super) fn prepare_container(
                 return Err(config_error(format!("environment variable key {:?} not found in file {:?}", env.key, env.path)));
             }
             Err(_) if env.is_optional => {}
-            Err(e) => return Err(config_error(e.to_string())),
+            Err(e) => return Err(config_error(chain(&e))),
         }
     }
     let logs = pod_log_dir(hands, pod).join(create.container.as_str());
@@ -124,8 +128,7 @@ pub(super) fn make_log_dir(dir: &Path) -> Result<(), String> {
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), String> {
-    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
-    made.map_err(|e| format!("make directory {}: {e}", path.display()))
+    paths::ensure_dir(path, mode).map_err(|e| chain(&e))
 }
 
 /// Writes a file of exactly this mode, whatever the umask; a link in its place is not followed.

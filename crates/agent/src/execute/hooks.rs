@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use rubelet_api::ids::ContainerId;
+use rubelet_api::ids::{ContainerId, ContainerName};
 use rubelet_api::v1;
-use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::Outcome;
 use rubelet_core::pod::fact::{Done, ProbeAnswer};
 use rubelet_core::pod::step::{ProbeHow, ProbeStep};
+use rubelet_core::pod::{Outcome, PodEvent};
+use rubelet_core::render;
 
 use super::{PodRef, failed};
+use crate::events;
 use crate::hands::Hands;
+use crate::probe::{self, Hooked};
 
 /// Kubelet 1.36: a probe's output is cut to this many bytes.
 const OUTPUT_BYTES_MAX: usize = 10 * 1024;
@@ -19,12 +21,12 @@ const OUTPUT_BYTES_MAX: usize = 10 * 1024;
 pub(super) async fn run(
     hands: &Hands,
     pod: &PodRef,
-    node: &NodeFacts,
+    container: &ContainerName,
     id: &ContainerId,
     handler: v1::LifecycleHandler,
     timeout: Option<Duration>,
 ) -> Outcome {
-    let act = act(hands, pod, node, id, handler);
+    let act = act(hands, pod, container, id, handler);
     match timeout {
         None => act.await,
         Some(limit) => match tokio::time::timeout(limit, act).await {
@@ -34,19 +36,51 @@ pub(super) async fn run(
     }
 }
 
-async fn act(hands: &Hands, pod: &PodRef, node: &NodeFacts, id: &ContainerId, handler: v1::LifecycleHandler) -> Outcome {
+async fn act(
+    hands: &Hands,
+    pod: &PodRef,
+    container: &ContainerName,
+    id: &ContainerId,
+    handler: v1::LifecycleHandler,
+) -> Outcome {
     if let Some(exec) = handler.exec {
         return exec_hook(hands, id, exec.command.unwrap_or_default()).await;
     }
-    if let Some(http) = &handler.http_get {
-        let request = rubelet_core::render::probe::http_hook(&pod.pod, http, &pod.ips, node);
-        return crate::probe::http_hook(&request).await.map(|()| Done::Plain).map_err(|e| failed("", e));
+    if let Some(get) = &handler.http_get {
+        return http_hook(pod, container, get).await;
     }
     if let Some(sleep) = handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
         return Ok(Done::Plain);
     }
     Err(failed("", "invalid handler: no exec, httpGet or sleep"))
+}
+
+async fn http_hook(pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAction) -> Outcome {
+    let Some(container) = render::containers(&pod.pod).find(|c| c.name == container.as_str()) else {
+        return Err(failed("", format!("container {container} is not in the pod's specification")));
+    };
+    let how = render::hook_how(container, get, &pod.ips);
+    match probe::http_hook(&how).await {
+        Ok(Hooked::Plain) => {}
+        Ok(Hooked::WithoutTls) => {
+            let server = match &how {
+                ProbeHow::Http { host, port, .. } => format!("{host}:{port}"),
+                ProbeHow::Exec { .. } | ProbeHow::Tcp { .. } | ProbeHow::Grpc { .. } | ProbeHow::Invalid { .. } => {
+                    String::new()
+                }
+            };
+            let event = PodEvent {
+                type_: "Warning",
+                reason: "LifecycleHTTPFallback".to_owned(),
+                field_path: String::new(),
+                message: format!("request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded"),
+            };
+            events::tell(&pod.key, &pod.uid, &event);
+        }
+        Err(message) => return Err(failed("", message)),
+    }
+    Ok(Done::Plain)
 }
 
 async fn exec_hook(hands: &Hands, id: &ContainerId, command: Vec<String>) -> Outcome {
@@ -67,21 +101,18 @@ pub(super) async fn probe(hands: &Hands, probe: ProbeStep) -> ProbeAnswer {
         ProbeHow::Exec { command } => exec_probe(hands, &probe, command.clone()).await,
         ProbeHow::Invalid { message } => ProbeAnswer::Unknown(message.clone()),
         ProbeHow::Http { .. } | ProbeHow::Tcp { .. } | ProbeHow::Grpc { .. } => {
-            crate::probe::probe(&probe.how, probe.timeout).await
+            probe::probe(&probe.how, probe.timeout).await
         }
     }
 }
 
 async fn exec_probe(hands: &Hands, probe: &ProbeStep, command: Vec<String>) -> ProbeAnswer {
-    let shown = command.join(" ");
     match hands.runtime.exec_sync(&probe.id, command, probe.timeout).await {
         Ok(answer) => {
             let output = cut([answer.stdout, answer.stderr].concat());
             if answer.exit_code == 0 { ProbeAnswer::Success } else { ProbeAnswer::Failure(output) }
         }
-        Err(e) if e.is_deadline_exceeded() => {
-            ProbeAnswer::Failure(e.to_string())
-        }
+        Err(e) if e.is_deadline_exceeded() => ProbeAnswer::Failure(e.to_string()),
         Err(e) => ProbeAnswer::Unknown(e.to_string()),
     }
 }

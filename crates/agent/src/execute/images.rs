@@ -1,7 +1,6 @@
 //! Seeing that an image is there: look, pull by policy, one at a time or in parallel as configured.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use rubelet_api::ids::ContainerName;
 use rubelet_core::pod::fact::{Done, ImageFound, Pulled};
@@ -10,6 +9,7 @@ use rubelet_core::pod::{Fact, Outcome, StepFailure};
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::failed;
 use crate::hands::Hands;

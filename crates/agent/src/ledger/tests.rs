@@ -11,8 +11,8 @@ fn key(name: &str) -> PodKey {
 fn what_is_saved_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::load(dir.path());
-    ledger.put(Source::File, &key("a"), "d1", &"u1".into());
-    ledger.put(Source::Http, &key("a"), "d2", &"u2".into());
+    ledger.replace(Source::File, [(key("a"), "d1", &"u1".into())]);
+    ledger.replace(Source::Http, [(key("a"), "d2", &"u2".into())]);
     ledger.save().unwrap();
     let path = dir.path().join("rubelet/ledger.json");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
@@ -21,13 +21,14 @@ fn what_is_saved_is_found_again() {
     assert_eq!(ledger.find(Source::File, &key("a")), Some(&Known { uid: "u1".into(), digest: "d1".into() }));
     assert_eq!(ledger.find(Source::File, &key("b")), None);
     let inode = fs::metadata(&path).unwrap().ino();
-    ledger.put(Source::File, &key("a"), "d1", &"u1".into());
-    assert!(!ledger.remove(Source::File, &key("a"), &"other".into()));
+    ledger.replace(Source::File, [(key("a"), "d1", &"u1".into())]);
     ledger.save().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "nothing changed, nothing is written");
-    assert!(ledger.remove(Source::File, &key("a"), &"u1".into()));
+    ledger.replace(Source::File, []);
     ledger.save().unwrap();
-    assert_eq!(Ledger::load(dir.path()).find(Source::File, &key("a")), None);
+    let ledger = Ledger::load(dir.path());
+    assert_eq!(ledger.find(Source::File, &key("a")), None);
+    assert!(ledger.find(Source::Http, &key("a")).is_some(), "the other source's rows stay");
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn a_ledger_that_cannot_be_used_is_moved_aside() {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         assert!(names.len() == 1 && names[0].starts_with("ledger.json.bad-"), "{content:?}: {names:?}");
-        ledger.put(Source::File, &key("a"), "d", &"u".into());
+        ledger.replace(Source::File, [(key("a"), "d", &"u".into())]);
         ledger.save().unwrap();
         assert!(Ledger::load(dir.path()).find(Source::File, &key("a")).is_some());
     }
@@ -59,7 +60,7 @@ fn a_ledger_that_cannot_be_written_says_so() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rubelet"), "in the way").unwrap();
     let mut ledger = Ledger::load(dir.path());
-    ledger.put(Source::File, &key("a"), "d", &"u".into());
+    ledger.replace(Source::File, [(key("a"), "d", &"u".into())]);
     assert!(ledger.save().is_err());
     fs::remove_file(dir.path().join("rubelet")).unwrap();
     ledger.save().unwrap();

@@ -19,17 +19,15 @@ pub(super) struct Entry {
     pub(super) digest: String,
     pub(super) worker: WorkerHandle,
     pub(super) is_withdrawn: bool,
+    /// Admission said no.
+    pub(super) is_rejected: bool,
     /// Wanted again while it was being stopped: started anew when it is gone.
-    pub(super) again: Option<DesiredPod>,
+    pub(super) again: Option<(Source, DesiredPod)>,
 }
 
 impl Entry {
-    pub(super) fn new(key: PodKey, source: Source, desired: DesiredPod, worker: WorkerHandle) -> Self {
-        Self { key, source, pod: desired.pod, digest: desired.digest, worker, is_withdrawn: false, again: None }
-    }
-
-    /// Whether admission counts it: everything but what only the runtime knows.
+    /// Whether admission counts it, as long as it has not ended. kubelet 1.36: what is withdrawn does not count any more.
     pub(super) fn holds_resources(&self) -> bool {
-        self.source != Source::Runtime
+        !self.is_withdrawn && !self.is_rejected
     }
 }

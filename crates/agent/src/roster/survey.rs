@@ -1,6 +1,9 @@
-//! The first complete look: every pod in the runtime, with all its containers.
+//! The first complete look: every pod in the runtime with all its containers, and what pods left on the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use rubelet_api::ids::{PodKey, PodUid};
@@ -15,31 +18,45 @@ use crate::observer::{Ask, Sighting, View, look};
 
 /// Status calls under way at once.
 const AT_ONCE: usize = 16;
+/// How often what did not answer is looked at again, and after which pause.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// A pod that was found in the runtime.
 #[derive(Clone, Debug)]
 pub struct FoundPod {
-    /// From the labels; `None` when they are missing.
-    pub key: Option<PodKey>,
-    /// `kubernetes.io/config.source` of its sandbox.
-    pub source: Option<String>,
+    pub listed: ListedPod,
     pub view: View,
 }
 
 impl FoundPod {
-    pub(super) fn is_of(&self, source: Source) -> bool {
-        self.source.as_deref() == Some(source.as_str())
+    pub(super) fn key(&self) -> Option<&PodKey> {
+        self.listed.key.as_ref()
     }
 
-    /// A pod object with nothing but what the labels say, for a pod without manifest.
+    pub(super) fn is_of(&self, source: Source) -> bool {
+        self.listed.source.as_deref() == Some(source.as_str())
+    }
+
+    /// Something of it is in the runtime, or may be.
+    pub(super) fn is_there(&self) -> bool {
+        !self.view.is_empty() || !self.is_complete()
+    }
+
+    /// Everything that is listed was seen.
+    pub(super) fn is_complete(&self) -> bool {
+        self.view.differences(&self.listed.rows).is_empty()
+    }
+
+    /// A pod object with nothing but what labels and annotations say, for a pod without manifest.
     pub(super) fn skeleton(&self, uid: &PodUid) -> v1::Pod {
         let metadata = ObjectMeta {
             uid: Some(uid.to_string()),
-            name: self.key.as_ref().map(|k| k.name.to_string()),
-            namespace: self.key.as_ref().map(|k| k.namespace.to_string()),
+            name: self.key().map(|k| k.name.to_string()),
+            namespace: self.key().map(|k| k.namespace.to_string()),
             ..Default::default()
         };
-        v1::Pod { metadata, spec: Some(v1::PodSpec::default()), status: None }
+        v1::Pod { metadata, spec: Some(self.listed.spec.clone()), status: None }
     }
 }
 
@@ -47,10 +64,12 @@ impl FoundPod {
 #[derive(Debug)]
 pub struct Surveyed {
     pub(super) pods: BTreeMap<PodUid, FoundPod>,
+    /// Pods of which only directories, logs or a cgroup are left.
+    pub(super) leftovers: BTreeSet<PodUid>,
 }
 
 impl Surveyed {
-    /// The UIDs found.
+    /// The UIDs found in the runtime.
     pub fn uids(&self) -> impl Iterator<Item = &PodUid> {
         self.pods.keys()
     }
@@ -60,23 +79,66 @@ impl Surveyed {
 ///
 /// # Errors
 /// When one of the two lists fails.
-pub async fn survey(hands: &Hands) -> Result<Surveyed, RuntimeError> {
-    let listed = relist(hands).await?;
-    let found: Vec<_> = futures_util::stream::iter(listed)
-        .map(|(uid, pod)| async move { find(hands, &uid, pod).await.map(|found| (uid, found)) })
+pub async fn survey(hands: &Arc<Hands>) -> Result<Surveyed, RuntimeError> {
+    // The disk first: what a pod leaves there is left by pods that were in the runtime before.
+    let for_disk = hands.clone();
+    let mut leftovers =
+        tokio::task::spawn_blocking(move || on_disk(&for_disk)).await.unwrap_or_default();
+    let listed = relist(hands).await?.pods;
+    let pods: BTreeMap<_, _> = futures_util::stream::iter(listed)
+        .map(|(uid, pod)| async move {
+            let found = find(hands, &uid, pod).await;
+            (uid, found)
+        })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
-    Ok(Surveyed { pods: found.into_iter().flatten().collect() })
+    leftovers.retain(|uid| !pods.contains_key(uid));
+    Ok(Surveyed { pods, leftovers })
 }
 
-/// Looks at one listed pod; `None` when nothing of it is there any more.
-pub(super) async fn find(hands: &Hands, uid: &PodUid, listed: ListedPod) -> Option<FoundPod> {
-    let asks = View::default().differences(&listed.rows).into_iter().chain([Ask::Cgroup]);
-    let looks = futures_util::stream::iter(asks).map(|ask| look(hands, uid, ask)).buffered(4);
-    let seen: Vec<Sighting> = looks.collect::<Vec<_>>().await.into_iter().flatten().collect();
-    let mut view = View::default();
-    view.take(seen);
-    let is_there = view.sandbox_ids().next().is_some() || view.container_ids().next().is_some();
-    is_there.then(|| FoundPod { key: listed.key, source: listed.source, view })
+/// Looks at one listed pod. What does not answer is tried again; in the end it may be missing from the view.
+pub(super) async fn find(hands: &Hands, uid: &PodUid, listed: ListedPod) -> FoundPod {
+    let mut found = FoundPod { listed, view: View::default() };
+    found.view.take(look(hands, uid, Ask::Cgroup).await);
+    for attempt in 0..TRIES {
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE * attempt).await;
+        }
+        let asks = found.view.differences(&found.listed.rows);
+        if asks.is_empty() {
+            break;
+        }
+        let looks = futures_util::stream::iter(asks).map(|ask| look(hands, uid, ask)).buffered(4);
+        let seen: Vec<Sighting> = looks.collect::<Vec<_>>().await.into_iter().flatten().collect();
+        found.view.take(seen);
+    }
+    found
+}
+
+/// UIDs that directories, logs and cgroups tell of.
+fn on_disk(hands: &Hands) -> BTreeSet<PodUid> {
+    let mut uids = BTreeSet::new();
+    uids.extend(names_in(&hands.pods_dir()).iter().map(PodUid::new));
+    // `<namespace>_<name>_<uid>`; none of the three has an underscore.
+    let of_logs = |name: &String| Some(PodUid::new(name.rsplit_once('_')?.1));
+    uids.extend(names_in(&hands.pod_logs_dir).iter().filter(|n| n.matches('_').count() == 2).filter_map(of_logs));
+    uids.extend(hands.cgroups.iter().flat_map(rubelet_host::cgroup::Tree::list_pods).map(PodUid::from));
+    uids.retain(is_uid);
+    uids
+}
+
+/// Not everything that lies there is a pod's: `lost+found` is not.
+fn is_uid(uid: &PodUid) -> bool {
+    let text = uid.as_str();
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Names of the directories in `dir`.
+fn names_in(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|e| e.file_name().into_string().ok())
+        .collect()
 }
