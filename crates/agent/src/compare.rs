@@ -19,7 +19,7 @@ const PASSING_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.seen", "io.kuberne
 ///
 /// # Errors
 /// The first difference, for the log.
-pub async fn runs_as_rendered(
+pub(crate) async fn runs_as_rendered(
     hands: &Hands,
     observed: &Observed,
     pod: &v1::Pod,

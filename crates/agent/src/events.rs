@@ -6,7 +6,7 @@ use rubelet_core::pod::PodEvent;
 /// Tells of an event about a pod.
 ///
 /// Kubelet 1.36: standalone, events are seen at `--v` ≥ 3 only, in exactly this line.
-pub fn tell(key: &PodKey, uid: &PodUid, event: &PodEvent) {
+pub(crate) fn tell(key: &PodKey, uid: &PodUid, event: &PodEvent) {
     tracing::trace!(pod = %key, %uid, reason = %event.reason, "event");
     tracing::info!(
         target: "event",

@@ -1,9 +1,9 @@
 //! Steps to effects: each step goes to the hand that knows how. Nothing is decided here.
 
-pub mod containers;
-pub mod dirs;
-pub mod hooks;
-pub mod images;
+pub(crate) mod containers;
+pub(crate) mod dirs;
+pub(crate) mod hooks;
+pub(crate) mod images;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::worker::Note;
 
 /// Which pod a step belongs to.
 #[derive(Clone, Debug)]
-pub struct PodRef {
+pub(crate) struct PodRef {
     pub uid: PodUid,
     pub key: PodKey,
     pub pod: Arc<v1::Pod>,
@@ -29,7 +29,7 @@ pub struct PodRef {
 }
 
 /// Carries out one step. `inbox` is for progress that is worth knowing before the end.
-pub async fn execute(
+pub(crate) async fn execute(
     hands: &Arc<Hands>,
     pod: &PodRef,
     step: Step,

@@ -10,7 +10,7 @@ use crate::hands::Hands;
 ///
 /// # Errors
 /// Its refusal, or an answer that is not CRI v1.
-pub async fn learn_runtime(node: &mut NodeFacts, runtime: &dyn Runtime) -> Result<(), String> {
+pub(crate) async fn learn_runtime(node: &mut NodeFacts, runtime: &dyn Runtime) -> Result<(), String> {
     let version = runtime.version().await.map_err(|e| format!("ask the runtime for its version: {e}"))?;
     let status = runtime.status(false).await.map_err(|e| format!("ask the runtime for its status: {e}"))?;
     node.runtime = RuntimeFacts {
@@ -27,7 +27,7 @@ pub async fn learn_runtime(node: &mut NodeFacts, runtime: &dyn Runtime) -> Resul
 ///
 /// # Errors
 /// When the runtime does not answer.
-pub async fn network_problem(runtime: &dyn Runtime) -> Result<Option<String>, RuntimeError> {
+pub(crate) async fn network_problem(runtime: &dyn Runtime) -> Result<Option<String>, RuntimeError> {
     Ok(problem_in(&runtime.status(false).await?))
 }
 
@@ -53,7 +53,7 @@ fn problem_in(status: &cri::StatusResponse) -> Option<String> {
 ///
 /// # Errors
 /// The operation and the file it failed on.
-pub fn make_qos_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String> {
+pub(crate) fn make_qos_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String> {
     let Some(tree) = &hands.cgroups else { return Ok(()) };
     let shares = rubelet_core::resources::cpu_shares(node.machine.allocatable_cpu_milli);
     tree.ensure_levels(shares).map_err(|e| rubelet_host::chain(&e))

@@ -9,7 +9,7 @@ use crate::roster::survey::Surveyed;
 ///
 /// # Errors
 /// The UIDs of such pods, for the message.
-pub fn refuse_foreign_pods(hands: &Hands, surveyed: &Surveyed) -> Result<(), String> {
+pub(crate) fn refuse_foreign_pods(hands: &Hands, surveyed: &Surveyed) -> Result<(), String> {
     let Some(tree) = &hands.cgroups else { return Ok(()) };
     let ours: BTreeSet<&str> = surveyed.uids().map(rubelet_api::ids::PodUid::as_str).collect();
     let foreign: Vec<String> = tree

@@ -17,6 +17,8 @@ mod pulls;
 pub mod roster;
 pub mod sources;
 pub mod start;
+#[cfg(test)]
+mod testing;
 mod watcher;
 pub mod worker;
 

@@ -26,7 +26,7 @@ const READY_PERIOD: Duration = Duration::from_secs(30);
 const STREAM_PAUSE: Duration = Duration::from_secs(5);
 
 /// Starts the three watches. They end with the roster.
-pub fn spawn(life: &Life, hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, roster: mpsc::Sender<RosterNote>) {
+pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, roster: mpsc::Sender<RosterNote>) {
     life.spawn(relist_forever(hands.clone(), roster.clone()));
     life.spawn(follow_events(hands.clone(), roster));
     life.spawn(watch_readiness(hands, node));

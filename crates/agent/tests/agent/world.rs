@@ -10,6 +10,7 @@ use rubelet_agent::roster::RosterNote;
 use rubelet_agent::sources::{DesiredPod, DesiredSet};
 use rubelet_agent::start::{Ground, lay};
 use rubelet_agent::{PullSettings, Settings};
+use rubelet_api::pod::{Gates, Origin, static_pod};
 use rubelet_api::v1;
 use rubelet_core::node::{
     CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, PodGates, PodSettings, RuntimeFacts,
@@ -101,10 +102,11 @@ pub fn pod(name: &str, containers: &Containers) -> DesiredPod {
             })).collect::<Vec<_>>(),
         },
     });
-    let origin = rubelet_api::pod::Origin::file(&format!("/manifests/{name}.yaml"), "node-a");
+    let path_or_url = format!("/manifests/{name}.yaml");
+    let origin = Origin { source: rubelet_api::pod::Source::File, path_or_url, node_name: "node-a".into() };
     let now = Wall::from_second(1_700_000_000).expect("in range");
-    let decoded = rubelet_api::pod::static_pod(manifest.to_string().as_bytes(), &origin, now, true).expect("a good pod");
-    DesiredPod { pod: Arc::new(decoded.pod), digest: decoded.digest, origin: format!("/manifests/{name}.yaml") }
+    let decoded = static_pod(manifest.to_string().as_bytes(), &origin, now, Gates::default()).expect("a good pod");
+    DesiredPod { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.path_or_url }
 }
 
 fn node(dir: &Path) -> NodeFacts {
@@ -120,9 +122,8 @@ fn node(dir: &Path) -> NodeFacts {
             allocatable_cpu_milli: 4000,
             allocatable_memory_bytes: 8 << 30,
             allocatable_ephemeral_storage_bytes: 100 << 30,
-            huge_page_sizes: Vec::new(),
-            has_apparmor: false,
             kernel: (6, 1),
+            ..Machine::default()
         },
         cgroup: CgroupFacts { version: CgroupVersion::V2, driver: CgroupDriver::Cgroupfs, root: "/".into(), per_qos: false },
         runtime: RuntimeFacts::default(),
