@@ -2,4 +2,4 @@
 
 pub mod runtime;
 
-pub use runtime::{FakeRuntime, Script};
+pub use runtime::{FakeRuntime, Script, Temper};

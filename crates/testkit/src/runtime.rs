@@ -1,7 +1,8 @@
 //! A container runtime in memory, in virtual time.
 //!
-//! It outlives agents: a test kills an agent and starts another one on the same runtime. It keeps a list of
-//! violations: two live instances of one container, two ready sandboxes of one pod name.
+//! It outlives agents: a test kills an agent and starts another one on the same runtime, and what the dead agent had asked
+//! for is carried out all the same. It keeps a list of violations: two live instances of one container, two ready
+//! sandboxes of one pod name, a sandbox that is stopped while containers run in it.
 
 mod state;
 mod verbs;
@@ -44,19 +45,35 @@ impl Script {
     }
 }
 
+/// How a runtime behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Temper {
+    /// Virtual time that a verb takes at least; at most it is four times as much.
+    pub latency: Duration,
+    /// Decides how long each verb takes.
+    pub seed: u64,
+    /// Whether `GetContainerEvents` is there.
+    pub has_events: bool,
+}
+
+impl Default for Temper {
+    fn default() -> Self {
+        Self { latency: Duration::from_millis(3), seed: 0, has_events: true }
+    }
+}
+
 /// The runtime; clones share it.
 #[derive(Clone, Debug)]
 pub struct FakeRuntime {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<cri::ContainerEventResponse>,
-    /// Time that each verb takes.
-    latency: Duration,
+    temper: Temper,
 }
 
 impl FakeRuntime {
-    /// A runtime without pods; every verb takes `latency` of virtual time.
-    pub fn new(latency: Duration) -> Self {
-        Self { state: Arc::default(), events: broadcast::channel(1024).0, latency }
+    /// A runtime without pods.
+    pub fn new(temper: Temper) -> Self {
+        Self { state: Arc::default(), events: broadcast::channel(1024).0, temper }
     }
 
     /// The calls that changed something, in order, e.g. `RunPodSandbox default/web`.
@@ -82,6 +99,24 @@ impl FakeRuntime {
     /// Lets the next calls of a verb fail, `times` times.
     pub fn fail(&self, verb: &'static str, times: usize) {
         self.lock().failures.insert(verb, times);
+    }
+
+    /// Ends a pod's ready sandbox from outside: everything in it dies.
+    pub fn kill_sandbox(&self, pod: &str) {
+        let killed: Vec<ContainerId> = {
+            let mut state = self.lock();
+            let ids: Vec<_> = state.ready(pod).cloned().collect();
+            for id in &ids {
+                if let Some(sandbox) = state.sandboxes.get_mut(id) {
+                    sandbox.is_ready = false;
+                }
+            }
+            let dies = |c: &state::Container| c.is_running() && ids.contains(&c.sandbox);
+            state.containers.iter().filter(|(_, c)| dies(c)).map(|(id, _)| id.clone()).collect()
+        };
+        for id in killed {
+            self.ended(&id, 137);
+        }
     }
 
     /// Ends a running container from outside, like a crash.

@@ -17,7 +17,7 @@ use rubelet_core::node::{
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
-use rubelet_testkit::FakeRuntime;
+use rubelet_testkit::{FakeRuntime, Temper};
 
 /// One container of a test's pod: name and command.
 pub type Containers = Vec<(&'static str, Vec<String>)>;
@@ -37,7 +37,7 @@ pub struct Agent {
 impl World {
     pub fn new() -> Self {
         Self {
-            runtime: FakeRuntime::new(Duration::from_millis(3)),
+            runtime: FakeRuntime::new(Temper::default()),
             dir: tempfile::tempdir().expect("a temporary folder"),
             start: tokio::time::Instant::now(),
         }

@@ -1,6 +1,7 @@
 //! What the runtime remembers.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_proto::cri;
@@ -15,6 +16,8 @@ pub(crate) struct State {
     pub(crate) violations: Vec<String>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
     next: u64,
+    /// Verbs so far.
+    pub(crate) count: u64,
     start: Option<tokio::time::Instant>,
     clock: i64,
 }
@@ -107,6 +110,29 @@ impl State {
         running
     }
 
+    /// The ready sandboxes of a pod.
+    pub(crate) fn ready<'a>(&'a self, pod: &'a str) -> impl Iterator<Item = &'a SandboxId> {
+        self.sandboxes.iter().filter(move |(_, s)| s.is_ready && pod_path(&s.config) == pod).map(|(id, _)| id)
+    }
+
+    /// As containerd: pod, UID and attempt name a sandbox, and no two have one name.
+    pub(crate) fn has_sandbox(&self, config: &cri::PodSandboxConfig) -> bool {
+        self.sandboxes.values().any(|s| s.config.metadata == config.metadata)
+    }
+
+    /// The same for a container of a pod.
+    pub(crate) fn has_container(&self, sandbox: &SandboxId, config: &cri::ContainerConfig) -> bool {
+        let uid = |id: &SandboxId| Some(self.sandboxes.get(id)?.config.metadata.as_ref()?.uid.clone());
+        self.containers.values().any(|c| c.config.metadata == config.metadata && uid(&c.sandbox) == uid(sandbox))
+    }
+
+    /// Notes containers that run in a sandbox which is being stopped.
+    pub(crate) fn check_stop(&mut self, id: &SandboxId) {
+        let alive = self.containers.values().filter(|c| c.sandbox == *id && c.is_running()).map(Container::path);
+        let found: Vec<String> = alive.map(|path| format!("the sandbox of {path} is stopped while it runs")).collect();
+        self.violations.extend(found);
+    }
+
     /// Notes a second ready sandbox of one pod name.
     pub(crate) fn check_new_sandbox(&mut self, config: &cri::PodSandboxConfig) {
         let path = pod_path(config);
@@ -152,6 +178,11 @@ impl State {
         })
     }
 
+    pub(crate) fn log_path(&self, container: &Container) -> PathBuf {
+        let dir = self.sandboxes.get(&container.sandbox).map(|s| s.config.log_directory.as_str()).unwrap_or_default();
+        Path::new(dir).join(&container.config.log_path)
+    }
+
     pub(crate) fn container_status(&self, id: &ContainerId) -> Option<cri::ContainerStatus> {
         let container = self.containers.get(id)?;
         let (finished_at, exit_code) = container.ended.unwrap_or_default();
@@ -174,7 +205,7 @@ impl State {
             labels: container.config.labels.clone(),
             annotations: container.config.annotations.clone(),
             mounts: container.config.mounts.clone(),
-            log_path: container.config.log_path.clone(),
+            log_path: self.log_path(container).display().to_string(),
             ..Default::default()
         })
     }

@@ -1,6 +1,7 @@
 //! The contract's verbs.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
 use futures_util::stream;
@@ -15,6 +16,21 @@ fn error(verb: &'static str, code: Code, message: impl Into<String>) -> RuntimeE
     RuntimeError::Rpc { verb, code, message: message.into() }
 }
 
+/// A number that looks random and follows from its arguments.
+fn chance(seed: u64, count: u64) -> u32 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    (seed, count).hash(&mut hasher);
+    u32::try_from(hasher.finish() >> 33).unwrap_or(0)
+}
+
+/// A request that was sent is carried out, whether or not somebody still waits for the answer.
+fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RuntimeError>> + Send + 'static,
+) -> Answer<'static, T> {
+    let task = tokio::spawn(work);
+    Box::pin(async move { task.await.unwrap_or_else(|e| Err(error("", Code::Internal, e.to_string()))) })
+}
+
 fn not_found(verb: &'static str, id: &str) -> RuntimeError {
     error(verb, Code::NotFound, format!("{id} is not here"))
 }
@@ -22,16 +38,25 @@ fn not_found(verb: &'static str, id: &str) -> RuntimeError {
 impl FakeRuntime {
     /// Every verb takes its time, then may fail as told.
     async fn enter(&self, verb: &'static str) -> Result<(), RuntimeError> {
-        tokio::time::sleep(self.latency).await;
+        let count = {
+            let mut state = self.lock();
+            state.count += 1;
+            state.count
+        };
+        tokio::time::sleep(self.temper.latency * (1 + chance(self.temper.seed, count) % 4)).await;
         if self.lock().must_fail(verb) {
             return Err(error(verb, Code::Unknown, format!("{verb} fails as told")));
         }
         Ok(())
     }
 
-    async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
+    async fn run_sandbox(self, config: cri::PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
         self.enter("RunPodSandbox").await?;
         let mut state = self.lock();
+        if state.has_sandbox(&config) {
+            let message = format!("failed to reserve sandbox name {:?}: name is reserved", config.metadata);
+            return Err(error("RunPodSandbox", Code::Unknown, message));
+        }
         state.call("RunPodSandbox", pod_path(&config));
         state.check_new_sandbox(&config);
         let number = state.fresh_id();
@@ -42,7 +67,7 @@ impl FakeRuntime {
         Ok(id)
     }
 
-    async fn stop_sandbox(&self, id: SandboxId) -> Result<(), RuntimeError> {
+    async fn stop_sandbox(self, id: SandboxId) -> Result<(), RuntimeError> {
         self.enter("StopPodSandbox").await?;
         let live: Vec<ContainerId> = {
             let mut state = self.lock();
@@ -50,6 +75,7 @@ impl FakeRuntime {
             sandbox.is_ready = false;
             let path = pod_path(&sandbox.config);
             state.call("StopPodSandbox", path);
+            state.check_stop(&id);
             state.containers.iter().filter(|(_, c)| c.sandbox == id && c.is_running()).map(|(id, _)| id.clone()).collect()
         };
         for id in live {
@@ -59,7 +85,7 @@ impl FakeRuntime {
     }
 
     async fn create(
-        &self,
+        self,
         sandbox: SandboxId,
         config: cri::ContainerConfig,
     ) -> Result<ContainerId, RuntimeError> {
@@ -68,6 +94,10 @@ impl FakeRuntime {
         let Some(pod) = state.sandboxes.get(&sandbox).map(|s| pod_path(&s.config)) else {
             return Err(not_found("CreateContainer", sandbox.as_str()));
         };
+        if state.has_container(&sandbox, &config) {
+            let message = format!("failed to reserve container name {:?}: name is reserved", config.metadata);
+            return Err(error("CreateContainer", Code::Unknown, message));
+        }
         let id = ContainerId::new(format!("c{}", state.fresh_id()));
         let created_at = state.time();
         let container = Container { config, sandbox, pod, created_at, started_at: 0, ended: None };
@@ -76,11 +106,22 @@ impl FakeRuntime {
         Ok(id)
     }
 
-    async fn start(&self, id: ContainerId) -> Result<(), RuntimeError> {
+    async fn start(self, id: ContainerId) -> Result<(), RuntimeError> {
         self.enter("StartContainer").await?;
         let script = {
             let mut state = self.lock();
             let now = state.time();
+            let Some(container) = state.containers.get(&id) else {
+                return Err(not_found("StartContainer", id.as_str()));
+            };
+            if container.started_at != 0 || container.ended.is_some() {
+                let message = format!("container {id} is not in created state");
+                return Err(error("StartContainer", Code::Unknown, message));
+            }
+            if !state.sandboxes.get(&container.sandbox).is_some_and(|s| s.is_ready) {
+                return Err(error("StartContainer", Code::Unknown, format!("sandbox of {id} is not running")));
+            }
+            write_log(&state.log_path(container));
             state.check_start(&id);
             let Some(container) = state.containers.get_mut(&id) else {
                 return Err(not_found("StartContainer", id.as_str()));
@@ -100,7 +141,7 @@ impl FakeRuntime {
         Ok(())
     }
 
-    async fn stop(&self, id: ContainerId, grace_secs: i64) -> Result<(), RuntimeError> {
+    async fn stop(self, id: ContainerId, grace_secs: i64) -> Result<(), RuntimeError> {
         self.enter("StopContainer").await?;
         let script = {
             let mut state = self.lock();
@@ -125,16 +166,30 @@ impl FakeRuntime {
         Ok(())
     }
 
-    async fn remove(&self, id: ContainerId) -> Result<(), RuntimeError> {
+    async fn remove(self, id: ContainerId) -> Result<(), RuntimeError> {
         self.enter("RemoveContainer").await?;
-        self.ended(&id, 137);
         let mut state = self.lock();
+        if let Some(path) = state.containers.get(&id).filter(|c| c.is_running()).map(Container::path) {
+            state.violations.push(format!("{path} is removed while it runs"));
+        }
         if let Some(container) = state.containers.remove(&id) {
             let path = container.path();
             state.call("RemoveContainer", path);
         }
         Ok(())
     }
+}
+
+/// As a real runtime: the log is there as soon as the container runs, in the directory that the agent made.
+fn write_log(path: &std::path::Path) {
+    if let Err(e) = std::fs::write(path, b"") {
+        // An agent that forgot the directory is found by tests of logs.
+        drop(e);
+    }
+}
+
+fn has_labels(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// A verb that this runtime does not have.
@@ -173,18 +228,18 @@ impl Runtime for FakeRuntime {
     }
 
     fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, _runtime_handler: &str) -> Answer<'_, SandboxId> {
-        Box::pin(self.run_sandbox(config))
+        detached(self.clone().run_sandbox(config))
     }
 
     fn stop_pod_sandbox(&self, id: &SandboxId) -> Answer<'_, ()> {
-        Box::pin(self.stop_sandbox(id.clone()))
+        detached(self.clone().stop_sandbox(id.clone()))
     }
 
     fn remove_pod_sandbox(&self, id: &SandboxId) -> Answer<'_, ()> {
-        let id = id.clone();
-        Box::pin(async move {
-            self.stop_sandbox(id.clone()).await?;
-            let mut state = self.lock();
+        let (id, this) = (id.clone(), self.clone());
+        detached(async move {
+            this.clone().stop_sandbox(id.clone()).await?;
+            let mut state = this.lock();
             if let Some(sandbox) = state.sandboxes.remove(&id) {
                 state.call("RemovePodSandbox", pod_path(&sandbox.config));
             }
@@ -205,8 +260,9 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn list_pod_sandbox(&self, _filter: Option<cri::PodSandboxFilter>) -> Answer<'_, Vec<cri::PodSandbox>> {
+    fn list_pod_sandbox(&self, filter: Option<cri::PodSandboxFilter>) -> Answer<'_, Vec<cri::PodSandbox>> {
         Box::pin(async {
+            let filter = filter.unwrap_or_default();
             self.enter("ListPodSandbox").await?;
             let state = self.lock();
             let row = |id: &SandboxId, s: &Sandbox| cri::PodSandbox {
@@ -218,7 +274,8 @@ impl Runtime for FakeRuntime {
                 annotations: s.config.annotations.clone(),
                 ..Default::default()
             };
-            Ok(state.sandboxes.iter().map(|(id, s)| row(id, s)).collect())
+            let fits = |s: &Sandbox| has_labels(&s.config.labels, &filter.label_selector);
+            Ok(state.sandboxes.iter().filter(|(_, s)| fits(s)).map(|(id, s)| row(id, s)).collect())
         })
     }
 
@@ -232,23 +289,24 @@ impl Runtime for FakeRuntime {
         config: cri::ContainerConfig,
         _sandbox_config: cri::PodSandboxConfig,
     ) -> Answer<'_, ContainerId> {
-        Box::pin(self.create(sandbox.clone(), config))
+        detached(self.clone().create(sandbox.clone(), config))
     }
 
     fn start_container(&self, id: &ContainerId) -> Answer<'_, ()> {
-        Box::pin(self.start(id.clone()))
+        detached(self.clone().start(id.clone()))
     }
 
     fn stop_container(&self, id: &ContainerId, grace_secs: i64) -> Answer<'_, ()> {
-        Box::pin(self.stop(id.clone(), grace_secs))
+        detached(self.clone().stop(id.clone(), grace_secs))
     }
 
     fn remove_container(&self, id: &ContainerId) -> Answer<'_, ()> {
-        Box::pin(self.remove(id.clone()))
+        detached(self.clone().remove(id.clone()))
     }
 
-    fn list_containers(&self, _filter: Option<cri::ContainerFilter>) -> Answer<'_, Vec<cri::Container>> {
+    fn list_containers(&self, filter: Option<cri::ContainerFilter>) -> Answer<'_, Vec<cri::Container>> {
         Box::pin(async {
+            let filter = filter.unwrap_or_default();
             self.enter("ListContainers").await?;
             let state = self.lock();
             let row = |id: &ContainerId, c: &Container| cri::Container {
@@ -261,7 +319,10 @@ impl Runtime for FakeRuntime {
                 annotations: c.config.annotations.clone(),
                 ..Default::default()
             };
-            Ok(state.containers.iter().map(|(id, c)| row(id, c)).collect())
+            let fits = |id: &ContainerId, c: &Container| {
+                has_labels(&c.config.labels, &filter.label_selector) && (filter.id.is_empty() || filter.id == id.as_str())
+            };
+            Ok(state.containers.iter().filter(|(id, c)| fits(id, c)).map(|(id, c)| row(id, c)).collect())
         })
     }
 
@@ -340,6 +401,10 @@ impl Runtime for FakeRuntime {
     }
 
     fn container_events(&self) -> EventStream {
+        if !self.temper.has_events {
+            let refused = error("GetContainerEvents", Code::Unimplemented, "unknown method GetContainerEvents");
+            return Box::pin(stream::once(async { Err(refused) }));
+        }
         Box::pin(stream::unfold(self.events.subscribe(), |mut events| async move {
             let event = events.recv().await.map_err(|e| error("GetContainerEvents", Code::Unknown, e.to_string()));
             match event {
