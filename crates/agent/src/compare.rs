@@ -137,7 +137,7 @@ fn comparable(mut config: Value) -> Value {
         }
         envs.sort_by_key(|e| e.get("key").and_then(Value::as_str).unwrap_or_default().to_owned());
     }
-    bare(config).unwrap_or(Value::Null)
+    bare(config).unwrap_or_else(|| Value::Object(serde_json::Map::new()))
 }
 
 /// `…/containers/<name>/<8 hex digits>` without the digits: a termination log.
