@@ -1,6 +1,6 @@
 //! The composition root: values flow down, no setter, no late binding.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,6 +91,7 @@ pub async fn start(
     life: &Life,
 ) -> Result<Agent, StartError> {
     let (manifests, url) = (settings.manifests.take(), settings.url.take());
+    share_mounts(&settings.node.root_dir)?;
     let sources: Vec<Source> =
         [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http)].into_iter().flatten().collect();
     let ground = lay(settings, runtime, endpoint, sources, life, Clock::start()).await?;
@@ -163,24 +164,27 @@ fn into_roster(life: &Life, roster: mpsc::Sender<RosterNote>) -> mpsc::Sender<cr
     tx
 }
 
+/// Mounts below the root directory reach the host and its other containers.
+fn share_mounts(root_dir: &Path) -> Result<(), StartError> {
+    make_dir(root_dir, 0o750)?;
+    if let Err(e) = rubelet_host::mount::make_rshared(root_dir) {
+        let (path, err) = (root_dir.display(), rubelet_host::chain(&e));
+        tracing::warn!(%path, err, "the root directory is not a shared mount; mounts of pods do not spread");
+    }
+    Ok(())
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), StartError> {
+    rubelet_host::paths::ensure_dir(path, mode).map_err(|e| StartError::Directories(rubelet_host::chain(&e)))
+}
+
 /// Kubelet 1.36: directories at start and their modes.
-fn make_dirs(node: &NodeFacts, container_logs_dir: &std::path::Path) -> Result<(), StartError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    let make = |path: &std::path::Path, mode: u32| {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(mode)
-            .create(path)
-            .map_err(|e| StartError::Directories(format!("{}: {e}", path.display())))
-    };
-    make(&node.root_dir, 0o750)?;
-    if let Err(e) = rubelet_host::mount::make_rshared(&node.root_dir) {
-        tracing::warn!(path = %node.root_dir.display(), err = rubelet_host::chain(&e), "the root directory is not a shared mount; mounts of pods do not spread");
-    }
+fn make_dirs(node: &NodeFacts, container_logs_dir: &Path) -> Result<(), StartError> {
+    make_dir(&node.root_dir, 0o750)?;
     for name in ["pods", "plugins", "plugins_registry", "pod-resources"] {
-        make(&node.root_dir.join(name), 0o750)?;
+        make_dir(&node.root_dir.join(name), 0o750)?;
     }
-    make(&node.root_dir.join("checkpoints"), 0o700)?;
-    make(&node.pod_logs_dir, 0o750)?;
-    make(container_logs_dir, 0o755)
+    make_dir(&node.root_dir.join("checkpoints"), 0o700)?;
+    make_dir(&node.pod_logs_dir, 0o750)?;
+    make_dir(container_logs_dir, 0o755)
 }

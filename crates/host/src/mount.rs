@@ -65,9 +65,12 @@ pub struct Tmpfs {
 
 /// The mount table of the calling thread's namespace, in mount order.
 pub fn table() -> Result<Vec<Mount>, MountError> {
+    Ok(parse(&read_table()?))
+}
+
+fn read_table() -> Result<Vec<u8>, MountError> {
     let path = "/proc/thread-self/mountinfo";
-    let bytes = fs::read(path).map_err(|source| MountError::ReadTable { path, source })?;
-    Ok(parse(&bytes))
+    fs::read(path).map_err(|source| MountError::ReadTable { path, source })
 }
 
 /// Parses `mountinfo`; a line that is not understood is left out.
@@ -115,7 +118,15 @@ fn unescape(bytes: &[u8]) -> Vec<u8> {
 
 /// Mounts at or below `dir`, the latest first, which is the order to unmount them in.
 pub fn at_or_below(dir: &Path) -> Result<Vec<Mount>, MountError> {
-    let mut found: Vec<Mount> = table()?.into_iter().filter(|m| m.target.starts_with(dir)).collect();
+    let bytes = read_table()?;
+    // Only lines that name the directory are worth parsing: tables of thousands of mounts are common.
+    let plain = dir.to_str().filter(|d| !d.contains([' ', '\t', '\n', '\\']));
+    let may_be = |line: &&[u8]| match (plain, std::str::from_utf8(line)) {
+        (Some(dir), Ok(line)) => line.contains(dir),
+        (None, _) | (_, Err(_)) => true,
+    };
+    let lines = bytes.split(|&b| b == b'\n').filter(may_be);
+    let mut found: Vec<Mount> = lines.filter_map(parse_line).filter(|m| m.target.starts_with(dir)).collect();
     found.reverse();
     found.sort_by_key(|m| std::cmp::Reverse(m.target.components().count()));
     Ok(found)

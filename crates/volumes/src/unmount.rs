@@ -44,9 +44,12 @@ const ROUNDS_MAX: usize = 8;
 /// containers. Nothing left to do is no error.
 pub fn unmount_all(pod_dir: &Path) -> Result<(), UnmountError> {
     let subpaths = pod_dir.join("volume-subpaths");
-    unmount_below(&subpaths)?;
+    // Most pods mount nothing, and the mount table of a full node is long.
+    if has_mounts(pod_dir)? {
+        unmount_below(&subpaths)?;
+        unmount_below(pod_dir)?;
+    }
     paths::remove_tree(&subpaths)?;
-    unmount_below(pod_dir)?;
     for plugin in children(&pod_dir.join("volumes"))? {
         let is_own = plugin.file_name().is_some_and(|n| OWN.iter().any(|own| n == *own));
         for volume in children(&plugin)? {
@@ -71,6 +74,14 @@ pub fn remove_pod_dir(pod_dir: &Path) -> Result<(), UnmountError> {
         }
     }
     Ok(paths::remove_tree(pod_dir)?)
+}
+
+fn has_mounts(dir: &Path) -> Result<bool, UnmountError> {
+    match fs::canonicalize(dir) {
+        Ok(real) => Ok(!host_mount::at_or_below(&real)?.is_empty()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(UnmountError::Read { path: dir.to_owned(), source }),
+    }
 }
 
 fn unmount_below(dir: &Path) -> Result<(), UnmountError> {
