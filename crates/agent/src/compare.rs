@@ -42,6 +42,10 @@ pub(crate) async fn runs_as_rendered(
         }
         newest.entry(container.name.as_str()).or_insert(container);
     }
+    // What is half made or half removed cannot be compared.
+    if let Some(missing) = spec.containers.iter().find(|c| !newest.contains_key(c.name.as_str())) {
+        return Err(format!("container {} is not there", missing.name));
+    }
     for container in newest.into_values() {
         container_as_rendered(hands, container, sandbox, pod, node).await?;
     }

@@ -61,31 +61,55 @@ pub enum Ask {
 
 /// How long the runtime may lag behind the end of a process before the relist takes over.
 const END_LAG_MAX: Duration = Duration::from_secs(5);
+/// Pause between two looks that must succeed, at first and at most.
+const SURE_PAUSE: Duration = Duration::from_millis(50);
+const SURE_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// Looks at one thing. A call that fails shows nothing; the next relist asks again.
 pub async fn look(hands: &Hands, pod: &PodUid, ask: Ask) -> Vec<Sighting> {
-    match ask {
-        Ask::Sandbox(id) => look_at_sandbox(hands, &id).await.into_iter().collect(),
-        Ask::Container(id) => look_at_container(hands, &id).await.into_iter().collect(),
-        Ask::SandboxEnded(id) => until_ended(|| look_at_sandbox(hands, &id)).await.into_iter().collect(),
-        Ask::ContainerEnded(id) => until_ended(|| look_at_container(hands, &id)).await.into_iter().collect(),
-        Ask::Cgroup => look_at_cgroup(hands, pod).into_iter().collect(),
-        Ask::Pod => match relist::one(hands, pod).await {
-            Ok(listed) => {
-                let mut seen = Vec::new();
-                for id in listed.sandboxes.keys() {
-                    seen.extend(look_at_sandbox(hands, id).await);
-                }
-                for id in listed.containers.keys() {
-                    seen.extend(look_at_container(hands, id).await);
-                }
-                seen
-            }
+    match try_look(hands, pod, &ask).await {
+        Ok(seen) => seen,
+        Err(e) => {
+            tracing::debug!(uid = %pod, ?ask, err = %e, "looking at a part of a pod failed, the next relist asks again");
+            Vec::new()
+        }
+    }
+}
+
+/// Looks at one thing until the runtime answers. Whether something was made must be known before anything else is made.
+pub async fn look_surely(hands: &Hands, pod: &PodUid, ask: Ask) -> Vec<Sighting> {
+    let mut pause = SURE_PAUSE;
+    loop {
+        match try_look(hands, pod, &ask).await {
+            Ok(seen) => return seen,
             Err(e) => {
-                tracing::debug!(uid = %pod, err = %e, "listing one pod failed, the next relist shows it");
-                Vec::new()
+                tracing::warn!(uid = %pod, ?ask, err = %e, "looking at what was made failed; nothing goes on before it is seen");
             }
-        },
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(SURE_PAUSE_MAX);
+    }
+}
+
+async fn try_look(hands: &Hands, pod: &PodUid, ask: &Ask) -> Result<Vec<Sighting>, RuntimeError> {
+    let one = |seen: Option<Sighting>| seen.into_iter().collect();
+    match ask {
+        Ask::Sandbox(id) => look_at_sandbox(hands, id).await.map(one),
+        Ask::Container(id) => look_at_container(hands, id).await.map(one),
+        Ask::SandboxEnded(id) => until_ended(|| look_at_sandbox(hands, id)).await.map(one),
+        Ask::ContainerEnded(id) => until_ended(|| look_at_container(hands, id)).await.map(one),
+        Ask::Cgroup => Ok(one(look_at_cgroup(hands, pod))),
+        Ask::Pod => {
+            let listed = relist::one(hands, pod).await?;
+            let mut seen = Vec::new();
+            for id in listed.sandboxes.keys() {
+                seen.extend(look_at_sandbox(hands, id).await?);
+            }
+            for id in listed.containers.keys() {
+                seen.extend(look_at_container(hands, id).await?);
+            }
+            Ok(seen)
+        }
     }
 }
 
@@ -95,37 +119,31 @@ pub fn look_at_cgroup(hands: &Hands, pod: &PodUid) -> Option<Sighting> {
     hands.has_pod_cgroup(pod).map(|has| Sighting { at, seen: Seen::Cgroup(has) })
 }
 
-/// A sandbox's state; `None` when the runtime did not answer.
-pub async fn look_at_sandbox(hands: &Hands, id: &SandboxId) -> Option<Sighting> {
+async fn look_at_sandbox(hands: &Hands, id: &SandboxId) -> Result<Option<Sighting>, RuntimeError> {
     let at = Instant::now();
     let seen = match hands.runtime.pod_sandbox_status(id, true).await {
         Ok(answer) => {
             let pid = convert::verbose(&answer.info).pid;
-            let sandbox = convert::sandbox(&answer.status?);
+            let Some(status) = answer.status else { return Ok(None) };
+            let sandbox = convert::sandbox(&status);
             let pid = (sandbox.is_ready && pid != 0).then_some(pid);
             Seen::Sandbox(sandbox, pid)
         }
         Err(e) if e.is_not_found() => Seen::SandboxGone(id.clone()),
-        Err(e) => {
-            tracing::debug!(sandbox = %id, err = %e, "looking at a sandbox failed, the next relist asks again");
-            return None;
-        }
+        Err(e) => return Err(e),
     };
-    Some(Sighting { at, seen })
+    Ok(Some(Sighting { at, seen }))
 }
 
-/// A container's state, with the pid of its first process while it runs.
-pub async fn look_at_container(hands: &Hands, id: &ContainerId) -> Option<Sighting> {
+async fn look_at_container(hands: &Hands, id: &ContainerId) -> Result<Option<Sighting>, RuntimeError> {
     let at = Instant::now();
     let seen = match container(hands, id).await {
-        Ok(seen) => seen?,
+        Ok(Some(seen)) => seen,
+        Ok(None) => return Ok(None),
         Err(e) if e.is_not_found() => Seen::ContainerGone(id.clone()),
-        Err(e) => {
-            tracing::debug!(container = %id, err = %e, "looking at a container failed, the next relist asks again");
-            return None;
-        }
+        Err(e) => return Err(e),
     };
-    Some(Sighting { at, seen })
+    Ok(Some(Sighting { at, seen }))
 }
 
 async fn container(hands: &Hands, id: &ContainerId) -> Result<Option<Seen>, RuntimeError> {
@@ -149,17 +167,20 @@ async fn container(hands: &Hands, id: &ContainerId) -> Result<Option<Seen>, Runt
 }
 
 /// Looks again and again until what was seen no longer lives.
-async fn until_ended<L: Future<Output = Option<Sighting>>>(look: impl Fn() -> L) -> Option<Sighting> {
+async fn until_ended<L>(look: impl Fn() -> L) -> Result<Option<Sighting>, RuntimeError>
+where
+    L: Future<Output = Result<Option<Sighting>, RuntimeError>>,
+{
     let (mut pause, deadline) = (Duration::from_millis(2), Instant::now() + END_LAG_MAX);
     loop {
-        let sighting = look().await;
+        let sighting = look().await?;
         let lives = match sighting.as_ref().map(|s| &s.seen) {
             Some(Seen::Container(container, _)) => container.state.is_running(),
             Some(Seen::Sandbox(sandbox, _)) => sandbox.is_ready,
             Some(Seen::ContainerGone(_) | Seen::SandboxGone(_) | Seen::Cgroup(_)) | None => false,
         };
         if !lives || Instant::now() >= deadline {
-            return sighting;
+            return Ok(sighting);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(200));

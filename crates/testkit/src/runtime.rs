@@ -7,6 +7,7 @@
 mod state;
 mod verbs;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -94,6 +95,12 @@ impl FakeRuntime {
     /// Number of sandboxes that are ready.
     pub fn ready_sandboxes(&self) -> usize {
         self.lock().sandboxes.values().filter(|s| s.is_ready).count()
+    }
+
+    /// UIDs of pods that have a sandbox, ready or not, or a container.
+    pub fn uids(&self) -> BTreeSet<String> {
+        let uid = |s: &state::Sandbox| s.config.metadata.as_ref().map(|m| m.uid.clone()).unwrap_or_default();
+        self.lock().sandboxes.values().map(uid).collect()
     }
 
     /// Lets the next calls of a verb fail, `times` times.

@@ -12,7 +12,7 @@ use rubelet_proto::cri;
 
 use super::{PodRef, dirs, failed};
 use crate::hands::Hands;
-use crate::observer::{Ask, Sighting, look, look_at_container, look_at_sandbox};
+use crate::observer::{Ask, Sighting, look, look_surely};
 
 pub(super) async fn run_sandbox(
     hands: &Hands,
@@ -24,12 +24,9 @@ pub(super) async fn run_sandbox(
         return (Err(failed("", e)), Vec::new());
     }
     match hands.runtime.run_pod_sandbox(config, &runtime_handler).await {
-        Ok(id) => {
-            let seen = look_at_sandbox(hands, &id).await.into_iter().collect();
-            (Ok(Done::Sandbox(id)), seen)
-        }
+        Ok(id) => (Ok(Done::Sandbox(id.clone())), look_surely(hands, uid, Ask::Sandbox(id)).await),
         // It may be there all the same: a lost answer, a half that was left.
-        Err(e) => (Err(failed("", e.to_string())), look(hands, uid, Ask::Pod).await),
+        Err(e) => (Err(failed("", e.to_string())), look_surely(hands, uid, Ask::Pod).await),
     }
 }
 
@@ -54,11 +51,8 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, create: CreateConta
         Err(e) => return (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
     };
     match hands.runtime.create_container(&sandbox, config, sandbox_config).await {
-        Ok(id) => {
-            let seen = look_at_container(hands, &id).await.into_iter().collect();
-            (Ok(Done::Container(id)), seen)
-        }
-        Err(e) => (Err(failed("CreateContainerError", e.to_string())), look(hands, &pod.uid, Ask::Pod).await),
+        Ok(id) => (Ok(Done::Container(id.clone())), look_surely(hands, &pod.uid, Ask::Container(id)).await),
+        Err(e) => (Err(failed("CreateContainerError", e.to_string())), look_surely(hands, &pod.uid, Ask::Pod).await),
     }
 }
 
@@ -72,7 +66,7 @@ pub(super) async fn start(hands: &Hands, uid: &PodUid, id: ContainerId, log: Log
         }
         Err(e) => Err(failed("RunContainerError", e.to_string())),
     };
-    (outcome, look(hands, uid, Ask::Container(id)).await)
+    (outcome, look_surely(hands, uid, Ask::Container(id)).await)
 }
 
 pub(super) async fn stop(hands: &Hands, uid: &PodUid, id: ContainerId, grace_secs: i64) -> (Outcome, Vec<Sighting>) {

@@ -7,7 +7,7 @@ use crate::world::{World, pod};
 #[tokio::test(start_paused = true)]
 async fn a_running_pod_goes_on_under_a_new_agent() {
     let world = World::new();
-    let web = || vec![pod("web", &vec![("app", vec!["serve".into()]), ("side", vec!["serve".into()])])];
+    let web = || vec![pod("web", &[("app", &["serve"]), ("side", &["serve"])])];
     let agent = world.agent().await;
     agent.wants(web()).await;
     world.until("both containers run", || world.runtime.running().len() == 2).await;
@@ -26,12 +26,12 @@ async fn a_running_pod_goes_on_under_a_new_agent() {
 async fn arguments_edited_while_the_agent_was_dead_take_effect() {
     let world = World::new();
     let agent = world.agent().await;
-    agent.wants(vec![pod("web", &vec![("app", vec!["old".into()])])]).await;
+    agent.wants(vec![pod("web", &[("app", &["old"])])]).await;
     world.until("it runs", || world.runtime.running().len() == 1).await;
     drop(agent);
 
     let agent = world.agent().await;
-    agent.wants(vec![pod("web", &vec![("app", vec!["new".into()])])]).await;
+    agent.wants(vec![pod("web", &[("app", &["new"])])]).await;
     let new = vec![("default/web-node-a/app".to_owned(), vec!["new".to_owned()])];
     world.until("the new version runs", || world.runtime.running() == new).await;
     assert_eq!(world.runtime.violations(), Vec::<String>::new());
@@ -41,14 +41,14 @@ async fn arguments_edited_while_the_agent_was_dead_take_effect() {
 async fn without_a_ledger_the_running_configuration_decides() {
     let world = World::new();
     let agent = world.agent().await;
-    agent.wants(vec![pod("web", &vec![("app", vec!["serve".into()])])]).await;
+    agent.wants(vec![pod("web", &[("app", &["serve"])])]).await;
     world.until("it runs", || world.runtime.running().len() == 1).await;
     let calls = world.runtime.calls();
     drop(agent);
     std::fs::remove_dir_all(world.path().join("root/rubelet")).expect("the ledger is there");
 
     // The same manifest under another UID, as another version of the agent would give it.
-    let mut desired = pod("web", &vec![("app", vec!["serve".into()])]);
+    let mut desired = pod("web", &[("app", &["serve"])]);
     let mut other = (*desired.pod).clone();
     other.metadata.uid = Some("0123456789abcdef0123456789abcdef".into());
     desired.pod = std::sync::Arc::new(other);
@@ -63,7 +63,7 @@ async fn without_a_ledger_the_running_configuration_decides() {
 async fn a_crash_restarts_at_once_and_then_backs_off() {
     let world = World::new();
     let agent = world.agent().await;
-    agent.wants(vec![pod("web", &vec![("app", vec!["serve".into()])])]).await;
+    agent.wants(vec![pod("web", &[("app", &["serve"])])]).await;
     world.until("it runs", || world.runtime.running().len() == 1).await;
     world.runtime.crash("default/web-node-a/app", 1);
     world.until("it runs again", || world.runtime.running().len() == 1).await;

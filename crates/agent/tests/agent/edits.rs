@@ -1,98 +1,218 @@
-//! Whatever the order and timing of edits and kills: never two copies, and in the end what runs is the directory.
+//! Whatever the order and timing of edits, crashes, failing calls and kills of the agent: never two copies of a pod, and in
+//! the end what runs is the directory, on the disk too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rubelet_agent::sources::DesiredPod;
+use rubelet_testkit::Temper;
+use serde_json::json;
 
-use crate::world::{World, pod};
+use crate::world::{Agent, World, container, pod, pod_of};
+
+/// Manifests by pod number: which version of it.
+type Directory = BTreeMap<u8, u8>;
 
 #[derive(Clone, Debug)]
 enum Edit {
     /// Writes a manifest: which pod, which version of it.
     Write(u8, u8),
     Remove(u8),
-    Wait(u64),
-    /// SIGKILL of the agent, and a new one.
-    Kill,
 }
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Edit(Edit),
+    /// Milliseconds.
+    Wait(u64),
+    /// SIGKILL of the agent, perhaps an edit, and after so many milliseconds a new one.
+    Kill(u64, Option<Edit>),
+    /// A container of that pod ends by itself.
+    Crash(u8, i32),
+    /// Somebody kills the pod's sandbox.
+    KillSandbox(u8),
+    /// The next calls of a verb fail.
+    Fail(&'static str, usize),
+}
+
+const PODS: u8 = 3;
+const VERSIONS: u8 = 7;
+const VERBS: [&str; 12] = [
+    "RunPodSandbox",
+    "StopPodSandbox",
+    "PodSandboxStatus",
+    "ListPodSandbox",
+    "CreateContainer",
+    "StartContainer",
+    "StopContainer",
+    "RemoveContainer",
+    "ContainerStatus",
+    "ListContainers",
+    "ImageStatus",
+    "ExecSync",
+];
 
 fn edit() -> impl Strategy<Value = Edit> {
     prop_oneof![
-        5 => (0..3u8, 0..3u8).prop_map(|(pod, version)| Edit::Write(pod, version)),
-        3 => (0..3u8).prop_map(Edit::Remove),
-        4 => (0..4000u64).prop_map(Edit::Wait),
-        2 => Just(Edit::Kill),
+        5 => (0..PODS, 0..VERSIONS).prop_map(|(pod, version)| Edit::Write(pod, version)),
+        3 => (0..PODS).prop_map(Edit::Remove),
     ]
 }
 
-/// Version 0 ends on its signal, 1 takes its whole grace, 2 has two containers.
-fn version(number: u8, version: u8) -> DesiredPod {
-    let name = format!("p{number}");
-    match version {
-        0 => pod(&name, &vec![("app", vec!["v0".into()])]),
-        1 => pod(&name, &vec![("app", vec!["stubborn".into()])]),
-        _ => pod(&name, &vec![("app", vec!["v2".into()]), ("side", vec!["v2".into()])]),
-    }
+fn happening() -> impl Strategy<Value = Happening> {
+    let wait = prop_oneof![0..20u64, 0..300u64, 0..20_000u64];
+    prop_oneof![
+        8 => edit().prop_map(Happening::Edit),
+        5 => wait.prop_map(Happening::Wait),
+        2 => (0..300u64, prop::option::of(edit())).prop_map(|(millis, edit)| Happening::Kill(millis, edit)),
+        1 => (0..PODS, 0..2i32).prop_map(|(pod, code)| Happening::Crash(pod, code)),
+        1 => (0..PODS).prop_map(Happening::KillSandbox),
+        1 => (0..VERBS.len(), 1..4usize).prop_map(|(verb, times)| Happening::Fail(VERBS[verb], times)),
+    ]
 }
 
-fn commands(version: u8) -> Vec<(&'static str, &'static str)> {
-    match version {
-        0 => vec![("app", "v0")],
-        1 => vec![("app", "stubborn")],
-        _ => vec![("app", "v2"), ("side", "v2")],
-    }
+fn name(number: u8) -> String {
+    format!("p{number}")
 }
 
-async fn play(edits: Vec<Edit>) {
-    let world = World::new();
-    let mut directory: BTreeMap<u8, u8> = BTreeMap::new();
-    let set = |directory: &BTreeMap<u8, u8>| directory.iter().map(|(p, v)| version(*p, *v)).collect::<Vec<_>>();
-    let mut agent = world.agent().await;
-    agent.wants(set(&directory)).await;
-    for edit in edits {
-        match edit {
-            Edit::Write(pod, version) => {
-                directory.insert(pod, version);
-                agent.wants(set(&directory)).await;
-            }
-            Edit::Remove(pod) => {
-                directory.remove(&pod);
-                agent.wants(set(&directory)).await;
-            }
-            Edit::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
-            Edit::Kill => {
-                drop(agent);
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                agent = world.agent().await;
-                agent.wants(set(&directory)).await;
-            }
+fn manifest(number: u8, version: u8) -> DesiredPod {
+    let name = name(number);
+    match version {
+        0 => pod(&name, &[("app", &["v0"])]),
+        // Takes its whole grace to stop.
+        1 => pod(&name, &[("app", &["stubborn"])]),
+        2 => pod(&name, &[("app", &["v2"]), ("side", &["v2"])]),
+        3 => {
+            let init = [container("first", &["exits", "40", "0"]), container("second", &["exits", "0", "0"])];
+            pod_of(&name, json!({"initContainers": init, "containers": [container("app", &["v3"])]}))
+        }
+        4 => {
+            let job = [container("job", &["exits", "700", "0"])];
+            pod_of(&name, json!({"restartPolicy": "OnFailure", "containers": job}))
+        }
+        5 => {
+            let job = [container("job", &["exits", "50", "1"])];
+            pod_of(&name, json!({"restartPolicy": "Never", "containers": job}))
+        }
+        _ => {
+            let mut helper = container("helper", &["v6"]);
+            helper["restartPolicy"] = json!("Always");
+            let mut app = container("app", &["v6"]);
+            app["lifecycle"] = json!({"preStop": {"exec": {"command": ["true"]}}, "postStart": {"exec": {"command": ["true"]}}});
+            pod_of(&name, json!({"initContainers": [helper], "containers": [app]}))
         }
     }
-    let mut wanted: Vec<(String, Vec<String>)> = directory
-        .iter()
-        .flat_map(|(p, v)| commands(*v).into_iter().map(move |(name, command)| {
-            (format!("default/p{p}-node-a/{name}"), vec![command.to_owned()])
-        }))
-        .collect();
-    wanted.sort();
-    world.until(&format!("{wanted:?}"), || world.runtime.running() == wanted).await;
-    world.until("one sandbox a pod", || world.runtime.ready_sandboxes() == directory.len()).await;
-    assert_eq!(world.runtime.violations(), Vec::<String>::new());
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 200, ..ProptestConfig::default() })]
-
-    #[test]
-    fn what_runs_in_the_end_is_the_directory(edits in prop::collection::vec(edit(), 1..25)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
-        runtime.block_on(play(edits));
+/// Containers that run in the end, with their command.
+fn runs(version: u8) -> &'static [(&'static str, &'static str)] {
+    match version {
+        0 => &[("app", "v0")],
+        1 => &[("app", "stubborn")],
+        2 => &[("app", "v2"), ("side", "v2")],
+        3 => &[("app", "v3")],
+        4 | 5 => &[],
+        _ => &[("app", "v6"), ("helper", "v6")],
     }
 }
 
-/// Thousands in CI; fewer where somebody waits.
+fn set(directory: &Directory) -> Vec<DesiredPod> {
+    directory.iter().map(|(pod, version)| manifest(*pod, *version)).collect()
+}
+
+fn apply(edit: &Edit, directory: &mut Directory) {
+    match edit {
+        Edit::Write(pod, version) => {
+            directory.insert(*pod, *version);
+        }
+        Edit::Remove(pod) => {
+            directory.remove(pod);
+        }
+    }
+}
+
+async fn play(happenings: Vec<Happening>, temper: Temper) {
+    let world = World::with(temper);
+    let mut directory = Directory::new();
+    let mut agent = born(&world, &directory).await;
+    for happening in happenings {
+        match happening {
+            Happening::Edit(edit) => {
+                apply(&edit, &mut directory);
+                agent.wants(set(&directory)).await;
+            }
+            Happening::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+            Happening::Kill(millis, edit) => {
+                drop(agent);
+                edit.iter().for_each(|edit| apply(edit, &mut directory));
+                tokio::time::sleep(Duration::from_millis(20 + millis)).await;
+                agent = born(&world, &directory).await;
+            }
+            Happening::Crash(pod, code) => {
+                for container in ["app", "first", "helper", "job"] {
+                    world.runtime.crash(&format!("default/p{pod}-node-a/{container}"), code);
+                }
+            }
+            Happening::KillSandbox(pod) => world.runtime.kill_sandbox(&format!("default/p{pod}-node-a")),
+            Happening::Fail(verb, times) => world.runtime.fail(verb, times),
+        }
+    }
+    world.settle().await;
+    check(&world, &directory);
+}
+
+/// An agent on the world as it is, that is told the directory. It does not start while the runtime cannot be listed.
+async fn born(world: &World, directory: &Directory) -> Agent {
+    world.runtime.fail("ListPodSandbox", 0);
+    world.runtime.fail("ListContainers", 0);
+    let agent = world.agent().await;
+    agent.wants(set(directory)).await;
+    agent
+}
+
+fn check(world: &World, directory: &Directory) {
+    assert_eq!(world.runtime.violations(), Vec::<String>::new(), "{:#?}", world.runtime.calls());
+    let containers = |(pod, version): (&u8, &u8)| {
+        let path = format!("default/p{pod}-node-a");
+        runs(*version).iter().map(move |(name, command)| (format!("{path}/{name}"), vec![(*command).to_owned()]))
+    };
+    let mut wanted: Vec<(String, Vec<String>)> = directory.iter().flat_map(containers).collect();
+    wanted.sort();
+    assert_eq!(world.runtime.running(), wanted, "{:#?}", world.runtime.calls());
+    let living = directory.values().filter(|version| !runs(**version).is_empty()).count();
+    assert_eq!(world.runtime.ready_sandboxes(), living, "{:#?}", world.runtime.calls());
+    let uids: BTreeSet<String> =
+        set(directory).iter().map(|d| d.pod.metadata.uid.clone().unwrap_or_default()).collect();
+    assert_eq!(world.runtime.uids(), uids, "sandboxes of pods that nobody wants\n{:#?}", world.runtime.calls());
+    assert_eq!(world.pod_dirs(), uids, "directories of pods that nobody wants");
+    assert_eq!(world.pod_logs(), uids, "logs of pods that nobody wants");
+}
+
+/// Cases of one of the two tests below. `RUBELET_EDIT_SEQUENCES` asks for more, and is enough to find rare ones.
 fn cases() -> u32 {
-    std::env::var("RUBELET_EDIT_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(300)
+    std::env::var("RUBELET_EDIT_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
+}
+
+fn play_all(has_events: bool) {
+    let config = ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() };
+    let stories = (prop::collection::vec(happening(), 1..30), any::<u64>());
+    proptest::test_runner::TestRunner::new(config)
+        .run(&stories, |(happenings, seed)| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+            let temper = Temper { seed, has_events, ..Temper::default() };
+            runtime.expect("a runtime").block_on(play(happenings, temper));
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+fn what_runs_in_the_end_is_the_directory() {
+    play_all(true);
+}
+
+#[test]
+fn also_on_a_runtime_that_tells_no_events() {
+    play_all(false);
 }

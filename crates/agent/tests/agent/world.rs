@@ -1,5 +1,6 @@
 //! A node in a temporary folder: the runtime and the disk outlive agents.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,39 +19,48 @@ use rubelet_core::node::{
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
 use rubelet_testkit::{FakeRuntime, Temper};
+use serde_json::{Value, json};
+use tokio::time::Instant;
 
-/// One container of a test's pod: name and command.
-pub type Containers = Vec<(&'static str, Vec<String>)>;
-
-pub struct World {
-    pub runtime: FakeRuntime,
+pub(crate) struct World {
+    pub(crate) runtime: FakeRuntime,
     dir: tempfile::TempDir,
-    start: tokio::time::Instant,
+    start: Instant,
 }
 
 /// A living agent; dropping it is a SIGKILL.
-pub struct Agent {
-    pub ground: Ground,
+pub(crate) struct Agent {
+    pub(crate) ground: Ground,
     _end: LifeEnd,
 }
 
 impl World {
-    pub fn new() -> Self {
-        Self {
-            runtime: FakeRuntime::new(Temper::default()),
-            dir: tempfile::tempdir().expect("a temporary folder"),
-            start: tokio::time::Instant::now(),
-        }
+    pub(crate) fn new() -> Self {
+        Self::with(Temper::default())
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn with(temper: Temper) -> Self {
+        // In memory where there is such a place: the ledger is synced to the disk again and again.
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self { runtime: FakeRuntime::new(temper), dir: dir.expect("a temporary folder"), start: Instant::now() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    pub async fn agent(&self) -> Agent {
+    pub(crate) async fn agent(&self) -> Agent {
+        self.agent_with(|_| {}).await
+    }
+
+    /// An agent of a node that differs from the usual one.
+    pub(crate) async fn agent_with(&self, change: impl FnOnce(&mut NodeFacts)) -> Agent {
         let (life, end) = Life::new();
+        let mut node = node(self.path());
+        change(&mut node);
         let settings = Settings {
-            node: node(self.path()),
+            node,
             manifests: None,
             url: None,
             pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
@@ -67,43 +77,83 @@ impl World {
     }
 
     /// Waits in virtual time until `condition` holds.
-    pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(1800);
+    pub(crate) async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(1800);
         while !condition() {
-            assert!(tokio::time::Instant::now() < deadline, "waited half an hour for: {what}\n{:#?}", self.runtime.calls());
+            assert!(Instant::now() < deadline, "waited half an hour for: {what}\n{:#?}", self.runtime.calls());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+
+    /// Waits until nothing is done in the runtime any more for a minute.
+    pub(crate) async fn settle(&self) {
+        let deadline = Instant::now() + Duration::from_secs(3600);
+        loop {
+            let before = self.runtime.calls().len();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let calls = self.runtime.calls();
+            if calls.len() == before {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it never comes to rest\n{calls:#?}");
+        }
+    }
+
+    /// UIDs that have a directory.
+    pub(crate) fn pod_dirs(&self) -> BTreeSet<String> {
+        names_in(&self.path().join("root/pods"))
+    }
+
+    /// UIDs that have logs.
+    pub(crate) fn pod_logs(&self) -> BTreeSet<String> {
+        let names = names_in(&self.path().join("logs"));
+        names.iter().map(|n| n.rsplit('_').next().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+fn names_in(dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).expect("the agent made it");
+    entries.map(|e| e.expect("readable").file_name().into_string().expect("text")).collect()
 }
 
 impl Agent {
-    pub async fn wants(&self, pods: Vec<DesiredPod>) {
+    pub(crate) async fn wants(&self, pods: Vec<DesiredPod>) {
         let set = DesiredSet { source: Source::File, complete: true, pods, problems: Vec::new() };
         self.ground.roster.send(RosterNote::Desired(set)).await.expect("the roster lives");
     }
 
-    /// Phase and readiness by pod name.
-    pub fn shown(&self, name: &str) -> Option<v1::PodStatus> {
+    /// The status that is shown of the pod of this name.
+    pub(crate) fn shown(&self, name: &str) -> Option<v1::PodStatus> {
         let shown = self.ground.agent.picture.listed();
         let pods: Vec<_> = shown.iter().filter(|s| &*s.key.name == name).collect();
         pods.last().map(|s| (*s.status).clone())
     }
 }
 
-/// A static pod as a source would give it: the UID follows from the content.
-pub fn pod(name: &str, containers: &Containers) -> DesiredPod {
-    let manifest = serde_json::json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name},
-        "spec": {
-            "terminationGracePeriodSeconds": 5,
-            "containers": containers.iter().map(|(name, command)| serde_json::json!({
-                "name": name, "image": "app", "imagePullPolicy": "IfNotPresent", "command": command,
-            })).collect::<Vec<_>>(),
-        },
-    });
-    let path_or_url = format!("/manifests/{name}.yaml");
-    let origin = Origin { source: rubelet_api::pod::Source::File, path_or_url, node_name: "node-a".into() };
+/// A container that runs `words`.
+pub(crate) fn container(name: &str, words: &[&str]) -> Value {
+    json!({"name": name, "image": "app", "imagePullPolicy": "IfNotPresent", "command": words})
+}
+
+/// A static pod of these containers as a source would give it.
+pub(crate) fn pod(name: &str, containers: &[(&str, &[&str])]) -> DesiredPod {
+    let containers: Vec<Value> = containers.iter().map(|(name, words)| container(name, words)).collect();
+    pod_of(name, json!({"containers": containers}))
+}
+
+/// A static pod of this specification: the UID follows from the content.
+pub(crate) fn pod_of(name: &str, spec: Value) -> DesiredPod {
+    pod_at(&format!("/manifests/{name}.yaml"), name, spec)
+}
+
+/// The same from a file of another name.
+pub(crate) fn pod_at(path: &str, name: &str, mut spec: Value) -> DesiredPod {
+    if spec.get("terminationGracePeriodSeconds").is_none() {
+        spec["terminationGracePeriodSeconds"] = json!(5);
+    }
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    let origin =
+        Origin { source: rubelet_api::pod::Source::File, path_or_url: path.into(), node_name: "node-a".into() };
     let now = Wall::from_second(1_700_000_000).expect("in range");
     let decoded = static_pod(manifest.to_string().as_bytes(), &origin, now, Gates::default()).expect("a good pod");
     DesiredPod { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.path_or_url }
@@ -125,34 +175,43 @@ fn node(dir: &Path) -> NodeFacts {
             kernel: (6, 1),
             ..Machine::default()
         },
-        cgroup: CgroupFacts { version: CgroupVersion::V2, driver: CgroupDriver::Cgroupfs, root: "/".into(), per_qos: false },
+        cgroup: CgroupFacts {
+            version: CgroupVersion::V2,
+            driver: CgroupDriver::Cgroupfs,
+            root: "/".into(),
+            per_qos: false,
+        },
         runtime: RuntimeFacts::default(),
         dns: DnsFacts::default(),
         host_etc_hosts: String::new(),
-        settings: PodSettings {
-            cpu_cfs_quota: true,
-            cpu_cfs_period_us: 100_000,
-            pod_pids_limit: -1,
-            seccomp_default: false,
-            single_process_oom_kill: None,
-            allowed_unsafe_sysctls: Vec::new(),
-            crash_loop_secs_max: 300,
-            limited_swap: false,
-            max_pods: 110,
-            has_api_server: false,
-            local_storage_isolation: true,
-            gates: PodGates {
-                container_restart_rules: true,
-                restart_all_containers_on_container_exits: true,
-                reduce_default_crash_loop_back_off_decay: false,
-                container_stop_signals: false,
-                env_files: true,
-                pod_level_resources: true,
-                hostname_override: true,
-                memory_qos: false,
-                change_container_status_on_kubelet_restart: false,
-            },
-        },
+        settings: settings(),
         started_at: Wall::from_second(1_700_000_000).expect("in range"),
+    }
+}
+
+fn settings() -> PodSettings {
+    PodSettings {
+        cpu_cfs_quota: true,
+        cpu_cfs_period_us: 100_000,
+        pod_pids_limit: -1,
+        seccomp_default: false,
+        single_process_oom_kill: None,
+        allowed_unsafe_sysctls: Vec::new(),
+        crash_loop_secs_max: 300,
+        limited_swap: false,
+        max_pods: 110,
+        has_api_server: false,
+        local_storage_isolation: true,
+        gates: PodGates {
+            container_restart_rules: true,
+            restart_all_containers_on_container_exits: true,
+            reduce_default_crash_loop_back_off_decay: false,
+            container_stop_signals: false,
+            env_files: true,
+            pod_level_resources: true,
+            hostname_override: true,
+            memory_qos: false,
+            change_container_status_on_kubelet_restart: false,
+        },
     }
 }
