@@ -266,6 +266,10 @@ fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSand
 fn create(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, image: &crate::pod::fact::ImageFound) {
     let record = p.record;
     let name = ContainerName::new(wanted.name());
+    // A look may show what is being created before the step has ended; then the next count is another one.
+    if record.steps.under_way().any(|key| matches!(key, StepKey::CreateContainer(of, _) if *of == name)) {
+        return;
+    }
     let count = record.containers.get(&name).map_or(0, ContainerRecord::next_count);
     let rendered = render::create_container(&ContainerView {
         pod: &record.pod,
