@@ -216,3 +216,18 @@ fn what_runs_in_the_end_is_the_directory() {
 fn also_on_a_runtime_that_tells_no_events() {
     play_all(false);
 }
+
+#[test]
+fn replay() {
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).init();
+    use super::edits::Edit::*;
+    use super::edits::Happening::{Crash, Fail, Kill, Wait};
+    use super::edits::Happening::Edit as Ed;
+    let happenings = vec![
+        Ed(Write(0, 2)), Wait(67), Kill(0, Some(Write(1, 0))), Kill(0, None), Wait(56), Ed(Write(0, 4)), Wait(19822),
+        Ed(Write(1, 6)), Fail("ImageStatus", 2), Crash(1, 0),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let temper = Temper { seed: 9753224720946978065, has_events: true, ..Temper::default() };
+    runtime.expect("a runtime").block_on(play(happenings, temper));
+}

@@ -211,6 +211,13 @@ impl PodRecord {
         })
     }
 
+    /// Whether the ground is being laid: what is made there now would outlive its removal.
+    pub(super) fn is_laying_ground(&self) -> bool {
+        self.steps
+            .under_way()
+            .any(|key| matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount))
+    }
+
     /// What to do about the sandbox. kubelet 1.36: a new one when there is none, more than one is ready, the newest is not ready, its
     /// network mode differs, or it has no address.
     pub(super) fn sandbox_need(&self) -> SandboxNeed<'_> {

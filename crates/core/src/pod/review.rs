@@ -230,6 +230,7 @@ impl PodRecord {
         }
         let is_stopped = self.alive().next().is_none()
             && !self.is_making_something()
+            && !self.is_laying_ground()
             && self.sandbox.awaited.is_none()
             && self.sandbox.to_stop.is_empty();
         if is_stopped {
