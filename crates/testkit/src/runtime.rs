@@ -103,6 +103,25 @@ impl FakeRuntime {
         self.lock().sandboxes.values().map(uid).collect()
     }
 
+    /// Calls of any verb so far, whether they changed something or not.
+    pub fn verbs(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// Logs of the containers that are there, below their pods' directories, sorted.
+    pub fn log_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.lock().containers.values().map(|c| c.config.log_path.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Forgets every sandbox and container.
+    pub fn forget(&self) {
+        let mut state = self.lock();
+        state.sandboxes.clear();
+        state.containers.clear();
+    }
+
     /// Lets the next calls of a verb fail, `times` times.
     pub fn fail(&self, verb: &'static str, times: usize) {
         self.lock().failures.insert(verb, times);

@@ -146,7 +146,7 @@ async fn play(happenings: Vec<Happening>, temper: Temper) {
             Happening::Kill(millis, edit) => {
                 drop(agent);
                 edit.iter().for_each(|edit| apply(edit, &mut directory));
-                tokio::time::sleep(Duration::from_millis(20 + millis)).await;
+                tokio::time::sleep(Duration::from_millis(millis)).await;
                 agent = born(&world, &directory).await;
             }
             Happening::Crash(pod, code) => {
@@ -194,14 +194,17 @@ fn cases() -> u32 {
     std::env::var("RUBELET_EDIT_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
 }
 
+fn play_one(happenings: Vec<Happening>, temper: Temper) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(play(happenings, temper));
+}
+
 fn play_all(has_events: bool) {
     let config = ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() };
     let stories = (prop::collection::vec(happening(), 1..30), any::<u64>());
     proptest::test_runner::TestRunner::new(config)
         .run(&stories, |(happenings, seed)| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-            let temper = Temper { seed, has_events, ..Temper::default() };
-            runtime.expect("a runtime").block_on(play(happenings, temper));
+            play_one(happenings, Temper { seed, has_events, ..Temper::default() });
             Ok(())
         })
         .unwrap_or_else(|e| panic!("{e}"));
@@ -217,17 +220,19 @@ fn also_on_a_runtime_that_tells_no_events() {
     play_all(false);
 }
 
+/// A story that once went wrong: a relist showed a container before its creation had ended, and it was created again.
 #[test]
-fn replay() {
-    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_ansi(false).init();
-    use super::edits::Edit::*;
-    use super::edits::Happening::{Crash, Fail, Kill, Wait};
-    use super::edits::Happening::Edit as Ed;
+fn a_container_that_is_seen_while_it_is_created_is_one() {
     let happenings = vec![
-        Ed(Write(0, 2)), Wait(67), Kill(0, Some(Write(1, 0))), Kill(0, None), Wait(56), Ed(Write(0, 4)), Wait(19822),
-        Ed(Write(1, 6)), Fail("ImageStatus", 2), Crash(1, 0),
+        Happening::Edit(Edit::Write(0, 2)),
+        Happening::Wait(67),
+        Happening::Kill(20, Some(Edit::Write(1, 0))),
+        Happening::Kill(20, None),
+        Happening::Wait(56),
+        Happening::Edit(Edit::Write(0, 4)),
+        Happening::Wait(19_822),
+        Happening::Edit(Edit::Write(1, 6)),
+        Happening::Fail("ImageStatus", 2),
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-    let temper = Temper { seed: 9753224720946978065, has_events: true, ..Temper::default() };
-    runtime.expect("a runtime").block_on(play(happenings, temper));
+    play_one(happenings, Temper { seed: 9_753_224_720_946_978_065, ..Temper::default() });
 }

@@ -2,4 +2,6 @@
 
 mod adoption;
 mod edits;
+mod roster;
+mod speed;
 mod world;

@@ -51,16 +51,14 @@ impl World {
     }
 
     pub(crate) async fn agent(&self) -> Agent {
-        self.agent_with(|_| {}).await
+        self.agent_of(vec![Source::File]).await
     }
 
-    /// An agent of a node that differs from the usual one.
-    pub(crate) async fn agent_with(&self, change: impl FnOnce(&mut NodeFacts)) -> Agent {
+    /// An agent that waits for these sources.
+    pub(crate) async fn agent_of(&self, sources: Vec<Source>) -> Agent {
         let (life, end) = Life::new();
-        let mut node = node(self.path());
-        change(&mut node);
         let settings = Settings {
-            node,
+            node: node(self.path()),
             manifests: None,
             url: None,
             pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
@@ -72,7 +70,7 @@ impl World {
         let epoch = Wall::from_nanosecond(i128::from(rubelet_testkit::runtime::EPOCH_NANOS)).expect("in range");
         let now = epoch.saturating_add(self.start.elapsed()).expect("in range");
         let runtime = Arc::new(self.runtime.clone());
-        let ground = lay(settings, runtime, "fake", vec![Source::File], &life, Clock::virtual_from(now));
+        let ground = lay(settings, runtime, "fake", sources, &life, Clock::virtual_from(now));
         Agent { ground: ground.await.expect("the agent starts"), _end: end }
     }
 
@@ -118,7 +116,11 @@ fn names_in(dir: &Path) -> BTreeSet<String> {
 
 impl Agent {
     pub(crate) async fn wants(&self, pods: Vec<DesiredPod>) {
-        let set = DesiredSet { source: Source::File, complete: true, pods, problems: Vec::new() };
+        self.wants_of(Source::File, pods).await;
+    }
+
+    pub(crate) async fn wants_of(&self, source: Source, pods: Vec<DesiredPod>) {
+        let set = DesiredSet { source, complete: true, pods, problems: Vec::new() };
         self.ground.roster.send(RosterNote::Desired(set)).await.expect("the roster lives");
     }
 

@@ -1,0 +1,91 @@
+//! Who is let in, who is left alone, who is stopped.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rubelet_core::pod::Source;
+use serde_json::{Value, json};
+
+use crate::world::{World, container, pod, pod_of};
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_stopped_before_every_source_has_spoken() {
+    let world = World::new();
+    let agent = world.agent().await;
+    agent.wants(vec![pod("a", &[("app", &["serve"])]), pod("b", &[("app", &["serve"])])]).await;
+    world.until("both run", || world.runtime.running().len() == 2).await;
+    let uid = |name: &str| pod(name, &[("app", &["serve"])]).pod.metadata.uid.clone().unwrap_or_default();
+    let dead = world.path().join("root/pods/0123-dead");
+    std::fs::create_dir_all(dead.join("volumes")).expect("made");
+    drop(agent);
+
+    let agent = world.agent_of(vec![Source::File, Source::Http]).await;
+    agent.wants(vec![pod("a", &[("app", &["serve"])])]).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.runtime.running().len(), 2, "the URL has not said yet whether it wants b");
+    assert!(dead.exists(), "it could be the URL's");
+
+    agent.wants_of(Source::Http, Vec::new()).await;
+    world.until("b is gone", || world.pod_dirs() == BTreeSet::from([uid("a")])).await;
+    world.settle().await;
+    assert_eq!(world.runtime.uids(), BTreeSet::from([uid("a")]));
+    let stops: Vec<String> = world.runtime.calls().into_iter().filter(|c| c.starts_with("StopContainer")).collect();
+    assert_eq!(stops, ["StopContainer default/b-node-a/app 5"], "the grace of its manifest, which is gone");
+    assert_eq!(world.runtime.violations(), Vec::<String>::new());
+}
+
+fn on_port(name: &str, words: &[&str]) -> rubelet_agent::sources::DesiredPod {
+    let mut app: Value = container("app", words);
+    app["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
+    pod_of(name, json!({"containers": [app]}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_pods_that_want_one_port_the_first_runs() {
+    let world = World::new();
+    let agent = world.agent().await;
+    agent.wants(vec![on_port("z", &["serve"])]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    agent.wants(vec![on_port("a", &["serve"]), on_port("z", &["serve"])]).await;
+    world.settle().await;
+    let of_z = vec![("default/z-node-a/app".to_owned(), vec!["serve".to_owned()])];
+    assert_eq!(world.runtime.running(), of_z);
+    drop(agent);
+
+    // Whoever runs goes first, whatever its place in the directory.
+    let agent = world.agent().await;
+    agent.wants(vec![on_port("a", &["serve"]), on_port("z", &["serve"])]).await;
+    world.settle().await;
+    assert_eq!(world.runtime.running(), of_z);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_is_not_turned_away_for_what_the_old_one_holds() {
+    let world = World::new();
+    let agent = world.agent().await;
+    agent.wants(vec![on_port("web", &["stubborn"])]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    agent.wants(vec![on_port("web", &["new"])]).await;
+    let new = vec![("default/web-node-a/app".to_owned(), vec!["new".to_owned()])];
+    world.until("the new version runs", || world.runtime.running() == new).await;
+    assert_eq!(world.runtime.violations(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_wanted_again_and_then_not_stays_away() {
+    let world = World::new();
+    let web = || vec![pod("web", &[("app", &["stubborn"])])];
+    let agent = world.agent().await;
+    agent.wants(web()).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    agent.wants(Vec::new()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    agent.wants(web()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    agent.wants(Vec::new()).await;
+    world.settle().await;
+    assert_eq!(world.runtime.running(), []);
+    assert_eq!(world.runtime.calls().iter().filter(|c| c.starts_with("RunPodSandbox")).count(), 1);
+    agent.wants(web()).await;
+    world.until("it runs again", || world.runtime.running().len() == 1).await;
+}
