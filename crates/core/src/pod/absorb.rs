@@ -33,8 +33,8 @@ impl PodRecord {
             Fact::Pulling(container) => self.pulling(&container),
             Fact::LogCounts(counts) => {
                 for (name, count) in counts {
-                    if let Some(container) = self.containers.get_mut(&name) {
-                        container.saw_count(count);
+                    if let (Some(container), Some(last)) = (self.containers.get_mut(&name), count.checked_sub(1)) {
+                        container.saw_count(last);
                     }
                 }
             }

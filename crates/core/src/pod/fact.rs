@@ -56,7 +56,7 @@ pub enum Fact {
     Behind(bool),
     /// The pull of a container's image begins; only steps that pull say so.
     Pulling(ContainerName),
-    /// The highest restart count of each container that its logs on the node tell of, one more than the last log's.
+    /// The restart count that each container's logs on the node leave for its next instance: one more than the last log's.
     LogCounts(Vec<(ContainerName, u32)>),
     /// Time passed; `decide` is due.
     Tick,
