@@ -28,13 +28,8 @@ pub(crate) async fn runs_as_rendered(
     let sandbox = observed.sandboxes.first().ok_or("it has no sandbox")?;
     sandbox_as_rendered(hands, sandbox, pod, node).await?;
     let spec = pod.spec.as_ref().ok_or("it has no spec")?;
-    let names: Vec<&str> = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-        .map(|c| c.name.as_str())
-        .collect();
+    let names: Vec<&str> =
+        spec.init_containers.iter().flatten().chain(&spec.containers).map(|c| c.name.as_str()).collect();
     let mut newest: BTreeMap<&str, &ObservedContainer> = BTreeMap::new();
     for container in &observed.containers {
         if !names.contains(&container.name.as_str()) {
@@ -109,7 +104,11 @@ async fn container_as_rendered(
 fn reported_config(info: &BTreeMap<String, String>) -> Result<Value, String> {
     let text = info.get("info").ok_or("the runtime reports no configuration")?;
     let mut value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    value.get_mut("config").map(Value::take).filter(|c| c.is_object()).ok_or_else(|| "the runtime reports no configuration".to_owned())
+    value
+        .get_mut("config")
+        .map(Value::take)
+        .filter(|c| c.is_object())
+        .ok_or_else(|| "the runtime reports no configuration".to_owned())
 }
 
 /// A configuration without defaults, without what passes, in one spelling.
@@ -125,7 +124,9 @@ fn comparable(mut config: Value) -> Value {
     }
     if let Some(image) = config.get_mut("image").and_then(Value::as_object_mut) {
         image.remove("annotations");
-        image.remove("image"); // an id; what the user asked for is compared
+        // An id, and a name that older runtimes do not keep; the annotation with the container's hash stands for both.
+        image.remove("image");
+        image.remove("user_specified_image");
     }
     for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
         let random = mount.get("host_path").and_then(Value::as_str).and_then(without_random);

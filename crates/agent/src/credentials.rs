@@ -80,7 +80,9 @@ impl Credentials {
             match std::fs::read(place).map_err(|e| e.to_string()).and_then(|text| parse(&text, place)) {
                 Ok(found) => logins.extend(found),
                 // The content is secret: only the kind of error is told.
-                Err(e) => tracing::warn!(path = %place.display(), err = %e, "reading a credential file failed, it is left out"),
+                Err(e) => {
+                    tracing::warn!(path = %place.display(), err = %e, "reading a credential file failed, it is left out")
+                }
             }
         }
         logins
@@ -94,7 +96,10 @@ fn parse(text: &[u8], place: &Path) -> Result<Vec<(String, Login)>, String> {
     } else {
         serde_json::from_slice::<ConfigJson>(text).map_err(broken)?.auths
     };
-    Ok(entries.into_iter().filter_map(|(registry, entry)| Some((normal(&registry), login(&registry, entry)?))).collect())
+    Ok(entries
+        .into_iter()
+        .filter_map(|(registry, entry)| Some((normal(&registry), login(&registry, entry)?)))
+        .collect())
 }
 
 fn login(registry: &str, entry: Entry) -> Option<Login> {

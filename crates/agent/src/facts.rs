@@ -45,7 +45,10 @@ fn problem_in(status: &cri::StatusResponse) -> Option<String> {
     let network = conditions.iter().find(|c| c.r#type == "NetworkReady")?;
     // Kubelet 1.36: the text of the event NetworkNotReady.
     (!network.status).then(|| {
-        format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", network.reason, network.message)
+        format!(
+            "container runtime network not ready: NetworkReady=false reason:{} message:{}",
+            network.reason, network.message
+        )
     })
 }
 

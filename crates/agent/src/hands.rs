@@ -60,7 +60,11 @@ impl Hands {
             hugetlb: wanted.hugetlb.clone(),
         };
         tree.ensure(&wanted.path, &values).map_err(|e| {
-            format!("failed to ensure that the pod: {} cgroups exist and are correctly applied: {}", wanted.uid, chain(&e))
+            format!(
+                "failed to ensure that the pod: {} cgroups exist and are correctly applied: {}",
+                wanted.uid,
+                chain(&e)
+            )
         })
     }
 

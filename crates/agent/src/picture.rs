@@ -37,7 +37,8 @@ impl Picture {
     /// Shows a pod's newest status; what is shown already is no change.
     pub fn publish(&self, uid: &PodUid, shown: Shown) {
         let mut pods = self.lock();
-        let is_same = pods.get(uid).is_some_and(|known| Arc::ptr_eq(&known.pod, &shown.pod) && known.status == shown.status);
+        let is_same =
+            pods.get(uid).is_some_and(|known| Arc::ptr_eq(&known.pod, &shown.pod) && known.status == shown.status);
         if !is_same {
             pods.insert(uid.clone(), shown);
             drop(pods);

@@ -193,7 +193,8 @@ impl Roster {
 
     /// Stops a pod that nobody wants: one that was found in the runtime, or of which something is left on the disk.
     fn retire(&mut self, uid: &PodUid) {
-        let found = self.found.remove(uid).unwrap_or_else(|| FoundPod { listed: ListedPod::default(), view: View::default() });
+        let found =
+            self.found.remove(uid).unwrap_or_else(|| FoundPod { listed: ListedPod::default(), view: View::default() });
         if !found.is_there() {
             tracing::info!(%uid, "removing what is left of a pod that is gone");
         } else {
@@ -357,7 +358,10 @@ impl Roster {
         self.ledger.replace(source, rows);
         if let Err(e) = self.ledger.save() {
             let err = rubelet_host::chain(&e);
-            tracing::warn!(err, "writing the ledger failed; after a restart pods are compared with the runtime instead");
+            tracing::warn!(
+                err,
+                "writing the ledger failed; after a restart pods are compared with the runtime instead"
+            );
         }
     }
 

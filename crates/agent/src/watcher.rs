@@ -13,8 +13,8 @@ use tokio::time::MissedTickBehavior;
 use crate::facts;
 use crate::hands::Hands;
 use crate::life::Life;
-use crate::observer::{Ask, UID_LABEL};
 use crate::observer::relist::relist;
+use crate::observer::{Ask, UID_LABEL};
 use crate::roster::RosterNote;
 use crate::start::RELIST_PERIOD;
 
@@ -26,7 +26,12 @@ const READY_PERIOD: Duration = Duration::from_secs(30);
 const STREAM_PAUSE: Duration = Duration::from_secs(5);
 
 /// Starts the three watches. They end with the roster.
-pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, roster: mpsc::Sender<RosterNote>) {
+pub(crate) fn spawn(
+    life: &Life,
+    hands: Arc<Hands>,
+    node: watch::Sender<Arc<NodeFacts>>,
+    roster: mpsc::Sender<RosterNote>,
+) {
     life.spawn(relist_forever(hands.clone(), roster.clone()));
     life.spawn(follow_events(hands.clone(), roster));
     life.spawn(watch_readiness(hands, node));
@@ -91,7 +96,11 @@ fn note(event: &cri::ContainerEventResponse) -> Option<RosterNote> {
         return None;
     }
     let sandbox = event.pod_sandbox_status.as_ref()?;
-    let uid = sandbox.labels.get(UID_LABEL).map(PodUid::new).or_else(|| Some(PodUid::new(&sandbox.metadata.as_ref()?.uid)))?;
+    let uid = sandbox
+        .labels
+        .get(UID_LABEL)
+        .map(PodUid::new)
+        .or_else(|| Some(PodUid::new(&sandbox.metadata.as_ref()?.uid)))?;
     let ask = if event.container_id == sandbox.id {
         Ask::SandboxEnded(SandboxId::new(&sandbox.id))
     } else {

@@ -260,7 +260,8 @@ impl Worker {
             if let Some((_, running)) = self.running.remove(&key) {
                 running.abort();
             }
-            let outcome = Err(StepFailure { reason: CANCELLED.to_owned(), message: "the step was cancelled".to_owned() });
+            let outcome =
+                Err(StepFailure { reason: CANCELLED.to_owned(), message: "the step was cancelled".to_owned() });
             self.absorb(Fact::StepDone { key, outcome });
             return;
         }

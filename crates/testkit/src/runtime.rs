@@ -149,7 +149,12 @@ impl FakeRuntime {
     pub fn crash(&self, name: &str, code: i32) {
         let ids: Vec<ContainerId> = {
             let state = self.lock();
-            state.containers.iter().filter(|(_, c)| c.is_running() && c.path() == name).map(|(id, _)| id.clone()).collect()
+            state
+                .containers
+                .iter()
+                .filter(|(_, c)| c.is_running() && c.path() == name)
+                .map(|(id, _)| id.clone())
+                .collect()
         };
         for id in ids {
             self.ended(&id, code);

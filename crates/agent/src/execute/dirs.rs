@@ -91,8 +91,7 @@ pub(super) fn prepare_container(
     make_dir(&containers.join(create.container.as_str()), POD_DIR).map_err(config_error)?;
     write_file(&create.termination_log, b"", 0o666).map_err(config_error)?;
     for subpath in &create.subpaths {
-        rubelet_volumes::subpath(subpath)
-            .map_err(|e| config_error(chain(&e)))?;
+        rubelet_volumes::subpath(subpath).map_err(|e| config_error(chain(&e)))?;
         if let Some(mount) = config.mounts.get_mut(subpath.mount) {
             mount.host_path = subpath.target.display().to_string();
         }
@@ -105,7 +104,10 @@ pub(super) fn prepare_container(
             }
             Ok(None) if env.is_optional => {}
             Ok(None) => {
-                return Err(config_error(format!("environment variable key {:?} not found in file {:?}", env.key, env.path)));
+                return Err(config_error(format!(
+                    "environment variable key {:?} not found in file {:?}",
+                    env.key, env.path
+                )));
             }
             Err(_) if env.is_optional => {}
             Err(e) => return Err(config_error(chain(&e))),

@@ -74,7 +74,9 @@ async fn http_hook(pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAct
                 type_: "Warning",
                 reason: "LifecycleHTTPFallback".to_owned(),
                 field_path: String::new(),
-                message: format!("request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded"),
+                message: format!(
+                    "request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded"
+                ),
             };
             events::tell(&pod.key, &pod.uid, &event);
         }

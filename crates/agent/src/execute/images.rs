@@ -117,11 +117,13 @@ fn there(image: &cri::Image, pulled: Option<Pulled>) -> ImageFound {
 /// Kubelet 1.36: a reference that cannot be one is `InvalidImageName`.
 fn with_tag(image: &str) -> Result<String, StepFailure> {
     let invalid = |why: &str| {
-        let text = format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}");
+        let text =
+            format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}");
         failed("InvalidImageName", text)
     };
     let first = image.split('/').next().filter(|f| f.len() < image.len());
-    let has_domain = first.is_some_and(|f| f.contains(['.', ':']) || f == "localhost" || f.bytes().any(|b| b.is_ascii_uppercase()));
+    let has_domain =
+        first.is_some_and(|f| f.contains(['.', ':']) || f == "localhost" || f.bytes().any(|b| b.is_ascii_uppercase()));
     let remainder = match first {
         Some(first) if has_domain => image[first.len() + 1..].to_owned(),
         Some(_) => image.to_owned(),

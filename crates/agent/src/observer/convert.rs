@@ -49,11 +49,7 @@ pub fn container(status: &cri::ContainerStatus, sandbox: &str) -> ObservedContai
         user: status.user.as_ref().and_then(user),
         resources: status.resources.as_ref().and_then(|r| r.linux.as_ref()).map(resources),
         stop_signal: stop_signal(status.stop_signal),
-        recursive_read_only: status
-            .mounts
-            .iter()
-            .map(|m| (m.container_path.clone(), m.recursive_read_only))
-            .collect(),
+        recursive_read_only: status.mounts.iter().map(|m| (m.container_path.clone(), m.recursive_read_only)).collect(),
     }
 }
 

@@ -99,7 +99,8 @@ fn manifest(number: u8, version: u8) -> DesiredPod {
             let mut helper = container("helper", &["v6"]);
             helper["restartPolicy"] = json!("Always");
             let mut app = container("app", &["v6"]);
-            app["lifecycle"] = json!({"preStop": {"exec": {"command": ["true"]}}, "postStart": {"exec": {"command": ["true"]}}});
+            app["lifecycle"] =
+                json!({"preStop": {"exec": {"command": ["true"]}}, "postStart": {"exec": {"command": ["true"]}}});
             pod_of(&name, json!({"initContainers": [helper], "containers": [app]}))
         }
     }

@@ -100,12 +100,8 @@ impl State {
     }
 
     pub(crate) fn running(&self) -> Vec<(String, Vec<String>)> {
-        let mut running: Vec<_> = self
-            .containers
-            .values()
-            .filter(|c| c.is_running())
-            .map(|c| (c.path(), c.config.command.clone()))
-            .collect();
+        let mut running: Vec<_> =
+            self.containers.values().filter(|c| c.is_running()).map(|c| (c.path(), c.config.command.clone())).collect();
         running.sort();
         running
     }

@@ -76,7 +76,12 @@ impl FakeRuntime {
             let path = pod_path(&sandbox.config);
             state.call("StopPodSandbox", path);
             state.check_stop(&id);
-            state.containers.iter().filter(|(_, c)| c.sandbox == id && c.is_running()).map(|(id, _)| id.clone()).collect()
+            state
+                .containers
+                .iter()
+                .filter(|(_, c)| c.sandbox == id && c.is_running())
+                .map(|(id, _)| id.clone())
+                .collect()
         };
         for id in live {
             self.ended(&id, 137);
@@ -84,11 +89,7 @@ impl FakeRuntime {
         Ok(())
     }
 
-    async fn create(
-        self,
-        sandbox: SandboxId,
-        config: cri::ContainerConfig,
-    ) -> Result<ContainerId, RuntimeError> {
+    async fn create(self, sandbox: SandboxId, config: cri::ContainerConfig) -> Result<ContainerId, RuntimeError> {
         self.enter("CreateContainer").await?;
         let mut state = self.lock();
         let Some(pod) = state.sandboxes.get(&sandbox).map(|s| pod_path(&s.config)) else {
@@ -320,7 +321,8 @@ impl Runtime for FakeRuntime {
                 ..Default::default()
             };
             let fits = |id: &ContainerId, c: &Container| {
-                has_labels(&c.config.labels, &filter.label_selector) && (filter.id.is_empty() || filter.id == id.as_str())
+                has_labels(&c.config.labels, &filter.label_selector)
+                    && (filter.id.is_empty() || filter.id == id.as_str())
             };
             Ok(state.containers.iter().filter(|(id, c)| fits(id, c)).map(|(id, c)| row(id, c)).collect())
         })
@@ -354,7 +356,12 @@ impl Runtime for FakeRuntime {
         unimplemented("CheckpointContainer")
     }
 
-    fn exec_sync(&self, _id: &ContainerId, _command: Vec<String>, _timeout: Duration) -> Answer<'_, cri::ExecSyncResponse> {
+    fn exec_sync(
+        &self,
+        _id: &ContainerId,
+        _command: Vec<String>,
+        _timeout: Duration,
+    ) -> Answer<'_, cri::ExecSyncResponse> {
         Box::pin(async {
             self.enter("ExecSync").await?;
             Ok(cri::ExecSyncResponse::default())
@@ -421,7 +428,8 @@ impl Runtime for FakeRuntime {
     fn image_status(&self, image: cri::ImageSpec, _verbose: bool) -> Answer<'_, cri::ImageStatusResponse> {
         Box::pin(async move {
             self.enter("ImageStatus").await?;
-            let image = cri::Image { id: "sha256:0".into(), repo_tags: vec![image.image], size: 1, ..Default::default() };
+            let image =
+                cri::Image { id: "sha256:0".into(), repo_tags: vec![image.image], size: 1, ..Default::default() };
             Ok(cri::ImageStatusResponse { image: Some(image), ..Default::default() })
         })
     }

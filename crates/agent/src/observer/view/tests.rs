@@ -46,7 +46,8 @@ fn a_stopped_sandbox_keeps_its_addresses() {
 
 #[test]
 fn a_relist_asks_only_for_what_it_shows_otherwise() {
-    let (before, now, after) = (Instant::now(), Instant::now() + Duration::from_secs(1), Instant::now() + Duration::from_secs(2));
+    let (before, now, after) =
+        (Instant::now(), Instant::now() + Duration::from_secs(1), Instant::now() + Duration::from_secs(2));
     let mut view = View::default();
     view.take(seen(now, true, None));
     assert_eq!(view.differences(&listed(after, &[("s", true)])), []);
