@@ -95,7 +95,7 @@ impl View {
     /// The view as a fact: newest first.
     pub fn observed(&self) -> Observed {
         let mut sandboxes: Vec<_> = self.sandboxes().cloned().collect();
-        sandboxes.sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+        sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
         let mut containers: Vec<_> = self.containers().cloned().collect();
         containers.sort_by(|a, b| (&a.name, b.created_at).cmp(&(&b.name, a.created_at)));
         Observed { sandboxes, containers, has_cgroup: self.cgroup.map(|(_, has)| has) }
@@ -134,12 +134,12 @@ impl View {
     pub fn unwatched(&mut self) -> Vec<(Ask, u32)> {
         let mut found = Vec::new();
         for (id, known) in &mut self.sandboxes {
-            if let Some(pid) = known.to_watch(|s| s.is_ready) {
+            if let Some(pid) = known.watch(|s| s.is_ready) {
                 found.push((Ask::SandboxEnded(id.clone()), pid));
             }
         }
         for (id, known) in &mut self.containers {
-            if let Some(pid) = known.to_watch(|c| c.state.is_running()) {
+            if let Some(pid) = known.watch(|c| c.state.is_running()) {
                 found.push((Ask::ContainerEnded(id.clone()), pid));
             }
         }
@@ -167,7 +167,7 @@ impl View {
 }
 
 impl<T> Known<T> {
-    fn to_watch(&mut self, lives: impl Fn(&T) -> bool) -> Option<u32> {
+    fn watch(&mut self, lives: impl Fn(&T) -> bool) -> Option<u32> {
         let is_due = !self.is_watched && self.seen.as_ref().is_some_and(lives);
         let pid = self.pid.filter(|_| is_due)?;
         self.is_watched = true;
