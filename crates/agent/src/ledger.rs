@@ -29,7 +29,7 @@ pub struct Known {
 }
 
 /// All static pods that were wanted last. One task owns it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     path: PathBuf,
     pods: BTreeMap<(Source, PodKey), Known>,
@@ -77,6 +77,13 @@ impl Ledger {
     /// The static pod of this name and source as it was written down.
     pub fn find(&self, source: Source, key: &PodKey) -> Option<&Known> {
         self.pods.get(&(source, key.clone()))
+    }
+
+    /// Notes one pod; in memory until [`Self::save`].
+    pub fn put(&mut self, source: Source, key: &PodKey, digest: &str, uid: &PodUid) {
+        let known = Known { uid: uid.clone(), digest: digest.to_owned() };
+        let before = self.pods.insert((source, key.clone()), known.clone());
+        self.is_changed |= before.is_none_or(|b| b != known);
     }
 
     /// Notes all pods of a source; in memory until [`Self::save`].

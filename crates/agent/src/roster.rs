@@ -19,6 +19,7 @@ use crate::observer::relist::{self, ListedPod, Relist};
 use crate::observer::{Ask, Listed, View};
 use crate::sources::{DesiredPod, DesiredSet};
 use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
+use adopt::Change;
 use entry::Entry;
 use survey::{FoundPod, Surveyed};
 
@@ -105,7 +106,7 @@ impl Roster {
             let uids: BTreeSet<&PodUid> = wanted.iter().map(|(uid, _)| uid).collect();
             self.withdraw_all_but(source, &uids).await;
         }
-        self.remember(source, &wanted);
+        self.remember(source, &wanted).await;
         // What runs already holds its resources before anything new is admitted.
         wanted.sort_by_key(|(uid, _)| !self.found.contains_key(uid));
         for (uid, desired) in wanted {
@@ -154,21 +155,40 @@ impl Roster {
     }
 
     async fn want(&mut self, source: Source, uid: PodUid, desired: DesiredPod) {
+        if self.was_other(source, &uid, &desired) {
+            self.retire(&uid);
+        }
         let Some(entry) = self.pods.get_mut(&uid) else {
             self.start(source, &uid, desired);
             return;
         };
         if entry.is_withdrawn {
             entry.again = Some((source, desired));
-        } else if entry.source != source {
+            return;
+        }
+        if entry.source != source {
             tracing::error!(pod = %entry.key, %uid, origin = %desired.origin, "another source wants a pod of the same UID; the first one stays");
-        } else {
-            entry.digest = desired.digest;
-            if !adopt::is_same(&entry.pod, &desired.pod) {
+            return;
+        }
+        match adopt::change(&entry.pod, &desired.pod) {
+            Change::Nothing => entry.digest = desired.digest,
+            Change::Images => {
+                entry.digest = desired.digest;
                 entry.pod = desired.pod.clone();
                 entry.worker.send(Note::Fact(Fact::Desired(desired.pod))).await;
             }
+            Change::Other => {
+                entry.is_withdrawn = true;
+                entry.again = Some((source, desired));
+                entry.worker.send(Note::Fact(Fact::Withdrawn)).await;
+            }
         }
+    }
+
+    /// Whether the pod that was found under this UID was started from another manifest: a UID may be a user's own.
+    fn was_other(&self, source: Source, uid: &PodUid, desired: &DesiredPod) -> bool {
+        let known = self.ledger.find(source, &desired.key()).filter(|known| known.uid == *uid);
+        self.found.contains_key(uid) && known.is_some_and(|known| known.digest != desired.digest)
     }
 
     /// Starts a pod, or goes on with it where it was found.
@@ -267,6 +287,8 @@ impl Roster {
         let Some(entry) = self.pods.remove(uid) else { return };
         self.leave_queue(&entry.key, uid);
         if let Some((source, again)) = entry.again {
+            self.ledger.put(source, &again.key(), &again.digest, uid);
+            self.save_ledger().await;
             self.start(source, uid, again);
         }
         self.call_first(&entry.key).await;
@@ -350,18 +372,43 @@ impl Roster {
     }
 
     /// Writes down who runs under which UID, before anything is started.
-    fn remember(&mut self, source: Source, wanted: &[(PodUid, DesiredPod)]) {
+    async fn remember(&mut self, source: Source, wanted: &[(PodUid, DesiredPod)]) {
         if !source.is_static() {
             return;
         }
-        let rows = wanted.iter().map(|(uid, desired)| (desired.key(), desired.digest.as_str(), uid));
-        self.ledger.replace(source, rows);
-        if let Err(e) = self.ledger.save() {
-            let err = rubelet_host::chain(&e);
-            tracing::warn!(
-                err,
-                "writing the ledger failed; after a restart pods are compared with the runtime instead"
-            );
+        let rows = wanted.iter().map(|(uid, desired)| (desired.key(), self.digest_of(source, uid, desired), uid));
+        let rows: Vec<_> = rows.collect();
+        self.ledger.replace(source, rows.iter().map(|(key, digest, uid)| (key.clone(), digest.as_str(), *uid)));
+        self.save_ledger().await;
+    }
+
+    /// The digest of the manifest that runs under this UID: not yet the new one's while the old pod must go first.
+    fn digest_of(&self, source: Source, uid: &PodUid, desired: &DesiredPod) -> String {
+        let old = match self.pods.get(uid) {
+            Some(e) if e.is_withdrawn || adopt::change(&e.pod, &desired.pod) == Change::Other => Some(e.digest.clone()),
+            Some(_) => None,
+            None if self.was_other(source, uid, desired) => Some(String::new()),
+            None => None,
+        };
+        old.unwrap_or_else(|| desired.digest.clone())
+    }
+
+    /// Syncing to the disk may take long; it does not hold up others.
+    async fn save_ledger(&mut self) {
+        let mut ledger = self.ledger.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            let saved = ledger.save();
+            (ledger, saved)
+        });
+        match saved.await {
+            Ok((ledger, saved)) => {
+                self.ledger = ledger;
+                if let Err(e) = saved {
+                    let err = rubelet_host::chain(&e);
+                    tracing::warn!(err, "writing the ledger failed; after a restart pods are compared with the runtime instead");
+                }
+            }
+            Err(e) => tracing::error!(err = %e, "writing the ledger broke"),
         }
     }
 

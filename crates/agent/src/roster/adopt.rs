@@ -42,8 +42,21 @@ pub(super) async fn runs_as_wanted(
     }
 }
 
-/// Whether two versions of a pod are one: reading a manifest again renews `config.seen`, and that alone is no change.
-pub(super) fn is_same(a: &v1::Pod, b: &v1::Pod) -> bool {
+/// How a wanted pod differs from the one of the same UID that is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Change {
+    Nothing,
+    /// Only images: containers are replaced in their pod.
+    Images,
+    /// Anything else: the pod is replaced.
+    Other,
+}
+
+/// Compares two versions of a pod. Reading a manifest again renews `config.seen`, and that alone is no change.
+pub(super) fn change(old: &v1::Pod, new: &v1::Pod) -> Change {
+    if old == new {
+        return Change::Nothing;
+    }
     let bare = |pod: &v1::Pod| {
         let mut pod = pod.clone();
         if let Some(annotations) = &mut pod.metadata.annotations {
@@ -51,5 +64,40 @@ pub(super) fn is_same(a: &v1::Pod, b: &v1::Pod) -> bool {
         }
         pod
     };
-    a == b || bare(a) == bare(b)
+    let imageless = |mut pod: v1::Pod| {
+        if let Some(spec) = &mut pod.spec {
+            spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(|c| c.image = None);
+        }
+        pod
+    };
+    let (old, new) = (bare(old), bare(new));
+    if old == new {
+        Change::Nothing
+    } else if imageless(old) == imageless(new) {
+        Change::Images
+    } else {
+        Change::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(image: &str, word: &str, seen: &str) -> v1::Pod {
+        let manifest = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "web", "annotations": {"kubernetes.io/config.seen": seen}},
+            "spec": {"containers": [{"name": "app", "image": image, "args": [word]}]},
+        });
+        serde_json::from_value(manifest).expect("a pod")
+    }
+
+    #[test]
+    fn images_change_in_place_and_the_time_of_reading_is_no_change() {
+        let old = pod("a:1", "x", "then");
+        assert_eq!(change(&old, &pod("a:1", "x", "now")), Change::Nothing);
+        assert_eq!(change(&old, &pod("a:2", "x", "now")), Change::Images);
+        assert_eq!(change(&old, &pod("a:2", "y", "then")), Change::Other);
+    }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rubelet_agent::sources::DesiredPod;
 use rubelet_testkit::Temper;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::world::{Agent, World, container, pod, pod_of};
+use crate::world::{Agent, World, container, pod_of};
 
 /// Manifests by pod number: which version of it.
 type Directory = BTreeMap<u8, u8>;
@@ -36,7 +36,9 @@ enum Happening {
     Fail(&'static str, usize),
 }
 
-const PODS: u8 = 3;
+const PODS: u8 = 4;
+/// The pod whose versions all have one UID.
+const OWN_UID: u8 = 3;
 const VERSIONS: u8 = 7;
 const VERBS: [&str; 12] = [
     "RunPodSandbox",
@@ -77,23 +79,30 @@ fn name(number: u8) -> String {
 }
 
 fn manifest(number: u8, version: u8) -> DesiredPod {
-    let name = name(number);
+    let mut spec = spec(version);
+    if number == OWN_UID {
+        spec["uid"] = json!("own");
+    }
+    pod_of(&name(number), spec)
+}
+
+fn spec(version: u8) -> Value {
     match version {
-        0 => pod(&name, &[("app", &["v0"])]),
+        0 => json!({"containers": [container("app", &["v0"])]}),
         // Takes its whole grace to stop.
-        1 => pod(&name, &[("app", &["stubborn"])]),
-        2 => pod(&name, &[("app", &["v2"]), ("side", &["v2"])]),
+        1 => json!({"containers": [container("app", &["stubborn"])]}),
+        2 => json!({"containers": [container("app", &["v2"]), container("side", &["v2"])]}),
         3 => {
             let init = [container("first", &["exits", "40", "0"]), container("second", &["exits", "0", "0"])];
-            pod_of(&name, json!({"initContainers": init, "containers": [container("app", &["v3"])]}))
+            json!({"initContainers": init, "containers": [container("app", &["v3"])]})
         }
         4 => {
             let job = [container("job", &["exits", "700", "0"])];
-            pod_of(&name, json!({"restartPolicy": "OnFailure", "containers": job}))
+            json!({"restartPolicy": "OnFailure", "containers": job})
         }
         5 => {
             let job = [container("job", &["exits", "50", "1"])];
-            pod_of(&name, json!({"restartPolicy": "Never", "containers": job}))
+            json!({"restartPolicy": "Never", "containers": job})
         }
         _ => {
             let mut helper = container("helper", &["v6"]);
@@ -101,7 +110,7 @@ fn manifest(number: u8, version: u8) -> DesiredPod {
             let mut app = container("app", &["v6"]);
             app["lifecycle"] =
                 json!({"preStop": {"exec": {"command": ["true"]}}, "postStart": {"exec": {"command": ["true"]}}});
-            pod_of(&name, json!({"initContainers": [helper], "containers": [app]}))
+            json!({"initContainers": [helper], "containers": [app]})
         }
     }
 }

@@ -83,12 +83,12 @@ impl World {
         }
     }
 
-    /// Waits until nothing is done in the runtime any more for a minute.
+    /// Waits until nothing is done in the runtime for longer than any back-off takes.
     pub(crate) async fn settle(&self) {
-        let deadline = Instant::now() + Duration::from_secs(3600);
+        let deadline = Instant::now() + Duration::from_secs(7200);
         loop {
             let before = self.runtime.calls().len();
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_secs(330)).await;
             let calls = self.runtime.calls();
             if calls.len() == before {
                 return;
@@ -153,7 +153,9 @@ pub(crate) fn pod_at(path: &str, name: &str, mut spec: Value) -> DesiredPod {
     if spec.get("terminationGracePeriodSeconds").is_none() {
         spec["terminationGracePeriodSeconds"] = json!(5);
     }
-    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+    // A specification that names a UID gives the pod that one.
+    let uid = spec.as_object_mut().and_then(|s| s.remove("uid"));
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "uid": uid}, "spec": spec});
     let origin =
         Origin { source: rubelet_api::pod::Source::File, path_or_url: path.into(), node_name: "node-a".into() };
     let now = Wall::from_second(1_700_000_000).expect("in range");
