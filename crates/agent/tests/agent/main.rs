@@ -1,6 +1,7 @@
 //! Whole stories of an agent on a runtime in memory, in virtual time.
 
 mod adoption;
+mod containerd;
 mod edits;
 mod roster;
 mod speed;

@@ -18,6 +18,7 @@ use rubelet_core::node::{
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
+use rubelet_cri::Runtime;
 use rubelet_testkit::{FakeRuntime, Temper};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -56,22 +57,9 @@ impl World {
 
     /// An agent that waits for these sources.
     pub(crate) async fn agent_of(&self, sources: Vec<Source>) -> Agent {
-        let (life, end) = Life::new();
-        let settings = Settings {
-            node: node(self.path()),
-            manifests: None,
-            url: None,
-            pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
-            cgroups: None,
-            working_dir: self.path().to_owned(),
-            home: None,
-            container_logs_dir: self.path().join("container-logs"),
-        };
         let epoch = Wall::from_nanosecond(i128::from(rubelet_testkit::runtime::EPOCH_NANOS)).expect("in range");
         let now = epoch.saturating_add(self.start.elapsed()).expect("in range");
-        let runtime = Arc::new(self.runtime.clone());
-        let ground = lay(settings, runtime, "fake", sources, &life, Clock::virtual_from(now));
-        Agent { ground: ground.await.expect("the agent starts"), _end: end }
+        born_on(self.path(), Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
     }
 
     /// Waits in virtual time until `condition` holds.
@@ -107,6 +95,23 @@ impl World {
         let names = names_in(&self.path().join("logs"));
         names.iter().map(|n| n.rsplit('_').next().unwrap_or_default().to_owned()).collect()
     }
+}
+
+/// An agent whose folders are below `dir`.
+pub(crate) async fn born_on(dir: &Path, runtime: Arc<dyn Runtime>, clock: Clock, sources: Vec<Source>) -> Agent {
+    let (life, end) = Life::new();
+    let settings = Settings {
+        node: node(dir),
+        manifests: None,
+        url: None,
+        pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
+        cgroups: None,
+        working_dir: dir.to_owned(),
+        home: None,
+        container_logs_dir: dir.join("container-logs"),
+    };
+    let ground = lay(settings, runtime, "test", sources, &life, clock).await.expect("the agent starts");
+    Agent { ground, _end: end }
 }
 
 fn names_in(dir: &Path) -> BTreeSet<String> {
@@ -180,7 +185,10 @@ fn node(dir: &Path) -> NodeFacts {
             ..Machine::default()
         },
         cgroup: CgroupFacts {
-            version: CgroupVersion::V2,
+            version: match rubelet_host::cgroup::detect_version().expect("a mount table") {
+                rubelet_host::cgroup::Version::V1 => CgroupVersion::V1,
+                rubelet_host::cgroup::Version::V2 => CgroupVersion::V2,
+            },
             driver: CgroupDriver::Cgroupfs,
             root: "/".into(),
             per_qos: false,
