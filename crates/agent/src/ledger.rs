@@ -86,17 +86,33 @@ impl Ledger {
         self.is_changed |= before.is_none_or(|b| b != known);
     }
 
-    /// Notes all pods of a source; in memory until [`Self::save`].
-    pub fn replace<'a>(&mut self, source: Source, rows: impl IntoIterator<Item = (PodKey, &'a str, &'a PodUid)>) {
-        let is_of_others = |(of, _): &(Source, PodKey)| *of != source;
-        let others = self.pods.iter().filter(|(place, _)| is_of_others(place)).map(|(p, k)| (p.clone(), k.clone()));
-        let own = rows.into_iter().map(|(key, digest, uid)| {
-            let known = Known { uid: uid.clone(), digest: digest.to_owned() };
-            ((source, key), known)
-        });
-        let pods: BTreeMap<_, _> = others.chain(own).collect();
+    /// Notes all pods that a source wants; in memory until [`Self::save`]. Of those that it wants no more, the ones in
+    /// `alive` stay noted: until they are gone, what they were started from must be known.
+    pub fn replace<'a>(
+        &mut self,
+        source: Source,
+        rows: impl IntoIterator<Item = (PodKey, &'a str, &'a PodUid)>,
+        alive: impl Fn(&PodUid) -> bool,
+    ) {
+        let mut pods = self.pods.clone();
+        pods.retain(|(of, _), known| *of != source || alive(&known.uid));
+        for (key, digest, uid) in rows {
+            pods.insert((source, key), Known { uid: uid.clone(), digest: digest.to_owned() });
+        }
         self.is_changed |= pods != self.pods;
         self.pods = pods;
+    }
+
+    /// Forgets a pod that is gone.
+    pub fn remove(&mut self, uid: &PodUid) {
+        let before = self.pods.len();
+        self.pods.retain(|_, known| known.uid != *uid);
+        self.is_changed |= self.pods.len() != before;
+    }
+
+    /// Whether there is something to save.
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
     }
 
     /// Writes the ledger (mode 0600, whole or not at all) when it changed since the last time. Blocks on the disk.

@@ -286,9 +286,12 @@ impl Roster {
     async fn pod_gone(&mut self, uid: &PodUid) {
         let Some(entry) = self.pods.remove(uid) else { return };
         self.leave_queue(&entry.key, uid);
+        self.ledger.remove(uid);
+        if let Some((source, again)) = &entry.again {
+            self.ledger.put(*source, &again.key(), &again.digest, uid);
+        }
+        self.save_ledger().await;
         if let Some((source, again)) = entry.again {
-            self.ledger.put(source, &again.key(), &again.digest, uid);
-            self.save_ledger().await;
             self.start(source, uid, again);
         }
         self.call_first(&entry.key).await;
@@ -378,7 +381,8 @@ impl Roster {
         }
         let rows = wanted.iter().map(|(uid, desired)| (desired.key(), self.digest_of(source, uid, desired), uid));
         let rows: Vec<_> = rows.collect();
-        self.ledger.replace(source, rows.iter().map(|(key, digest, uid)| (key.clone(), digest.as_str(), *uid)));
+        let rows = rows.iter().map(|(key, digest, uid)| (key.clone(), digest.as_str(), *uid));
+        self.ledger.replace(source, rows, |uid| self.pods.contains_key(uid) || self.found.contains_key(uid));
         self.save_ledger().await;
     }
 
@@ -395,6 +399,9 @@ impl Roster {
 
     /// Syncing to the disk may take long; it does not hold up others.
     async fn save_ledger(&mut self) {
+        if !self.ledger.is_changed() {
+            return;
+        }
         let mut ledger = self.ledger.clone();
         let saved = tokio::task::spawn_blocking(move || {
             let saved = ledger.save();
@@ -405,7 +412,10 @@ impl Roster {
                 self.ledger = ledger;
                 if let Err(e) = saved {
                     let err = rubelet_host::chain(&e);
-                    tracing::warn!(err, "writing the ledger failed; after a restart pods are compared with the runtime instead");
+                    tracing::warn!(
+                        err,
+                        "writing the ledger failed; after a restart pods are compared with the runtime instead"
+                    );
                 }
             }
             Err(e) => tracing::error!(err = %e, "writing the ledger broke"),

@@ -164,6 +164,9 @@ impl Worker {
     /// Restart counts that only the logs still tell of.
     async fn learn_log_counts(&mut self) {
         let (hands, pod) = (self.around.hands.clone(), self.pod_ref());
+        if !dirs::has_logs(&hands, &pod) {
+            return;
+        }
         let counts = tokio::task::spawn_blocking(move || dirs::log_counts(&hands, &pod)).await.unwrap_or_default();
         if !counts.is_empty() {
             self.absorb(Fact::LogCounts(counts));

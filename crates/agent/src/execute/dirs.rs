@@ -30,6 +30,9 @@ pub(super) fn prepare(hands: &Hands, pod: &PodRef) -> Result<(), String> {
 }
 
 pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volumes: Vec<VolumePlan>) -> Outcome {
+    if volumes.is_empty() {
+        return Ok(Done::Mounted);
+    }
     let (dir, key) = (hands.pod_dir(&pod.uid), pod.key.clone());
     let mounted =
         tokio::task::spawn_blocking(move || volumes.iter().try_for_each(|volume| rubelet_volumes::mount(volume, &dir)));
@@ -56,6 +59,11 @@ pub(super) fn remove(hands: &Hands, pod: &PodRef) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether the pod ran before, as far as its logs tell. Cheap.
+pub(crate) fn has_logs(hands: &Hands, pod: &PodRef) -> bool {
+    fs::symlink_metadata(pod_log_dir(hands, pod)).is_ok()
 }
 
 /// For each container that has logs, one more than the number of the last one: what its next restart count must be.

@@ -11,8 +11,8 @@ fn key(name: &str) -> PodKey {
 fn what_is_saved_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::load(dir.path());
-    ledger.replace(Source::File, [(key("a"), "d1", &"u1".into())]);
-    ledger.replace(Source::Http, [(key("a"), "d2", &"u2".into())]);
+    ledger.replace(Source::File, [(key("a"), "d1", &"u1".into())], |_| false);
+    ledger.replace(Source::Http, [(key("a"), "d2", &"u2".into())], |_| false);
     ledger.save().unwrap();
     let path = dir.path().join("rubelet/ledger.json");
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
@@ -21,10 +21,12 @@ fn what_is_saved_is_found_again() {
     assert_eq!(ledger.find(Source::File, &key("a")), Some(&Known { uid: "u1".into(), digest: "d1".into() }));
     assert_eq!(ledger.find(Source::File, &key("b")), None);
     let inode = fs::metadata(&path).unwrap().ino();
-    ledger.replace(Source::File, [(key("a"), "d1", &"u1".into())]);
+    ledger.replace(Source::File, [(key("a"), "d1", &"u1".into())], |_| false);
     ledger.save().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "nothing changed, nothing is written");
-    ledger.replace(Source::File, []);
+    ledger.replace(Source::File, [], |uid| uid.as_str() == "u1");
+    assert!(ledger.find(Source::File, &key("a")).is_some(), "it is not gone yet");
+    ledger.remove(&"u1".into());
     ledger.save().unwrap();
     let ledger = Ledger::load(dir.path());
     assert_eq!(ledger.find(Source::File, &key("a")), None);
@@ -49,7 +51,7 @@ fn a_ledger_that_cannot_be_used_is_moved_aside() {
             .map(|e| e.unwrap().file_name().into_string().unwrap())
             .collect();
         assert!(names.len() == 1 && names[0].starts_with("ledger.json.bad-"), "{content:?}: {names:?}");
-        ledger.replace(Source::File, [(key("a"), "d", &"u".into())]);
+        ledger.replace(Source::File, [(key("a"), "d", &"u".into())], |_| false);
         ledger.save().unwrap();
         assert!(Ledger::load(dir.path()).find(Source::File, &key("a")).is_some());
     }
@@ -60,7 +62,7 @@ fn a_ledger_that_cannot_be_written_says_so() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("rubelet"), "in the way").unwrap();
     let mut ledger = Ledger::load(dir.path());
-    ledger.replace(Source::File, [(key("a"), "d", &"u".into())]);
+    ledger.replace(Source::File, [(key("a"), "d", &"u".into())], |_| false);
     assert!(ledger.save().is_err());
     fs::remove_file(dir.path().join("rubelet")).unwrap();
     ledger.save().unwrap();

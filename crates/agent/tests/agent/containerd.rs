@@ -83,7 +83,8 @@ impl Containerd {
     }
 
     async fn agent(&self) -> Agent {
-        born_on(self.folder.path(), Arc::new(self.remote()), Clock::start(), vec![rubelet_core::pod::Source::File]).await
+        born_on(self.folder.path(), Arc::new(self.remote()), Clock::start(), vec![rubelet_core::pod::Source::File])
+            .await
     }
 }
 
@@ -196,7 +197,8 @@ async fn a_pod_is_adopted_watched_and_removed() {
     agent.wants(Vec::new()).await;
     until(&containerd, "all is gone", LONG, async || {
         let sandboxes = remote.list_pod_sandbox(None).await.expect("listed");
-        sandboxes.is_empty() && std::fs::read_dir(containerd.folder.path().join("root/pods")).is_ok_and(|d| d.count() == 0)
+        sandboxes.is_empty()
+            && std::fs::read_dir(containerd.folder.path().join("root/pods")).is_ok_and(|d| d.count() == 0)
     })
     .await;
 }
