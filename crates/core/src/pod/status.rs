@@ -7,7 +7,7 @@ mod phase;
 mod resources;
 
 #[cfg(test)]
-mod golden;
+mod golden_tests;
 #[cfg(test)]
 mod tests;
 
