@@ -1,0 +1,343 @@
+//! The agent's side: starting a shim, finding one again, and talking to it. Everything here blocks.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::birth::{self, Birth};
+use crate::end;
+use crate::mounts::{READ_ONLY, clone_tree};
+use crate::setup::{EXIT_FILE, SETUP_FILE, SOCKET_FILE};
+use crate::sys::{self, MountChange};
+use crate::wire::{self, Exec, Exit, Reply, Request, State};
+
+/// Why something about a container failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShimError {
+    #[error("open this program for shims")]
+    Program { source: io::Error },
+    #[error("start the shim of {bundle}")]
+    Start { bundle: PathBuf, source: io::Error },
+    #[error("read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("talk to the shim of {bundle}")]
+    Talk { bundle: PathBuf, source: io::Error },
+    /// The shim is gone; [`Shim::attach`] tells what became of the container.
+    #[error("the shim of {bundle} is gone")]
+    Gone { bundle: PathBuf },
+    /// The text is made for users, in runc's words where they know them.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The program that shims are started from: this one, through a read-only mount of its own, so that a container that gets hold of
+/// `/proc/PID/exe` of one of our processes cannot write to the host's file.
+#[derive(Debug)]
+pub struct Program {
+    file: OwnedFd,
+    arguments: Vec<String>,
+}
+
+impl Program {
+    /// The running program, started as `shim BUNDLE`.
+    pub fn this() -> Result<Self, ShimError> {
+        Self::at(Path::new("/proc/self/exe"), &["shim"])
+    }
+
+    /// A program that calls [`crate::main`] with what follows `arguments`.
+    pub fn at(path: &Path, arguments: &[&str]) -> Result<Self, ShimError> {
+        let open = || {
+            let file = clone_tree(path, false)?;
+            sys::change_mount(
+                &file,
+                MountChange { set: READ_ONLY, propagation: libc::MS_PRIVATE, ..MountChange::default() },
+            )?;
+            io::Result::Ok(file)
+        };
+        let file = open().map_err(|source| ShimError::Program { source })?;
+        Ok(Self { file, arguments: arguments.iter().map(|text| (*text).to_owned()).collect() })
+    }
+}
+
+/// What became of a container.
+#[derive(Debug)]
+pub enum Standing {
+    /// Its shim answers.
+    Kept(Shim),
+    Ended(Exit),
+    /// The shim was killed before it could record an end. The container's processes may live: end them by their cgroup.
+    Lost(Birth),
+    /// It was never created.
+    Unborn,
+}
+
+/// A connection to a container's shim.
+#[derive(Debug)]
+pub struct Shim {
+    bundle: PathBuf,
+    socket: OwnedFd,
+}
+
+/// The streams of an exec'd program.
+#[derive(Debug)]
+pub enum ExecStreams {
+    /// Standard input, output and errors of the program itself.
+    Pipes([OwnedFd; 3]),
+    /// A new terminal, with columns and rows.
+    Terminal(Option<(u16, u16)>),
+}
+
+/// A program that runs in a container. Dropping it kills the program.
+#[derive(Debug)]
+pub struct Execution {
+    /// On the host.
+    pub pid: u32,
+    /// Read and write here when it has a terminal. Resize by [`crate::resize_terminal`].
+    pub terminal: Option<OwnedFd>,
+    shim: Shim,
+}
+
+/// Becomes readable when the container has ended.
+#[derive(Debug)]
+pub struct ExitWatch(Shim);
+
+/// Our ends of what was attached, in the order stdin, stdout, stderr.
+#[derive(Debug)]
+pub struct Attached {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+}
+
+impl Shim {
+    /// Creates the container of a bundle (see [`crate::setup::write_bundle`]); it waits for [`Shim::start`].
+    pub fn create(program: &Program, bundle: &Path) -> Result<(Self, State), ShimError> {
+        let start = |source: io::Error| ShimError::Start { bundle: bundle.to_owned(), source };
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|e| start(e.into()))?;
+        let mut child = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()))
+            .args(&program.arguments)
+            .arg(bundle)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(start)?;
+        // It detaches at once: this one ends, its child is the shim.
+        child.wait().map_err(start)?;
+        let shim = Self { bundle: bundle.to_owned(), socket: ours };
+        match shim.receive()? {
+            (Reply::State(state), _) => Ok((shim, state)),
+            (other, _) => Err(shim.unexpected(other)),
+        }
+    }
+
+    /// Finds the container of a bundle again.
+    pub fn attach(bundle: &Path) -> Result<Standing, ShimError> {
+        let read = |source| ShimError::Read { path: bundle.to_owned(), source };
+        if let Ok(shim) = Self::connect(bundle) {
+            return Ok(Standing::Kept(shim));
+        }
+        let exit = || end::read(bundle).map_err(|source| ShimError::Read { path: bundle.join(EXIT_FILE), source });
+        if let Some(exit) = exit()? {
+            return Ok(Standing::Ended(exit));
+        }
+        match birth::read(bundle) {
+            // It may have ended between the two looks.
+            Ok(birth) => Ok(exit()?.map_or(Standing::Lost(birth), Standing::Ended)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && bundle.join(SETUP_FILE).exists() => Ok(Standing::Unborn),
+            Err(e) => Err(read(e)),
+        }
+    }
+
+    fn connect(bundle: &Path) -> Result<Self, ShimError> {
+        let gone = |_| ShimError::Gone { bundle: bundle.to_owned() };
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(gone)?;
+        let address = SocketAddrUnix::new(bundle.join(SOCKET_FILE)).map_err(gone)?;
+        rustix::net::connect(&socket, &address).map_err(gone)?;
+        Ok(Self { bundle: bundle.to_owned(), socket })
+    }
+
+    /// Another connection to the same shim: one that waits or runs a program is busy.
+    pub fn again(&self) -> Result<Self, ShimError> {
+        Self::connect(&self.bundle)
+    }
+
+    fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
+        wire::send(&self.socket, request, descriptors).map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                ShimError::Gone { bundle: self.bundle.clone() }
+            }
+            _ => ShimError::Talk { bundle: self.bundle.clone(), source },
+        })
+    }
+
+    fn receive(&self) -> Result<(Reply, Vec<OwnedFd>), ShimError> {
+        match wire::receive(&self.socket) {
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) => Err(ShimError::Gone { bundle: self.bundle.clone() }),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
+                Err(ShimError::Gone { bundle: self.bundle.clone() })
+            }
+            Err(source) => Err(ShimError::Talk { bundle: self.bundle.clone(), source }),
+        }
+    }
+
+    fn unexpected(&self, reply: Reply) -> ShimError {
+        match reply {
+            Reply::Refused(text) => ShimError::Refused(text),
+            other => ShimError::Talk {
+                bundle: self.bundle.clone(),
+                source: io::Error::other(format!("unexpected {other:?}")),
+            },
+        }
+    }
+
+    fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
+        self.send(request, descriptors)?;
+        match self.receive()? {
+            (Reply::Done, _) => Ok(()),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
+    /// How far the container is.
+    pub fn state(&self) -> Result<State, ShimError> {
+        self.send(&Request::State, &[])?;
+        match self.receive()? {
+            (Reply::State(state), _) => Ok(state),
+            (other, _) => Err(self.unexpected(other)),
+        }
+    }
+
+    /// Lets the container run.
+    pub fn start(&self) -> Result<(), ShimError> {
+        self.ask(&Request::Start, &[])
+    }
+
+    /// Sends a signal to the first process, or to all processes of the container's cgroup.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<(), ShimError> {
+        match self.ask(&Request::Kill { signal, all }, &[]) {
+            Err(ShimError::Gone { .. }) => Ok(()), // it has ended
+            other => other,
+        }
+    }
+
+    /// Sets the size of the container's terminal.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<(), ShimError> {
+        self.ask(&Request::Resize { columns, rows }, &[])
+    }
+
+    /// Opens the log anew, after it was renamed.
+    pub fn reopen_log(&self) -> Result<(), ShimError> {
+        self.ask(&Request::ReopenLog, &[])
+    }
+
+    /// Closes the container's standard input.
+    pub fn close_stdin(&self) -> Result<(), ShimError> {
+        self.ask(&Request::CloseStdin, &[])
+    }
+
+    /// Attaches to streams of the container, from now on. The shim closes its ends when the container has ended.
+    pub fn attach_streams(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, ShimError> {
+        let failed = |source| ShimError::Talk { bundle: self.bundle.clone(), source };
+        let mut theirs = Vec::new();
+        let mut pair = |is_wanted: bool, we_read: bool| -> io::Result<Option<OwnedFd>> {
+            if !is_wanted {
+                return Ok(None);
+            }
+            let (reader, writer) = io::pipe()?;
+            let (ours, other): (OwnedFd, OwnedFd) =
+                if we_read { (reader.into(), writer.into()) } else { (writer.into(), reader.into()) };
+            theirs.push(other);
+            Ok(Some(ours))
+        };
+        let stdin_end = pair(stdin, false).map_err(failed)?;
+        let stdout_end = pair(stdout, true).map_err(failed)?;
+        let stderr_end = pair(stderr, true).map_err(failed)?;
+        let descriptors: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
+        self.ask(&Request::Attach { stdin, stdout, stderr }, &descriptors)?;
+        Ok(Attached { stdin: stdin_end, stdout: stdout_end, stderr: stderr_end })
+    }
+
+    /// Runs another program in the container, on a connection of its own.
+    pub fn exec(&self, args: &[String], env: &[String], streams: ExecStreams) -> Result<Execution, ShimError> {
+        let shim = self.again()?;
+        let (terminal, size, pipes) = match streams {
+            ExecStreams::Pipes(pipes) => (false, None, Some(pipes)),
+            ExecStreams::Terminal(size) => (true, size, None),
+        };
+        let wanted = Exec { args: args.to_vec(), terminal, size, env: env.to_vec() };
+        let descriptors: Vec<_> = pipes.iter().flatten().map(AsFd::as_fd).collect();
+        shim.send(&Request::Exec(wanted), &descriptors)?;
+        match shim.receive()? {
+            (Reply::Running { pid }, mut got) => Ok(Execution { pid, terminal: got.pop(), shim }),
+            (other, _) => Err(shim.unexpected(other)),
+        }
+    }
+
+    /// A connection that becomes readable when the container has ended.
+    pub fn watch_exit(&self) -> Result<ExitWatch, ShimError> {
+        let shim = self.again()?;
+        shim.send(&Request::Wait, &[])?;
+        Ok(ExitWatch(shim))
+    }
+}
+
+impl AsFd for ExitWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket.as_fd()
+    }
+}
+
+impl ExitWatch {
+    /// Blocks until the container has ended; when its descriptor is readable, it does not block.
+    pub fn wait(self) -> Result<Exit, ShimError> {
+        match self.0.receive() {
+            Ok((Reply::Exit(exit), _)) => Ok(exit),
+            Ok((other, _)) => Err(self.0.unexpected(other)),
+            // The end is on disk before the shim goes.
+            Err(ShimError::Gone { bundle }) => match end::read(&bundle) {
+                Ok(Some(exit)) => Ok(exit),
+                Ok(None) => Err(ShimError::Gone { bundle }),
+                Err(source) => Err(ShimError::Read { path: bundle.join(EXIT_FILE), source }),
+            },
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsFd for Execution {
+    /// Readable when the program has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shim.socket.as_fd()
+    }
+}
+
+impl Execution {
+    /// Sends a signal to the program.
+    pub fn kill(&self, signal: i32) -> Result<(), ShimError> {
+        // Its answer may come after the program's end; `wait` skips it.
+        match self.shim.send(&Request::Kill { signal, all: false }, &[]) {
+            Err(ShimError::Gone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Blocks until the program has ended.
+    pub fn wait(self) -> Result<Exit, ShimError> {
+        loop {
+            match self.shim.receive()? {
+                (Reply::Exit(exit), _) => return Ok(exit),
+                (Reply::Done, _) => {}
+                (other, _) => return Err(self.shim.unexpected(other)),
+            }
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! The shim's life: start, create, serve, end.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::birth::{self, Birth};
+use crate::create::{self, Created};
+use crate::fault::reason;
+use crate::logfile::LogFile;
+use crate::setup::{self, ERRORS_FILE, SOCKET_FILE, Setup};
+use crate::spec::Spec;
+use crate::stdio::{Source, Stdio};
+use crate::sys::{self, Forked};
+use crate::wire::{self, Exec, Exit, Phase, Reply, Request, State};
+use crate::{cgroups, end, exec};
+
+/// Connections at most.
+const CONNECTIONS_MAX: usize = 128;
+
+/// The shim's `main`: the arguments after `shim`. Standard input is the socket to who wants the container.
+///
+/// To be called before anything starts a thread or opens a file.
+pub fn main(arguments: &[String]) -> ExitCode {
+    let [bundle] = arguments else { return ExitCode::from(2) };
+    let bundle = PathBuf::from(bundle);
+    // What the agent left open by mistake is not ours.
+    sys::close_others(3, &rustix::stdio::stdin());
+    rubelet_host::memory::keep_small();
+    // The client waits for this process; the one that stays is nobody's child.
+    match sys::clone_process(0) {
+        Ok(Forked::Parent(_)) => return ExitCode::SUCCESS,
+        Ok(Forked::Child) => {}
+        Err(_) => return ExitCode::FAILURE,
+    }
+    let control = match take_control(&bundle) {
+        Ok(control) => control,
+        Err(_) => return ExitCode::FAILURE,
+    };
+    match Service::open(&bundle, control) {
+        Ok(mut service) => {
+            service.run();
+            ExitCode::SUCCESS
+        }
+        Err(()) => ExitCode::FAILURE,
+    }
+}
+
+/// Detaches this process; standard input, which is the client's socket, becomes a descriptor of its own.
+fn take_control(bundle: &Path) -> io::Result<OwnedFd> {
+    let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let errors = rustix::fs::open(bundle.join(ERRORS_FILE), flags, Mode::from_bits_truncate(0o600))?;
+    for (number, file) in [(0, &null), (1, &null), (2, &errors)] {
+        sys::place_descriptor(file, number)?;
+    }
+    rustix::process::setsid()?;
+    rustix::process::chdir("/")?;
+    sys::set_name(c"rubelet-shim");
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0)?;
+    for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGINT, libc::SIGTERM] {
+        sys::ignore(signal);
+    }
+    Ok(control)
+}
+
+/// A client's connection.
+struct Connection {
+    socket: OwnedFd,
+    role: Role,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Asks,
+    WaitsForEnd,
+    /// It is the connection of an exec'd process.
+    Runs {
+        pid: i32,
+        started_at_nanos: i64,
+    },
+    Closed,
+}
+
+/// What poll watches.
+#[derive(Clone, Copy)]
+enum Watched {
+    Signals,
+    Listener,
+    Connection(usize),
+    Stream(Source),
+}
+
+struct Service {
+    bundle: PathBuf,
+    setup: Setup,
+    listener: OwnedFd,
+    signals: OwnedFd,
+    connections: Vec<Connection>,
+    stdio: Stdio,
+    pid: i32,
+    /// To let the created program run.
+    sync: Option<OwnedFd>,
+    phase: Phase,
+    has_own_pids: bool,
+}
+
+impl Service {
+    /// Creates the container and tells the client. On failure nothing is left and the client knows why.
+    fn open(bundle: &Path, control: OwnedFd) -> Result<Self, ()> {
+        let refuse = |text: String| {
+            // First the socket: who knows that nothing was made must not find it.
+            let _ = std::fs::remove_file(bundle.join(SOCKET_FILE));
+            let _ = wire::send(&control, &Reply::Refused(text), &[]);
+        };
+        let failed = |what: &str, error: io::Error| refuse(format!("{what}: {}", reason(&error)));
+        let (spec, setup) = setup::read_bundle(bundle).map_err(|e| failed("read the bundle", e))?;
+        for dir in &setup.shim_cgroups {
+            cgroups::join(dir).map_err(|e| failed(&format!("join cgroup {}", dir.display()), e))?;
+        }
+        let signals = sys::signal_descriptor(&[libc::SIGCHLD]).map_err(|e| failed("open signals", e))?;
+        let listener = listen(&bundle.join(SOCKET_FILE)).map_err(|e| failed("listen on the shim's socket", e))?;
+        let log = match &setup.log_path {
+            Some(path) => Some(LogFile::open(path).map_err(|e| failed(&format!("open log {}", path.display()), e))?),
+            None => None,
+        };
+        let has_own_pids = spec.linux.has_new("pid");
+        let Created { pid, sync, streams } =
+            create::create(bundle, spec, &setup).map_err(|fault| refuse(fault.to_string()))?;
+        let made = Stdio::new(streams, log, setup.stdin_once)
+            .and_then(|stdio| birth::write(bundle, &birth_of(pid)?).map(|()| stdio));
+        let stdio = made.map_err(|e| {
+            create::kill_and_reap(pid);
+            failed("keep the container", e);
+        })?;
+        let connections = vec![Connection { socket: control, role: Role::Asks }];
+        let mut service = Self {
+            bundle: bundle.to_owned(),
+            setup,
+            listener,
+            signals,
+            connections,
+            stdio,
+            pid,
+            sync: Some(sync),
+            phase: Phase::Created,
+            has_own_pids,
+        };
+        let state = Reply::State(service.state());
+        service.reply(0, &state, &[]);
+        rubelet_host::memory::trim();
+        Ok(service)
+    }
+
+    fn state(&self) -> State {
+        State { pid: self.pid.unsigned_abs(), phase: self.phase, log_lines_lost: self.stdio.lines_lost() }
+    }
+
+    fn run(&mut self) {
+        while !matches!(self.phase, Phase::Ended(_)) {
+            for (watched, was_error) in self.poll() {
+                match watched {
+                    Watched::Signals => {
+                        drain(&self.signals);
+                        self.reap();
+                    }
+                    Watched::Listener => self.accept(),
+                    Watched::Connection(at) => self.hear(at),
+                    Watched::Stream(source) => self.stdio.serve(source, was_error),
+                }
+            }
+            self.stdio.sweep();
+            self.connections.retain(|connection| connection.role != Role::Closed);
+        }
+    }
+
+    fn poll(&self) -> Vec<(Watched, bool)> {
+        let mut streams = Vec::new();
+        let patience: Option<Duration> = self.stdio.wanted(&mut streams);
+        let mut watched = vec![Watched::Signals, Watched::Listener];
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        for (at, connection) in self.connections.iter().enumerate() {
+            watched.push(Watched::Connection(at));
+            fds.push(PollFd::new(&connection.socket, PollFlags::IN));
+        }
+        for (source, fd, flags) in &streams {
+            watched.push(Watched::Stream(*source));
+            fds.push(PollFd::new(fd, *flags));
+        }
+        let timeout = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        if poll(&mut fds, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        let gone = PollFlags::ERR | PollFlags::NVAL | PollFlags::HUP;
+        let ready = watched.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+        ready.map(|(watched, fd)| (watched, fd.revents().intersects(gone))).collect()
+    }
+
+    fn accept(&mut self) {
+        if let Ok(socket) = rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC) {
+            if self.connections.len() < CONNECTIONS_MAX {
+                self.connections.push(Connection { socket, role: Role::Asks });
+            } else {
+                let _ = wire::send(&socket, &Reply::Refused(format!("{CONNECTIONS_MAX} connections already")), &[]);
+            }
+        }
+    }
+
+    /// A connection has something to say, or is gone.
+    fn hear(&mut self, at: usize) {
+        match wire::receive::<Request>(&self.connections[at].socket) {
+            Ok(Some((request, descriptors))) => self.answer(at, request, descriptors),
+            Ok(None) => {
+                if let Role::Runs { pid, .. } = self.connections[at].role {
+                    kill(pid, libc::SIGKILL);
+                }
+                self.connections[at].role = Role::Closed;
+            }
+            Err(e) => {
+                self.reply(at, &Reply::Refused(format!("not understood: {}", reason(&e))), &[]);
+                self.connections[at].role = Role::Closed;
+            }
+        }
+    }
+
+    fn answer(&mut self, at: usize, request: Request, descriptors: Vec<OwnedFd>) {
+        let done = |result: io::Result<()>| match result {
+            Ok(()) => Reply::Done,
+            Err(e) => Reply::Refused(reason(&e)),
+        };
+        let reply = match request {
+            Request::State => Reply::State(self.state()),
+            Request::Start => self.start(),
+            Request::Kill { signal, all } => self.signal(at, signal, all),
+            Request::Resize { columns, rows } => done(self.stdio.resize(columns, rows)),
+            Request::ReopenLog => done(self.stdio.reopen_log()),
+            Request::CloseStdin => {
+                self.stdio.close_input();
+                Reply::Done
+            }
+            Request::Attach { stdin, stdout, stderr } => done(self.attach([stdin, stdout, stderr], descriptors)),
+            Request::Exec(wanted) => return self.exec(at, wanted, descriptors),
+            Request::Wait => {
+                self.connections[at].role = Role::WaitsForEnd;
+                return;
+            }
+        };
+        self.reply(at, &reply, &[]);
+    }
+
+    fn reply(&mut self, at: usize, reply: &Reply, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+        let connection = &mut self.connections[at];
+        if wire::send(&connection.socket, reply, descriptors).is_err() {
+            connection.role = Role::Closed;
+        }
+    }
+
+    fn start(&mut self) -> Reply {
+        let Some(sync) = self.sync.take() else {
+            return Reply::Refused("the container was started already".to_owned());
+        };
+        match wire::send_bytes(&sync, b"S", &[]) {
+            Ok(()) => {
+                self.phase = Phase::Running { started_at_nanos: end::now_nanos() };
+                Reply::Done
+            }
+            Err(e) => Reply::Refused(format!("start: {}", reason(&e))),
+        }
+    }
+
+    fn signal(&self, at: usize, signal: i32, all: bool) -> Reply {
+        if let Role::Runs { pid, .. } = self.connections[at].role {
+            kill(pid, signal);
+            return Reply::Done;
+        }
+        if cgroups::signal_of(signal).is_none() {
+            return Reply::Refused(format!("there is no signal {signal}"));
+        }
+        if all && !self.setup.cgroups.is_empty() {
+            return match cgroups::signal_all(&self.setup.cgroups, signal) {
+                Ok(_) => Reply::Done,
+                Err(e) => Reply::Refused(reason(&e)),
+            };
+        }
+        kill(self.pid, signal);
+        Reply::Done
+    }
+
+    fn attach(&mut self, wanted: [bool; 3], descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let mut given = descriptors.into_iter();
+        let streams = wanted.map(|is_wanted| is_wanted.then(|| given.next()).flatten());
+        if wanted.iter().zip(&streams).any(|(is_wanted, stream)| *is_wanted != stream.is_some()) {
+            return Err(io::Error::other("a descriptor is missing"));
+        }
+        self.stdio.attach(streams)
+    }
+
+    fn exec(&mut self, at: usize, wanted: Exec, descriptors: Vec<OwnedFd>) {
+        let started = match self.phase {
+            Phase::Running { .. } => setup::read_bundle(&self.bundle)
+                .map_err(|e| format!("read the bundle: {}", reason(&e)))
+                .and_then(|(spec, setup)| start_exec(wanted, descriptors, spec, &setup, self.pid)),
+            Phase::Created | Phase::Ended(_) => Err("the container is not running".to_owned()),
+        };
+        match started {
+            Ok(running) => {
+                self.connections[at].role = Role::Runs { pid: running.pid, started_at_nanos: end::now_nanos() };
+                let terminal: Vec<_> = running.terminal.iter().map(AsFd::as_fd).collect();
+                let reply = Reply::Running { pid: running.pid.unsigned_abs() };
+                if wire::send(&self.connections[at].socket, &reply, &terminal).is_err() {
+                    kill(running.pid, libc::SIGKILL);
+                    self.connections[at].role = Role::Closed;
+                }
+            }
+            Err(text) => self.reply(at, &Reply::Refused(text), &[]),
+        }
+        rubelet_host::memory::trim();
+    }
+
+    /// Collects who has ended: an exec'd process, an orphan, or the container itself, with which all ends.
+    fn reap(&mut self) {
+        while let Some((pid, status)) = sys::reap() {
+            if pid == self.pid {
+                self.finish(status);
+                continue;
+            }
+            for connection in &mut self.connections {
+                if let Role::Runs { pid: its, started_at_nanos } = connection.role
+                    && its == pid
+                {
+                    let exit = end::of_status(status, Some(started_at_nanos), end::now_nanos(), 0);
+                    let _ = wire::send(&connection.socket, &Reply::Exit(exit), &[]);
+                    connection.role = Role::Closed;
+                }
+            }
+        }
+    }
+
+    /// The first process has ended: nobody of the container stays, its output is written, its end is recorded, then told.
+    fn finish(&mut self, status: i32) {
+        let started_at_nanos = match self.phase {
+            Phase::Running { started_at_nanos } => Some(started_at_nanos),
+            Phase::Created | Phase::Ended(_) => None,
+        };
+        let finished_at = end::now_nanos();
+        if !self.has_own_pids {
+            let _ = cgroups::signal_all(&self.setup.cgroups, libc::SIGKILL);
+        }
+        self.stdio.finish();
+        let exit: Exit = end::of_status(status, started_at_nanos, finished_at, cgroups::oom_kills(&self.setup.cgroups));
+        if let Err(e) = end::write(&self.bundle, &exit) {
+            let _ = io::Write::write_all(&mut io::stderr(), format!("record the end: {e}\n").as_bytes());
+        }
+        self.phase = Phase::Ended(exit);
+        let _ = std::fs::remove_file(self.bundle.join(SOCKET_FILE));
+        for connection in self.connections.iter().filter(|connection| connection.role == Role::WaitsForEnd) {
+            let _ = wire::send(&connection.socket, &Reply::Exit(exit), &[]);
+        }
+    }
+}
+
+fn start_exec(
+    wanted: Exec,
+    descriptors: Vec<OwnedFd>,
+    spec: Spec,
+    setup: &Setup,
+    pid: i32,
+) -> Result<exec::Running, String> {
+    exec::start(wanted, descriptors, spec, setup, pid).map_err(|fault| fault.to_string())
+}
+
+fn kill(pid: i32, signal: i32) {
+    // The pid is a child of ours that was not reaped, so it cannot be somebody else's.
+    if let (Some(pid), Some(signal)) = (rustix::process::Pid::from_raw(pid), cgroups::signal_of(signal)) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn drain(signals: &OwnedFd) {
+    let mut space = [0; 1024];
+    while matches!(rustix::io::read(signals, &mut space), Ok(count) if count > 0) {}
+}
+
+fn birth_of(pid: i32) -> io::Result<Birth> {
+    let (pid, shim) = (pid.unsigned_abs(), std::process::id());
+    let ticks = |pid| birth::start_ticks(pid).ok_or_else(|| io::Error::other("the first process is gone"));
+    Ok(Birth { pid, pid_start_ticks: ticks(pid)?, shim, shim_start_ticks: ticks(shim)? })
+}
+
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    const BACKLOG: i32 = 64;
+    let _ = std::fs::remove_file(path);
+    let socket = rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::fs::chmod(path, Mode::from_bits_truncate(0o600))?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket)
+}

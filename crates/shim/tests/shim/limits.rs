@@ -1,0 +1,276 @@
+//! What a container may not do.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+
+use rubelet_shim::spec::{DeviceRule, IdMapping, Namespace, Rlimit, Seccomp, SeccompRule};
+
+use crate::box_::{Box_, Cgroups, bind};
+
+#[test]
+fn paths_are_hidden_or_read_only() {
+    let Some(mut box_) = Box_::script(
+        "cat /proc/keys | wc -c; ls /proc/acpi /sys/firmware | grep -v -c :; (echo x > /proc/sys/kernel/domainname) 2>&1; mkdir /etc/x 2>&1 || echo no; touch /tmp/y && echo yes",
+    ) else {
+        return;
+    };
+    box_.spec.linux.masked_paths =
+        ["/proc/keys", "/proc/acpi", "/sys/firmware", "/no/such"].map(str::to_owned).to_vec();
+    box_.spec.linux.readonly_paths = ["/proc/sys", "/etc", "/none"].map(str::to_owned).to_vec();
+    let (_, log) = box_.run();
+    assert!(log.starts_with("0\n"), "{log}");
+    assert!(log.contains("/proc/sys/kernel/domainname: Read-only file system"), "{log}");
+    assert!(log.ends_with("Read-only file system\nno\nyes\n"), "{log}");
+    assert!(!box_.root().join("etc/x").exists() && box_.root().join("tmp/y").exists());
+}
+
+#[test]
+fn a_root_may_be_read_only_and_mounts_have_their_flags() {
+    let Some(mut box_) = Box_::script(
+        "touch /x; touch /mnt/ro/x; touch /mnt/rw/x && echo written; touch /mnt/deep/sub/x; cat /mnt/file",
+    ) else {
+        return;
+    };
+    let (ro, rw, deep) = (box_.path().join("ro"), box_.path().join("rw"), box_.path().join("deep"));
+    for dir in
+        [&ro, &rw, &deep, &box_.root().join("mnt/ro"), &box_.root().join("mnt/rw"), &box_.root().join("mnt/deep")]
+    {
+        fs::create_dir_all(dir).unwrap();
+    }
+    fs::create_dir(deep.join("sub")).unwrap();
+    fs::write(box_.path().join("file"), "content").unwrap();
+    fs::write(box_.root().join("mnt/file"), "").unwrap();
+    box_.spec.root.as_mut().unwrap().readonly = true;
+    box_.spec.mounts.extend([
+        bind(&ro, "/mnt/ro", "rbind,rprivate,ro"),
+        bind(&rw, "/mnt/rw", "rbind,rprivate,rw"),
+        bind(&deep, "/mnt/deep", "rbind,rprivate,rro"),
+        bind(&box_.path().join("file"), "/mnt/file", "bind,ro"),
+    ]);
+    let (exit, log) = box_.run();
+    assert_eq!(log.matches("Read-only file system").count(), 3, "{log}");
+    assert!(log.contains("written\n") && log.ends_with("content\n"), "{log}");
+    assert_eq!(exit.code, 0);
+}
+
+#[test]
+fn links_of_the_image_do_not_lead_mounts_outside() {
+    let Some(mut box_) = Box_::script("ls /mnt/link/") else { return };
+    let outside = tempfile::tempdir().unwrap();
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("seen"), "").unwrap();
+    std::os::unix::fs::symlink(outside.path(), box_.root().join("mnt/link")).unwrap();
+    box_.spec.mounts.push(bind(source.path(), "/mnt/link/sub/../deep", "rbind,ro"));
+    box_.spec.process.args[2] = format!("ls {}/deep", outside.path().display());
+    // The link is followed inside the root: the same path there is made.
+    fs::create_dir_all(box_.root().join(outside.path().strip_prefix("/").unwrap()).join("sub")).unwrap();
+    let (exit, log) = box_.run();
+    assert_eq!((exit.code, log.as_str()), (0, "seen\n"));
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn capabilities_are_exactly_those() {
+    let Some(mut box_) =
+        Box_::script("grep Cap /proc/self/status; grep NoNewPrivs /proc/self/status; id -u; id -G; echo $HOME")
+    else {
+        return;
+    };
+    box_.capabilities(&["CAP_CHOWN", "CAP_NET_BIND_SERVICE"]);
+    let (_, log) = box_.run();
+    let flat = log.replace('\t', " ");
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(flat.contains(&format!("{set}: 0000000000000401")), "{log}");
+    }
+    assert!(flat.contains("CapInh: 0000000000000000") && flat.contains("NoNewPrivs: 1"), "{log}");
+    // Another user keeps what is ambient only.
+    box_.spec.process.user.uid = 1000;
+    box_.spec.process.user.gid = 1000;
+    box_.spec.process.user.additional_gids = vec![7];
+    let capabilities = box_.spec.process.capabilities.as_mut().unwrap();
+    capabilities.ambient = vec!["CAP_NET_BIND_SERVICE".to_owned()];
+    capabilities.inheritable = capabilities.ambient.clone();
+    fs::remove_file(box_.path().join("0.log")).unwrap();
+    let (_, log) = box_.run();
+    assert!(log.replace('\t', " ").contains("CapEff: 0000000000000400"), "{log}");
+    assert!(log.ends_with("1000\n1000 7\n/home/web\n"), "{log}");
+}
+
+#[test]
+fn system_calls_are_refused() {
+    let Some(mut box_) = Box_::script("mkdir /tmp/a 2>&1 || echo refused; touch /tmp/b && echo made") else { return };
+    box_.spec.linux.seccomp = Some(Seccomp {
+        default_action: "SCMP_ACT_ALLOW".to_owned(),
+        architectures: ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64"].map(str::to_owned).to_vec(),
+        syscalls: vec![SeccompRule {
+            names: ["mkdir", "mkdirat"].map(str::to_owned).to_vec(),
+            action: "SCMP_ACT_ERRNO".to_owned(),
+            ..SeccompRule::default()
+        }],
+        ..Seccomp::default()
+    });
+    for no_new_privileges in [true, false] {
+        box_.spec.process.no_new_privileges = no_new_privileges;
+        let _ = fs::remove_file(box_.path().join("0.log"));
+        let (_, log) = box_.run();
+        assert_eq!(log, "mkdir: can't create directory '/tmp/a': Operation not permitted\nrefused\nmade\n");
+    }
+}
+
+fn deny_all() -> Vec<DeviceRule> {
+    vec![DeviceRule { access: "rwm".to_owned(), ..DeviceRule::default() }]
+}
+
+/// `/dev/kmsg` can be made, and not be read; the plain devices work.
+const DEVICES: &str = "mknod /tmp/kmsg c 1 11 && dd if=/tmp/kmsg bs=1 count=0 2>&1; head -c 3 /dev/zero | wc -c; echo x > /dev/null && echo fine; ls -l /dev/fd /dev/ptmx | wc -l";
+const DEVICES_REFUSED: &str = "dd: can't open '/tmp/kmsg': Operation not permitted\n3\nfine\n2\n";
+
+#[test]
+fn devices_are_refused_on_cgroup_v1() {
+    let Some(mut box_) = Box_::script(DEVICES) else { return };
+    let Some(cgroups) = Cgroups::make(&["devices"]) else { return };
+    box_.spec.linux.resources.devices = deny_all();
+    box_.setup.cgroups = cgroups.0.clone();
+    assert_eq!(box_.run().1, DEVICES_REFUSED);
+    box_.spec.linux.resources.devices =
+        vec![DeviceRule { allow: true, access: "rwm".to_owned(), ..DeviceRule::default() }];
+    box_.spec.process.args[2] = "mknod /tmp/kmsg2 c 1 11 && dd if=/tmp/kmsg2 bs=1 count=0 && echo open".to_owned();
+    fs::remove_file(box_.path().join("0.log")).unwrap();
+    assert!(box_.run().1.ends_with("open\n"));
+}
+
+#[test]
+fn devices_are_refused_on_cgroup_v2() {
+    let Some(mut box_) = Box_::script(DEVICES) else { return };
+    let Some(cgroups) = Cgroups::make(&[""]) else { return };
+    box_.spec.linux.resources.devices = deny_all();
+    box_.setup.cgroups = cgroups.0.clone();
+    assert_eq!(box_.run().1, DEVICES_REFUSED);
+    // A filter stays with its cgroup.
+    let Some(cgroups) = Cgroups::make(&[""]) else { return };
+    box_.setup.cgroups = cgroups.0.clone();
+    box_.spec.linux.resources.devices.push(DeviceRule {
+        allow: true,
+        kind: "c".to_owned(),
+        major: Some(1),
+        minor: Some(11),
+        access: "r".to_owned(),
+    });
+    box_.spec.process.args[2] =
+        "dd if=/tmp/kmsg bs=1 count=0 && echo open; (echo x > /tmp/kmsg) || echo not written".to_owned();
+    fs::remove_file(box_.path().join("0.log")).unwrap();
+    let log = box_.run().1;
+    assert!(log.contains("open\n") && log.ends_with("not written\n"), "{log}");
+}
+
+#[test]
+fn device_rules_need_a_cgroup_that_keeps_them() {
+    let Some(mut box_) = Box_::script("true") else { return };
+    box_.spec.linux.resources.devices = deny_all();
+    assert!(box_.create().unwrap_err().to_string().contains("device rules without a cgroup"));
+}
+
+const MAPPING: IdMapping = IdMapping { container_id: 0, host_id: 1_000_000, size: 65536 };
+
+fn with_users(box_: &mut Box_) {
+    box_.spec.linux.namespaces.push(Namespace { kind: "user".to_owned(), path: String::new() });
+    box_.spec.linux.uid_mappings = vec![MAPPING];
+    box_.spec.linux.gid_mappings = vec![MAPPING];
+    box_.setup.id_mapped_root = true;
+}
+
+#[test]
+fn a_user_namespace_with_id_mapped_root_and_mounts() {
+    let Some(mut box_) = Box_::script(
+        "id -u; cat /proc/self/uid_map; touch /etc/made /mnt/made && ls -ln /mnt | grep -c ' 0  '; chmod 600 /mnt/theirs; cat /dev/null && echo x >/dev/null && echo null; hostname",
+    ) else {
+        return;
+    };
+    let volume = box_.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("theirs"), "").unwrap();
+    chown(volume.join("theirs"), Some(77), Some(77)).unwrap();
+    with_users(&mut box_);
+    let mut mount = bind(&volume, "/mnt", "rbind,rprivate");
+    (mount.uid_mappings, mount.gid_mappings) = (vec![MAPPING], vec![MAPPING]);
+    box_.spec.mounts.push(mount);
+    // The container's user may not pass the directories above its sources.
+    fs::set_permissions(box_.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let (exit, log) = box_.run();
+    assert_eq!(exit.code, 0, "{log}");
+    let flat: Vec<String> = log.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!((flat[0].as_str(), flat[1].as_str()), ("0", "0 1000000 65536"), "{log}");
+    assert!(log.ends_with("null\nbox\n"), "{log}");
+    for made in [volume.join("made"), box_.root().join("etc/made")] {
+        let owner = fs::metadata(&made).unwrap();
+        assert_eq!((owner.uid(), owner.gid()), (0, 0), "{}", made.display());
+    }
+    assert_eq!(fs::metadata(volume.join("theirs")).unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn containers_join_the_user_namespace_of_their_pod() {
+    let Some(mut pause) = Box_::script("") else { return };
+    pause.setup.pause = true;
+    pause.spec.root = None;
+    pause.spec.mounts.clear();
+    with_users(&mut pause);
+    pause.setup.id_mapped_root = false;
+    let sandbox = pause.start();
+    let holder = sandbox.state().unwrap().pid;
+    let Some(mut app) = Box_::script("readlink /proc/self/ns/user; id -u; hostname; echo $$") else { return };
+    with_users(&mut app);
+    for namespace in &mut app.spec.linux.namespaces {
+        let file = match namespace.kind.as_str() {
+            "network" => "net",
+            "ipc" | "uts" | "user" => &namespace.kind,
+            _ => continue,
+        };
+        namespace.path = format!("/proc/{holder}/ns/{file}");
+    }
+    let (exit, log) = app.run();
+    let user = fs::read_link(format!("/proc/{holder}/ns/user")).unwrap();
+    assert_eq!((exit.code, log), (0, format!("{}\n0\nbox\n1\n", user.display())));
+    let watch = sandbox.watch_exit().unwrap();
+    sandbox.kill(libc::SIGTERM, false).unwrap();
+    crate::box_::within(watch);
+}
+
+#[test]
+fn limits_sysctls_scores_and_labels() {
+    let Some(mut box_) =
+        Box_::script("ulimit -n; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_unprivileged_port_start")
+    else {
+        return;
+    };
+    box_.spec.process.rlimits = vec![Rlimit { kind: "RLIMIT_NOFILE".to_owned(), hard: 123, soft: 123 }];
+    box_.spec.process.oom_score_adj = Some(500);
+    box_.spec.linux.sysctl.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "80".to_owned());
+    assert_eq!(box_.run().1, "123\n500\n80\n");
+    if !std::path::Path::new("/sys/kernel/security/apparmor").exists() {
+        box_.spec.process.apparmor_profile = "no-such-profile".to_owned();
+        assert!(box_.create().unwrap_err().to_string().contains("apparmor failed to apply profile"));
+    }
+}
+
+#[test]
+fn the_hosts_program_is_out_of_reach() {
+    let Some(mut pause) = Box_::script("") else { return };
+    pause.setup.pause = true;
+    pause.spec.root = None;
+    pause.spec.mounts.clear();
+    let sandbox = pause.start();
+    let holder = sandbox.state().unwrap().pid;
+    // From the host, with every right: the program's file is on a read-only mount.
+    let opened = fs::OpenOptions::new().append(true).open(format!("/proc/{holder}/exe")).unwrap_err();
+    assert!([libc::EROFS, libc::ETXTBSY].contains(&opened.raw_os_error().unwrap()), "{opened}");
+    let Some(mut app) = Box_::script("readlink /proc/1/exe || echo hidden; cat /proc/1/maps || echo hidden") else {
+        return;
+    };
+    app.spec.linux.namespaces[0].path = format!("/proc/{holder}/ns/pid");
+    app.capabilities(&["CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
+    assert_eq!(app.run().1.matches("hidden").count(), 2);
+    let watch = sandbox.watch_exit().unwrap();
+    sandbox.kill(libc::SIGTERM, false).unwrap();
+    crate::box_::within(watch);
+}
