@@ -10,8 +10,12 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+mod overlay;
+
 #[cfg(test)]
 pub(crate) mod tests;
+
+pub use overlay::{Overlay, Upper, overlay};
 
 /// Why a mount operation failed.
 #[derive(Debug, thiserror::Error)]

@@ -117,10 +117,6 @@ impl<S> Meter<S> {
         self.bytes
     }
 
-    pub(crate) fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
     /// What was underneath, and the digest and length of what passed.
     pub(crate) fn finish(self) -> (S, Digest, u64) {
         (self.inner, Digest(self.hash.finalize().into()), self.bytes)

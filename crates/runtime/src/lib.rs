@@ -4,10 +4,9 @@
 //! - [`image::Images`]: pull, import, list, remove, and the file systems of containers.
 //! - [`snapshot`]: layers on disk; extraction that never leaves its directory.
 
-#![allow(dead_code, reason = "the parts are here before the door that uses them")]
-
 mod digest;
 pub mod image;
+mod scratch;
 pub mod snapshot;
 
 pub use digest::{Digest, DigestError};

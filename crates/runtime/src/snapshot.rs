@@ -3,3 +3,8 @@
 pub(crate) mod archive;
 pub(crate) mod compression;
 pub mod extract;
+pub(crate) mod layers;
+pub mod rootfs;
+pub mod usage;
+
+pub use layers::LayerError;

@@ -93,6 +93,7 @@ pub fn extract(source: impl Read, into: &Path, lower: &[PathBuf], rules: &Rules)
         last_parent: None,
         buffer: vec![0; BUFFER_BYTES],
     };
+    extraction.imply_root().map_err(|e| ExtractError::Open { path: into.to_owned(), source: e })?;
     let most = rules.limits.layer_bytes_max.saturating_add(rules.limits.layer_entries_max.saturating_mul(4096));
     let mut archive = Archive::new(Bounded { inner: source, left: most });
     let read = |source| ExtractError::Read { source };
@@ -257,6 +258,17 @@ impl Extraction {
             };
         }
         Ok(dir)
+    }
+
+    /// The layer's own directory, which few archives have, is as in the layers below.
+    fn imply_root(&mut self) -> io::Result<()> {
+        match self.lower.first() {
+            Some(below) => {
+                let attributes = attributes::Attributes::of(below)?;
+                self.dir_attributes(b".", &attributes)
+            }
+            None => Ok(rfs::fchmod(&self.root, Mode::from_raw_mode(0o755))?),
+        }
     }
 
     /// Makes a directory that the archive does not have itself, as it is in the layers below.

@@ -1,0 +1,357 @@
+//! Images from archives: OCI layouts and what `docker save` writes, plain or packed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::blobs::{StoreError, file_error};
+use super::document::{CONFIG_MAX, Config, Descriptor, Document, DocumentError, INDEX_DEPTH_MAX, MANIFEST_MAX, choose};
+use super::pull::chains;
+use super::records::Record;
+use super::reference::{Reference, ReferenceError};
+use super::{ImageError, Images, Lease, Store};
+use crate::digest::{Digest, Meter};
+use crate::scratch::ScratchDir;
+use crate::snapshot::LayerError;
+use crate::snapshot::archive::{Archive, Kind};
+use crate::snapshot::compression::unpacked;
+
+/// Files of one archive at most.
+const FILES_MAX: usize = 20_000;
+/// Links in an archive that lead to links, and so on.
+const LINKS_MAX: usize = 8;
+/// Name of an image in an OCI layout, as containerd's tools write it; and as the specification has it.
+const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
+/// Why an archive cannot be imported.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error("read the archive")]
+    Read(#[source] io::Error),
+    #[error("the archive has more than {FILES_MAX} files")]
+    TooManyFiles,
+    #[error("neither index.json nor manifest.json is in the archive")]
+    NoImages,
+    #[error("{name} is not in the archive")]
+    Missing { name: String },
+    #[error("{name} has not the content that its digest names")]
+    Wrong { name: String },
+    #[error("parse {name}")]
+    Parse { name: String, source: serde_json::Error },
+    #[error("image name {name:?}")]
+    Name { name: String, source: ReferenceError },
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("extract layer {diff_id}")]
+    Extract { diff_id: Digest, source: LayerError },
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{}", rubelet_host::chain(&**.0))]
+    Other(#[source] Box<ImageError>),
+}
+
+/// An entry of `manifest.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Vec<String>,
+}
+
+/// The files of an archive, unpacked beside the store.
+struct Unpacked {
+    dir: ScratchDir,
+    files: BTreeMap<String, Taken>,
+    links: BTreeMap<String, String>,
+}
+
+/// A file of the archive.
+#[derive(Clone)]
+struct Taken {
+    path: PathBuf,
+    digest: Digest,
+    bytes: u64,
+}
+
+/// An image that was found in an archive.
+struct Found {
+    documents: Vec<Taken>,
+    config: Taken,
+    layers: Vec<Taken>,
+    names: Vec<String>,
+}
+
+impl Images {
+    /// Imports all images of an archive for this platform, `docker save` or OCI layout, plain, gzip or zstd. Answers what
+    /// they are. `is_pinned`: they are to be left alone by those who collect images. Blocks for long; call it where that
+    /// is allowed.
+    pub fn import(
+        &self,
+        from: impl Read,
+        what: &str,
+        is_pinned: bool,
+    ) -> Result<Vec<rubelet_proto::cri::Image>, ImageError> {
+        let failed = |e| ImageError::Import { from: what.to_owned(), source: Box::new(e) };
+        let archive = Unpacked::read(&self.store, from).map_err(failed)?;
+        let found = archive.images(&self.store).map_err(failed)?;
+        let mut images = Vec::new();
+        for image in found {
+            let id = self.store.take_in(&image, is_pinned).map_err(failed)?;
+            images.extend(self.store.state().images.get(&id).map(Record::to_cri));
+        }
+        Ok(images)
+    }
+
+    /// Imports every archive (`.tar`, `.tar.gz`, `.tgz`, `.tar.zst`) in a directory, and pins its images. One that fails
+    /// does not keep the others from it: it is in the answer's second part. Blocks for long.
+    pub fn import_dir(&self, dir: &Path) -> Result<(Vec<rubelet_proto::cri::Image>, Vec<ImageError>), ImageError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(dir).map_err(file_error("read", dir))? {
+            files.push(entry.map_err(file_error("read", dir))?.path());
+        }
+        files.sort();
+        let (mut images, mut failures) = (Vec::new(), Vec::new());
+        for path in files {
+            let name = path.to_string_lossy().into_owned();
+            if ![".tar", ".tar.gz", ".tgz", ".tar.zst"].iter().any(|end| name.ends_with(end)) {
+                continue;
+            }
+            let file = File::open(&path).map_err(file_error("open", &path)).map_err(ImageError::from);
+            match file.and_then(|file| self.import(file, &name, true)) {
+                Ok(more) => images.extend(more),
+                Err(error) => failures.push(error),
+            }
+        }
+        Ok((images, failures))
+    }
+}
+
+impl Unpacked {
+    fn read(store: &Arc<Store>, from: impl Read) -> Result<Self, ImportError> {
+        let mut archive = Archive::new(unpacked(from).map_err(ImportError::Read)?);
+        let dir = store.blobs.import_dir()?;
+        let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
+        let mut left = store.options.limits.layer_bytes_max;
+        while let Some(entry) = archive.next().map_err(ImportError::Read)? {
+            let name = plain(&String::from_utf8_lossy(&entry.path));
+            match entry.kind {
+                Kind::File => {
+                    left = left.checked_sub(entry.size).ok_or_else(|| {
+                        ImportError::Read(io::Error::new(io::ErrorKind::FileTooLarge, "the archive is too large"))
+                    })?;
+                    let path = dir.path().join(files.len().to_string());
+                    let mut meter = Meter::new(File::create(&path).map_err(file_error("create", &path))?);
+                    io::copy(&mut (&mut archive).take(entry.size), &mut meter).map_err(ImportError::Read)?;
+                    let (_, digest, bytes) = meter.finish();
+                    files.insert(name, Taken { path, digest, bytes });
+                }
+                // Older archives of docker save share layers so.
+                Kind::Symlink { target } => {
+                    let above = name.rsplit_once('/').map_or("", |(above, _)| above);
+                    links.insert(name.clone(), plain(&format!("{above}/{}", String::from_utf8_lossy(&target))));
+                }
+                Kind::HardLink { target } => {
+                    links.insert(name, plain(&String::from_utf8_lossy(&target)));
+                }
+                Kind::Dir | Kind::Char { .. } | Kind::Block { .. } | Kind::Fifo | Kind::Other(_) => {}
+            }
+            if files.len() + links.len() > FILES_MAX {
+                return Err(ImportError::TooManyFiles);
+            }
+        }
+        Ok(Self { dir, files, links })
+    }
+
+    fn file(&self, name: &str) -> Result<&Taken, ImportError> {
+        let mut at = plain(name);
+        for _ in 0..LINKS_MAX {
+            if let Some(taken) = self.files.get(&at) {
+                return Ok(taken);
+            }
+            match self.links.get(&at) {
+                Some(next) => at.clone_from(next),
+                None => break,
+            }
+        }
+        Err(ImportError::Missing { name: name.to_owned() })
+    }
+
+    fn blob(&self, digest: Digest) -> Result<&Taken, ImportError> {
+        let name = format!("blobs/sha256/{}", digest.hex());
+        let taken = self.file(&name)?;
+        if taken.digest != digest {
+            return Err(ImportError::Wrong { name });
+        }
+        Ok(taken)
+    }
+
+    fn text(&self, taken: &Taken, what: &'static str, max: u64) -> Result<Vec<u8>, ImportError> {
+        let (digest, size) = (taken.digest, taken.bytes);
+        if size > max {
+            return Err(DocumentError::TooLarge { what, digest, size, max }.into());
+        }
+        Ok(fs::read(&taken.path).map_err(file_error("read", &taken.path))?)
+    }
+
+    /// The images of the archive. Docker's own list goes first: it has the names in archives that have both.
+    fn images(&self, store: &Store) -> Result<Vec<Found>, ImportError> {
+        debug_assert!(self.dir.path().is_dir());
+        if let Ok(list) = self.file("manifest.json") {
+            let text = self.text(list, "manifest.json", MANIFEST_MAX)?;
+            let saved: Vec<Saved> = serde_json::from_slice(&text)
+                .map_err(|source| ImportError::Parse { name: "manifest.json".to_owned(), source })?;
+            return saved.iter().map(|saved| self.saved(saved)).collect();
+        }
+        let index = self.file("index.json").map_err(|_| ImportError::NoImages)?;
+        let text = self.text(index, "index.json", MANIFEST_MAX)?;
+        let Document::Index(manifests) = Document::parse(&text, index.digest, "")? else {
+            return Err(DocumentError::Neither { digest: index.digest }.into());
+        };
+        // Several manifests of one name are one image for several platforms.
+        let mut named: BTreeMap<Vec<String>, Vec<Descriptor>> = BTreeMap::new();
+        for (at, manifest) in manifests.into_iter().enumerate() {
+            let names = names(&manifest)?;
+            let key = if names.is_empty() { vec![format!("\0{at}")] } else { names };
+            named.entry(key).or_default().push(manifest);
+        }
+        let mut found = Vec::new();
+        for (names, manifests) in named {
+            let names = names.into_iter().filter(|n| !n.starts_with('\0')).collect();
+            found.push(self.described(store, manifests, names)?);
+        }
+        Ok(found)
+    }
+
+    fn saved(&self, saved: &Saved) -> Result<Found, ImportError> {
+        let mut names = Vec::new();
+        for name in saved.repo_tags.iter().flatten() {
+            names.push(normal(name)?);
+        }
+        Ok(Found {
+            documents: Vec::new(),
+            config: self.file(&saved.config)?.clone(),
+            layers: saved.layers.iter().map(|l| self.file(l).cloned()).collect::<Result<_, _>>()?,
+            names,
+        })
+    }
+
+    fn described(&self, store: &Store, manifests: Vec<Descriptor>, names: Vec<String>) -> Result<Found, ImportError> {
+        let mut documents = Vec::new();
+        let mut offered = manifests;
+        for _ in 0..=INDEX_DEPTH_MAX {
+            let chosen = choose(&offered, &store.options.platform)?;
+            let taken = self.blob(chosen.digest)?;
+            let text = self.text(taken, "manifest", MANIFEST_MAX)?;
+            documents.push(taken.clone());
+            match Document::parse(&text, chosen.digest, &chosen.media_type)? {
+                Document::Index(manifests) => offered = manifests,
+                Document::Manifest(manifest) => {
+                    return Ok(Found {
+                        documents,
+                        config: self.blob(manifest.config.digest)?.clone(),
+                        layers: manifest
+                            .layers
+                            .iter()
+                            .map(|l| self.blob(l.digest).cloned())
+                            .collect::<Result<_, _>>()?,
+                        names,
+                    });
+                }
+            }
+        }
+        Err(DocumentError::TooDeep.into())
+    }
+}
+
+impl Store {
+    /// Unpacks an image's layers and makes it known.
+    fn take_in(self: &Arc<Self>, image: &Found, is_pinned: bool) -> Result<Digest, ImportError> {
+        let lease = Lease::new(self);
+        let text = fs::read(&image.config.path).map_err(file_error("read", &image.config.path))?;
+        if text.len() as u64 > CONFIG_MAX {
+            let (digest, size) = (image.config.digest, image.config.bytes);
+            return Err(DocumentError::TooLarge { what: "configuration", digest, size, max: CONFIG_MAX }.into());
+        }
+        let config = Config::parse(&text, image.config.digest)?;
+        config.check(image.layers.len(), &self.options.platform)?;
+        let chains = chains(&config);
+        lease.add(chains.iter().copied().chain([image.config.digest]));
+        lease.add(image.documents.iter().map(|d| d.digest));
+        let mut lower: Vec<PathBuf> = Vec::new();
+        for ((chain, diff_id), layer) in chains.iter().zip(&config.rootfs.diff_ids).zip(&image.layers) {
+            let _guard = self.layer_locks.lock_blocking(*chain);
+            if !self.state().layers.contains_key(chain) {
+                let extract = |source| ImportError::Extract { diff_id: *diff_id, source };
+                let new = self.layers.unpack(&layer.path, *chain, *diff_id, &lower).map_err(extract)?;
+                let published = self.layers.publish(vec![new])?;
+                self.state().layers.extend(published.into_iter().map(|l| (l.chain, l)));
+            }
+            lower.insert(0, self.layers.root(*chain));
+        }
+        self.blobs.put(&text)?;
+        let mut documents = Vec::new();
+        for document in &image.documents {
+            let text = fs::read(&document.path).map_err(file_error("read", &document.path))?;
+            documents.push(self.blobs.put(&text)?);
+        }
+        // Docker's archives do not have the manifest under which registries know the image.
+        let digests = match documents.first() {
+            Some(top) => {
+                image.names.iter().filter_map(|n| Some(Reference::parse(n).ok()?.at(*top).to_string())).collect()
+            }
+            None => Vec::new(),
+        };
+        let all = image.documents.iter().chain(&image.layers).map(|t| t.bytes).sum::<u64>();
+        let record = Record {
+            id: image.config.digest,
+            documents,
+            tags: image.names.clone(),
+            digests,
+            size: all + image.config.bytes,
+            chains,
+            user: config.config.user,
+            is_pinned,
+        };
+        self.register(record).map_err(|e| ImportError::Other(Box::new(e)))?;
+        Ok(image.config.digest)
+    }
+}
+
+/// The names of a manifest in an OCI layout. A tag alone names nothing.
+fn names(manifest: &Descriptor) -> Result<Vec<String>, ImportError> {
+    for key in NAME_ANNOTATIONS {
+        if let Some(name) = manifest.annotations.get(key)
+            && name.contains(['/', ':'])
+        {
+            return Ok(vec![normal(name)?]);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn normal(name: &str) -> Result<String, ImportError> {
+    let reference = Reference::parse(name).map_err(|source| ImportError::Name { name: name.to_owned(), source })?;
+    Ok(reference.to_string())
+}
+
+/// A path in an archive without `.`, `..` and a slash at its beginning: a name to find it by, not a place.
+fn plain(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
