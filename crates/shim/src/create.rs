@@ -54,8 +54,8 @@ pub(crate) fn create(bundle: &Path, spec: Spec, setup: &Setup) -> Result<Created
         limits: spec.process.rlimits.clone(),
         oom_score_adj: spec.process.oom_score_adj,
     };
-    let plan = prepare(bundle, spec, setup, theirs, their_streams).map_err(inside)?;
-    let pid = entry.clone_into(plan, &sync).map_err(inside)?;
+    let plan = prepare(bundle, spec, setup, their_streams).map_err(inside)?;
+    let pid = entry.clone_into(plan, theirs, &sync).map_err(inside)?;
     let finish = || {
         if is_user_new {
             mounts::write_maps(pid, &rest.uid_maps, &rest.gid_maps).map_err(inside)?;
@@ -123,6 +123,9 @@ fn refuse_unknown(spec: &Spec) -> Result<(), Fault> {
             return Err(Fault(format!("namespace {:?} is not supported", namespace.kind)));
         }
     }
+    if spec.hooks.values().any(|hooks| !hooks.is_empty()) {
+        return Err(Fault::new("hooks are not supported"));
+    }
     if let Some(mount) = spec.mounts.iter().find(|mount| mount.options.iter().any(|option| option == "tmpcopyup")) {
         return Err(Fault(format!("mount option tmpcopyup of {:?} is not supported", mount.destination)));
     }
@@ -183,16 +186,16 @@ impl Entry {
     }
 
     /// Makes the container's first process, which goes on in [`init::run`]. Its pid.
-    fn clone_into(self, plan: Plan, sync: &OwnedFd) -> Result<i32, Fault> {
+    fn clone_into(self, plan: Plan, theirs: OwnedFd, sync: &OwnedFd) -> Result<i32, Fault> {
         let words = || "clone the container's first process".to_owned();
         if self.join_user.is_some() {
-            return self.clone_through(plan, sync);
+            return self.clone_through(plan, theirs, sync);
         }
         self.join()?;
         let forked = sys::clone_process(self.new);
         if matches!(forked, Ok(Forked::Child)) {
             drop(self);
-            init::run(plan);
+            init::run(plan, &theirs);
         }
         for (kind, _, own) in &self.join {
             sys::set_namespace(own, *kind).doing(|| "come back to the shim's namespaces".to_owned())?;
@@ -204,7 +207,7 @@ impl Entry {
     }
 
     /// There is no way back from a user namespace: a process in between joins it and makes the container's first process our child.
-    fn clone_through(self, plan: Plan, sync: &OwnedFd) -> Result<i32, Fault> {
+    fn clone_through(self, plan: Plan, theirs: OwnedFd, sync: &OwnedFd) -> Result<i32, Fault> {
         let words = || "clone the container's first process".to_owned();
         let Forked::Parent(between) = sys::clone_process(0).doing(words)? else {
             let joined = self.join().and_then(|()| {
@@ -215,14 +218,14 @@ impl Entry {
             match joined {
                 Ok(Forked::Child) => {
                     drop(self);
-                    init::run(plan)
+                    init::run(plan, &theirs)
                 }
-                Ok(Forked::Parent(pid)) => drop(wire::send_bytes(&plan.sync, format!("P{pid}").as_bytes(), &[])),
-                Err(fault) => init::tell(&plan.sync, &fault),
+                Ok(Forked::Parent(pid)) => drop(wire::send_bytes(&theirs, format!("P{pid}").as_bytes(), &[])),
+                Err(fault) => init::tell(&theirs, &fault),
             }
             sys::exit_now(0)
         };
-        drop(plan);
+        drop((plan, theirs));
         let reply = wire::receive_bytes(sync).doing(words)?.0;
         sys::wait_for(between).doing(words)?;
         match reply.split_first() {
@@ -265,13 +268,7 @@ pub(crate) fn host_id(id: u32, maps: &[IdMapping]) -> u32 {
         .map_or(id, |map| map.host_id + (id - map.container_id))
 }
 
-fn prepare(
-    bundle: &Path,
-    spec: Spec,
-    setup: &Setup,
-    sync: OwnedFd,
-    streams: Option<[OwnedFd; 3]>,
-) -> Result<Plan, Fault> {
+fn prepare(bundle: &Path, spec: Spec, setup: &Setup, streams: Option<[OwnedFd; 3]>) -> Result<Plan, Fault> {
     let mut maps = Maps::default();
     let doors = cgroups::open(&setup.cgroups)?;
     devices::restrict(&spec.linux.resources.devices, &setup.cgroups)?;
@@ -293,7 +290,7 @@ fn prepare(
         }
     }
     let seccomp = spec.linux.seccomp.as_ref().map(seccomp::compile).transpose()?;
-    Ok(Plan { spec, pause: setup.pause, doors, sync, streams, root, mounts, nodes, seccomp })
+    Ok(Plan { spec, pause: setup.pause, doors, streams, root, mounts, nodes, seccomp })
 }
 
 fn open_root(path: &Path, linux: &Linux, is_id_mapped: bool, maps: &mut Maps) -> Result<OwnedFd, Fault> {

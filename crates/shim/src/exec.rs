@@ -1,6 +1,5 @@
 //! Running another program in the container.
 
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
@@ -32,7 +31,6 @@ struct Plan {
     doors: Doors,
     container: OwnedFd,
     kinds: libc::c_int,
-    sync: OwnedFd,
     streams: Option<[OwnedFd; 3]>,
     seccomp: Option<Program>,
 }
@@ -77,8 +75,8 @@ pub(crate) fn start(
     let (limits, score) = (process.rlimits.clone(), process.oom_score_adj);
     let doors = cgroups::open(&setup.cgroups).map_err(inside)?;
     let container = first.try_clone().doing(|| "copy a descriptor".to_owned()).map_err(inside)?;
-    let plan = Plan { process, doors, container, kinds, sync: theirs, streams, seccomp };
-    let pid = clone_into(plan, &first).map_err(inside)?;
+    let plan = Plan { process, doors, container, kinds, streams, seccomp };
+    let pid = clone_into(plan, theirs, &first).map_err(inside)?;
     let prepared =
         score.map_or(Ok(()), |score| create::adjust_oom(pid, score)).and_then(|()| create::set_limits(pid, &limits));
     let reported = prepared.and_then(|()| {
@@ -91,15 +89,16 @@ pub(crate) fn start(
     })
 }
 
-fn clone_into(plan: Plan, first: &OwnedFd) -> Result<i32, Fault> {
+fn clone_into(plan: Plan, sync: OwnedFd, first: &OwnedFd) -> Result<i32, Fault> {
     // Only children enter a PID namespace: join it, clone, come back.
     let own = mounts::open_namespace("/proc/self/ns/pid")?;
     sys::set_namespace(first, libc::CLONE_NEWPID).doing(|| "join the container's PID namespace".to_owned())?;
     let forked = sys::clone_process(0);
     if matches!(forked, Ok(Forked::Child)) {
-        run(plan);
+        drop(own);
+        run(plan, &sync);
     }
-    sys::set_namespace(own, libc::CLONE_NEWPID).doing(|| "come back to the shim's PID namespace".to_owned())?;
+    sys::set_namespace(&own, libc::CLONE_NEWPID).doing(|| "come back to the shim's PID namespace".to_owned())?;
     match forked.doing(|| "clone".to_owned())? {
         Forked::Parent(pid) => Ok(pid),
         Forked::Child => Err(Fault::new("a child went the parent's way")),
@@ -120,21 +119,20 @@ fn until_executed(sync: &OwnedFd) -> Result<Option<OwnedFd>, Fault> {
 }
 
 /// The child.
-fn run(plan: Plan) -> ! {
-    let Ok(sync) = plan.sync.try_clone() else { sys::exit_now(1) };
-    if let Err(fault) = go(plan) {
-        init::tell(&sync, &fault);
+fn run(plan: Plan, sync: &OwnedFd) -> ! {
+    if let Err(fault) = go(plan, sync) {
+        init::tell(sync, &fault);
     }
     sys::exit_now(1)
 }
 
-fn go(plan: Plan) -> Result<(), Fault> {
-    let Plan { process, mut doors, container, kinds, sync, streams, seccomp } = plan;
+fn go(plan: Plan, sync: &OwnedFd) -> Result<(), Fault> {
+    let Plan { process, mut doors, container, kinds, streams, seccomp } = plan;
     let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
     doors.enter().doing(|| "join the container's cgroups".to_owned())?;
     drop(doors);
     let mut word = [0];
-    let got = std::fs::File::from(sync.try_clone().doing(|| "copy a descriptor".to_owned())?).read(&mut word);
+    let got = rustix::io::retry_on_intr(|| rustix::io::read(sync, &mut word));
     if !matches!((got, word), (Ok(1), [b'S'])) {
         sys::exit_now(1);
     }
@@ -148,12 +146,11 @@ fn go(plan: Plan) -> Result<(), Fault> {
     rustix::process::umask(Mode::from_bits_truncate(process.user.umask.unwrap_or(0o022)));
     match streams {
         Some(streams) => init::place_streams(&streams)?,
-        None => open_terminal(&process, &sync)?,
+        None => open_terminal(&process, sync)?,
     }
-    let last = init::constrain(&process, seccomp.as_ref(), &own)?;
+    let last = init::constrain(&process, seccomp.as_ref(), own, sync)?;
     let program = credentials::find_program(process.args.first().map_or("", String::as_str), &process.env)?;
     let (args, env) = (init::strings(&process.args)?, init::environment(&process)?);
-    drop(own);
     if let Some(last) = last {
         init::load(last)?;
     }

@@ -31,8 +31,6 @@ pub(crate) struct Plan {
     pub(crate) spec: Spec,
     pub(crate) pause: bool,
     pub(crate) doors: Doors,
-    /// Its end of the socket pair.
-    pub(crate) sync: OwnedFd,
     /// Its standard streams; none with a terminal.
     pub(crate) streams: Option<[OwnedFd; 3]>,
     pub(crate) root: Option<OwnedFd>,
@@ -42,15 +40,11 @@ pub(crate) struct Plan {
     pub(crate) seccomp: Option<Program>,
 }
 
-/// Never returns.
-pub(crate) fn run(plan: Plan) -> ! {
-    let sync = match plan.sync.try_clone() {
-        Ok(sync) => sync,
-        Err(_) => sys::exit_now(1),
-    };
-    match go(plan) {
+/// Never returns. `sync` is its end of the socket pair.
+pub(crate) fn run(plan: Plan, sync: &OwnedFd) -> ! {
+    match go(plan, sync) {
         Ok(never) => match never {},
-        Err(fault) => tell(&sync, &fault),
+        Err(fault) => tell(sync, &fault),
     }
     sys::exit_now(1)
 }
@@ -60,9 +54,9 @@ pub(crate) fn tell(sync: &OwnedFd, fault: &Fault) {
     let _ = wire::send_bytes(sync, format!("E{fault}").as_bytes(), &[]);
 }
 
-fn go(plan: Plan) -> Result<Infallible, Fault> {
+fn go(plan: Plan, sync: &OwnedFd) -> Result<Infallible, Fault> {
     let container = |fault: Fault| Fault(format!("error during container init: {fault}"));
-    let Plan { spec, pause, mut doors, sync, streams, root, mounts, nodes, seccomp } = plan;
+    let Plan { spec, pause, mut doors, streams, root, mounts, nodes, seccomp } = plan;
     // The program that this process still is must not be reachable from inside by its /proc entry.
     let _ = sys::prctl(libc::PR_SET_DUMPABLE, 0, 0);
     doors.enter().doing(|| "join the container's cgroups".to_owned()).map_err(container)?;
@@ -70,7 +64,7 @@ fn go(plan: Plan) -> Result<Infallible, Fault> {
     rustix::process::setsid().doing(|| "setsid".to_owned()).map_err(container)?;
     let own = OwnEntries::open().map_err(container)?;
     if spec.linux.has_new("user") {
-        expect(&sync, b'M')?;
+        expect(sync, b'M')?;
     }
     if spec.linux.namespace("user").is_some() {
         credentials::become_user(0, 0, &[], true)
@@ -83,25 +77,20 @@ fn go(plan: Plan) -> Result<Infallible, Fault> {
     rustix::process::umask(Mode::from_bits_truncate(spec.process.user.umask.unwrap_or(0o022)));
     match streams {
         Some(streams) => place_streams(&streams).map_err(container)?,
-        None => open_terminal(&spec, &sync).map_err(container)?,
+        None => open_terminal(&spec, sync).map_err(container)?,
     }
     if pause {
-        ready(&sync)?;
-        sys::close_others(3, &sync);
-        expect(&sync, b'S')?;
-        drop(sync);
+        drop(own);
+        ready(sync)?;
+        sys::close_others(3, sync);
+        expect(sync, b'S')?;
         pause::run();
     }
-    let program = constrain(&spec.process, seccomp.as_ref(), &own).and_then(|ready_to_load| {
-        let program =
-            credentials::find_program(spec.process.args.first().map_or("", String::as_str), &spec.process.env)?;
-        Ok((program, ready_to_load))
-    });
-    let (program, last) = program?;
+    let last = constrain(&spec.process, seccomp.as_ref(), own, sync)?;
+    let program = credentials::find_program(spec.process.args.first().map_or("", String::as_str), &spec.process.env)?;
     let (args, env) = (strings(&spec.process.args)?, environment(&spec.process)?);
-    drop(own);
-    ready(&sync)?;
-    expect(&sync, b'S')?;
+    ready(sync)?;
+    expect(sync, b'S')?;
     if let Some(last) = last {
         load(last).map_err(container)?;
     }
@@ -198,14 +187,19 @@ pub(crate) fn use_terminal(terminal: &OwnedFd, uid: u32) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Labels, seccomp, capabilities and user. Returns the filter that is still to be loaded, as the last thing before execution.
+/// Labels, seccomp, capabilities, user and directory. Returns the filter that is still to be loaded, as the last thing before execution.
+/// From then on only the standard streams and `sync` are open.
 pub(crate) fn constrain<'a>(
     process: &Process,
     seccomp: Option<&'a Program>,
-    own: &OwnEntries,
+    own: OwnEntries,
+    sync: &OwnedFd,
 ) -> Result<Option<&'a Program>, Fault> {
     let container = |fault: Fault| Fault(format!("error during container init: {fault}"));
     own.label_program(process).map_err(container)?;
+    drop(own);
+    // What follows looks at paths that the image chose: through /proc/self/fd they must not lead to what the shim has open.
+    sys::close_others(3, sync);
     if process.no_new_privileges {
         sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).doing(|| "set no_new_privs".to_owned()).map_err(container)?;
     } else if let Some(seccomp) = seccomp {
@@ -213,12 +207,18 @@ pub(crate) fn constrain<'a>(
         load(seccomp).map_err(container)?;
     }
     drop_privileges(process).map_err(container)?;
-    if !process.cwd.is_empty() {
-        rustix::process::chdir(&process.cwd).map_err(|e| {
-            Fault(format!("chdir to cwd ({:?}) set in config.json failed: {}", process.cwd, reason(&e.into())))
-        })?;
-    }
+    enter_directory(&process.cwd)?;
     Ok(seccomp.filter(|_| process.no_new_privileges))
+}
+
+fn enter_directory(cwd: &str) -> Result<(), Fault> {
+    let words = || format!("chdir to cwd ({cwd:?}) set in config.json failed");
+    if !cwd.is_empty() {
+        rustix::process::chdir(cwd).doing(words)?;
+    }
+    // The kernel says "(unreachable)" of a directory outside the root.
+    let is_inside = rustix::process::getcwd(Vec::new()).is_ok_and(|path| path.to_bytes().starts_with(b"/"));
+    if is_inside { Ok(()) } else { Err(Fault(format!("{}: it is outside of the container", words()))) }
 }
 
 fn drop_privileges(process: &Process) -> Result<(), Fault> {

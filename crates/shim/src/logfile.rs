@@ -157,6 +157,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_full_disk_does_not_take_is_counted() {
+        let mut log = LogFile::open(Path::new("/dev/full")).unwrap();
+        Lines::default().take("stdout", b"one\ntwo\nthree", 0, &mut log);
+        assert_eq!(log.lines_lost, 2);
+    }
+
+    #[test]
     fn a_log_is_opened_anew() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");

@@ -44,6 +44,12 @@ pub(crate) fn enter(
         let target = target(root.as_fd(), &path, false).doing(words)?;
         attach(tree.as_fd(), target.as_fd(), "").doing(words)?;
     }
+    if has_root && !spec.process.cwd.is_empty() {
+        match target(root.as_fd(), &spec.process.cwd, true) {
+            Err(Errno::ACCESS) => {} // perhaps its user may
+            other => drop(other.doing(|| format!("mkdir {}", spec.process.cwd))?),
+        }
+    }
     make_read_only(root.as_fd(), &spec.linux.readonly_paths)?;
     mask(root.as_fd(), &spec.linux.masked_paths)?;
     rustix::process::fchdir(&root).doing(|| "change to the root".to_owned())?;
@@ -53,9 +59,6 @@ pub(crate) fn enter(
     if has_root && !brings_dev {
         let nodes = if spec.linux.namespace("user").is_some() { Nodes::Bound } else { Nodes::Made };
         set_up_dev(spec, nodes)?;
-    }
-    if !spec.process.cwd.is_empty() && !Path::new(&spec.process.cwd).exists() {
-        fs::create_dir_all(&spec.process.cwd).doing(|| format!("mkdir {}", spec.process.cwd))?;
     }
     let propagation = match spec.linux.rootfs_propagation.as_str() {
         "shared" | "rshared" => libc::MS_SHARED,

@@ -31,7 +31,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     let [bundle] = arguments else { return ExitCode::from(2) };
     let bundle = PathBuf::from(bundle);
     // What the agent left open by mistake is not ours.
-    sys::close_others(3, &rustix::stdio::stdin());
+    sys::close_others(3, rustix::stdio::stdin());
     rubelet_host::memory::keep_small();
     // The client waits for this process; the one that stays is nobody's child.
     match sys::clone_process(0) {
@@ -87,6 +87,16 @@ enum Role {
         started_at_nanos: i64,
     },
     Closed,
+}
+
+impl Role {
+    /// The pid of the program whose connection it is.
+    fn program(self) -> Option<i32> {
+        match self {
+            Self::Runs { pid, .. } => Some(pid),
+            Self::Asks | Self::WaitsForEnd | Self::Closed => None,
+        }
+    }
 }
 
 /// What poll watches.
@@ -331,15 +341,7 @@ impl Service {
                 self.finish(status);
                 continue;
             }
-            for connection in &mut self.connections {
-                if let Role::Runs { pid: its, started_at_nanos } = connection.role
-                    && its == pid
-                {
-                    let exit = end::of_status(status, Some(started_at_nanos), end::now_nanos(), 0);
-                    let _ = wire::send(&connection.socket, &Reply::Exit(exit), &[]);
-                    connection.role = Role::Closed;
-                }
-            }
+            self.tell_of_program(pid, status);
         }
     }
 
@@ -362,6 +364,37 @@ impl Service {
         let _ = std::fs::remove_file(self.bundle.join(SOCKET_FILE));
         for connection in self.connections.iter().filter(|connection| connection.role == Role::WaitsForEnd) {
             let _ = wire::send(&connection.socket, &Reply::Exit(exit), &[]);
+        }
+        self.end_programs();
+    }
+
+    /// Programs that were run beside the first process and share its PIDs with the host: they end with it, and their clients hear it.
+    fn end_programs(&mut self) {
+        const MOMENT: Duration = Duration::from_secs(1);
+        let until = std::time::Instant::now() + MOMENT;
+        let mut left: Vec<i32> = self.connections.iter().filter_map(|connection| connection.role.program()).collect();
+        left.iter().for_each(|pid| kill(*pid, libc::SIGKILL));
+        while !left.is_empty() && std::time::Instant::now() < until {
+            let timeout = Timespec::try_from(until.saturating_duration_since(std::time::Instant::now())).ok();
+            let _ = poll(&mut [PollFd::new(&self.signals, PollFlags::IN)], timeout.as_ref());
+            drain(&self.signals);
+            while let Some((pid, status)) = sys::reap() {
+                left.retain(|its| *its != pid);
+                self.tell_of_program(pid, status);
+            }
+        }
+    }
+
+    /// One that was run beside the first process has ended.
+    fn tell_of_program(&mut self, pid: i32, status: i32) {
+        for connection in &mut self.connections {
+            if let Role::Runs { pid: its, started_at_nanos } = connection.role
+                && its == pid
+            {
+                let exit = end::of_status(status, Some(started_at_nanos), end::now_nanos(), 0);
+                let _ = wire::send(&connection.socket, &Reply::Exit(exit), &[]);
+                connection.role = Role::Closed;
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ oci! {
         domainname: String,
         mounts: Vec<Mount>,
         annotations: BTreeMap<String, String>,
+        /// By the moment at which they run. They are refused: kept here so that none is overlooked.
+        hooks: BTreeMap<String, Vec<serde_json::Value>>,
         linux: Linux,
     }
     /// What runs, and as whom.

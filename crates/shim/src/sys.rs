@@ -316,7 +316,7 @@ pub(crate) fn place_descriptor(fd: impl AsFd, number: RawFd) -> io::Result<()> {
 }
 
 /// Closes what is open from `first` on except `keep`; only for a process that goes on without those objects.
-pub(crate) fn close_others(first: u32, keep: &impl AsFd) {
+pub(crate) fn close_others(first: u32, keep: impl AsFd) {
     let keep = u32::try_from(keep.as_fd().as_raw_fd()).unwrap_or(0);
     // SAFETY: close_range takes numbers. The caller never returns to code that owns the closed descriptors.
     unsafe {

@@ -1,7 +1,8 @@
 //! The protocol between a shim and its clients: one JSON document per datagram of a `SOCK_SEQPACKET` socket, descriptors beside it.
 //!
 //! A client asks, the shim answers each request once; `Wait` is answered when the container ends, and a connection that asked for
-//! `Exec` is that process's from then on.
+//! `Exec` is that process's from then on. A shim lives longer than its agent's version: messages may get more fields, with defaults, and
+//! more kinds; none is changed.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -48,6 +49,7 @@ pub enum Request {
 
 /// A program to run in a running container. What is not said is as in the container's first process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Exec {
     pub args: Vec<String>,
     pub terminal: bool,

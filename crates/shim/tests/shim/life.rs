@@ -192,7 +192,9 @@ fn kill(pid: u32) {
 fn nothing_of_a_container_is_left() {
     let Some(mut box_) = Box_::script("sleep 1000 & sleep 1000 & exit 0") else { return };
     let Some(cgroups) = Cgroups::make(&["pids", "devices", "memory", "systemd"]) else { return };
+    let Some(shims) = Cgroups::make(&["pids", ""]) else { return };
     box_.setup.cgroups = cgroups.0.clone();
+    box_.setup.shim_cgroups = shims.0.iter().map(|cgroup| cgroup.dir.clone()).collect();
     // With the host's PIDs the first process does not take the others along: the shim does.
     box_.spec.linux.namespaces.retain(|namespace| namespace.kind != "pid");
     let mounts_before = fs::read_to_string("/proc/self/mounts").unwrap().matches(box_.path().to_str().unwrap()).count();
@@ -200,11 +202,16 @@ fn nothing_of_a_container_is_left() {
     let birth: Birth = serde_json::from_slice(&fs::read(box_.path().join("birth.json")).unwrap()).unwrap();
     let inside = fs::read_to_string(cgroups.0[0].dir.join("cgroup.procs")).unwrap();
     assert_eq!(inside.trim(), birth.pid.to_string());
+    for cgroup in &shims.0 {
+        let pids = fs::read_to_string(cgroup.dir.join("cgroup.procs")).unwrap();
+        assert!(pids.lines().any(|pid| pid == birth.shim.to_string()), "{} has {pids}", cgroup.dir.display());
+    }
     let watch = shim.watch_exit().unwrap();
     shim.start().unwrap();
     assert_eq!(within(watch).code, 0);
     until("the cgroups are empty", || cgroups.is_empty());
     until("the shim is gone", || !birth.is_shim_alive());
+    assert!(shims.is_empty());
     let mounts_after = fs::read_to_string("/proc/self/mounts").unwrap().matches(box_.path().to_str().unwrap()).count();
     assert_eq!((mounts_before, mounts_after), (0, 0));
     fs::remove_dir_all(box_.root()).unwrap();
