@@ -92,6 +92,9 @@ pub(crate) struct Store {
     layers: Layers,
     records: Records,
     stacks: Stacks,
+    /// Held by who changes images or containers, which takes the disk's time. `state` is held for moments only, except by
+    /// who collects; so looking at images never waits for the disk. Taken before `state`.
+    changes: Mutex<()>,
     state: Mutex<State>,
     blob_locks: Locks,
     layer_locks: Locks,
@@ -141,6 +144,7 @@ impl Images {
             layers,
             records,
             stacks,
+            changes: Mutex::new(()),
             state: Mutex::new(state),
             blob_locks: Locks::default(),
             layer_locks: Locks::default(),
@@ -190,12 +194,11 @@ impl Images {
     pub async fn remove(&self, image: &str) -> Result<Collected, ImageError> {
         let image = image.to_owned();
         self.blocking(move |store| {
-            {
-                let mut state = store.state();
-                let Some(id) = state.find(&image).map(|r| r.id) else { return Ok(Collected::default()) };
-                store.records.remove(id)?;
-                state.images.remove(&id);
-            }
+            let changing = store.change();
+            let Some(id) = store.state().find(&image).map(|r| r.id) else { return Ok(Collected::default()) };
+            store.records.remove(id)?;
+            store.state().images.remove(&id);
+            drop(changing);
             store.collect_unused()
         })
         .await
@@ -205,11 +208,11 @@ impl Images {
     pub async fn pin(&self, image: &str, is_pinned: bool) -> Result<(), ImageError> {
         let image = image.to_owned();
         self.blocking(move |store| {
-            let mut state = store.state();
-            let mut record = state.find(&image).ok_or_else(|| ImageError::missing(&image))?.clone();
+            let _changing = store.change();
+            let mut record = store.state().find(&image).ok_or_else(|| ImageError::missing(&image))?.clone();
             record.is_pinned = is_pinned;
             store.records.write(&record)?;
-            state.images.insert(record.id, record);
+            store.state().images.insert(record.id, record);
             Ok(())
         })
         .await
@@ -229,12 +232,12 @@ impl Images {
     async fn claim(&self, name: &str, image: &str, is_view: bool) -> Result<RootFs, ImageError> {
         let (name, image) = (name.to_owned(), image.to_owned());
         self.blocking(move |store| {
-            let mut state = store.state();
-            let record = state.find(&image).ok_or_else(|| ImageError::missing(&image))?;
+            let _changing = store.change();
+            let record = store.state().find(&image).ok_or_else(|| ImageError::missing(&image))?.clone();
             let claim = Claim { name: name.clone(), image: record.id, chains: record.chains.clone(), is_view };
             let rootfs = store.stacks.make(&claim, &store.layers)?;
             store.records.touch(claim.image, std::time::SystemTime::now());
-            state.claims.insert(name, claim);
+            store.state().claims.insert(name, claim);
             Ok(rootfs)
         })
         .await
@@ -255,14 +258,13 @@ impl Images {
     pub async fn release(&self, container: &str) -> Result<(), ImageError> {
         let name = container.to_owned();
         self.blocking(move |store| {
-            let mut state = store.state();
-            if !state.claims.contains_key(&name) {
+            let _changing = store.change();
+            if !store.state().claims.contains_key(&name) {
                 return Ok(());
             }
-            let gone = store.stacks.remove(&name)?;
-            state.claims.remove(&name);
-            drop(state);
-            drop(gone);
+            // The files go in the background.
+            drop(store.stacks.remove(&name)?);
+            store.state().claims.remove(&name);
             Ok(())
         })
         .await
@@ -290,10 +292,14 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes an image known under its names, which others lose.
     fn register(&self, mut record: Record) -> Result<(), ImageError> {
-        let mut state = self.state();
-        if let Some(old) = state.images.get(&record.id) {
+        let _changing = self.change();
+        if let Some(old) = self.state().images.get(&record.id) {
             let add = |to: &mut Vec<String>, from: &[String]| {
                 to.extend(from.iter().filter(|n| !to.contains(n)).cloned().collect::<Vec<_>>());
             };
@@ -305,7 +311,8 @@ impl Store {
         record.tags.sort();
         record.digests.sort();
         self.records.write(&record)?;
-        let losers: Vec<Record> = state
+        let losers: Vec<Record> = self
+            .state()
             .images
             .values()
             .filter(|i| i.id != record.id && i.tags.iter().any(|t| record.tags.contains(t)))
@@ -314,9 +321,9 @@ impl Store {
         for mut loser in losers {
             loser.tags.retain(|t| !record.tags.contains(t));
             self.records.write(&loser)?;
-            state.images.insert(loser.id, loser);
+            self.state().images.insert(loser.id, loser);
         }
-        state.images.insert(record.id, record);
+        self.state().images.insert(record.id, record);
         Ok(())
     }
 }

@@ -58,6 +58,7 @@ impl Images {
 impl Store {
     /// Everything happens under the lock under which pulls say what they count on; only files go after it.
     pub(super) fn collect_unused(self: &Arc<Self>) -> Result<Collected, ImageError> {
+        let _changing = self.change();
         let mut collected = Collected::default();
         let mut gone = Vec::new();
         let mut state = self.state();

@@ -90,6 +90,7 @@ pub fn extract(source: impl Read, into: &Path, lower: &[PathBuf], rules: &Rules)
         rules: *rules,
         done: Extracted::default(),
         later: Vec::new(),
+        later_bytes: 0,
         last_parent: None,
         buffer: vec![0; BUFFER_BYTES],
     };
@@ -135,6 +136,7 @@ struct Extraction {
     done: Extracted,
     /// Modes and times of directories, which what is put into them would change or hinder.
     later: Vec<Later>,
+    later_bytes: usize,
     /// The directory that the last entry was put into: most entries follow one of the same directory.
     last_parent: Option<(Vec<u8>, OwnedFd)>,
     buffer: Vec<u8>,

@@ -7,9 +7,18 @@ use std::process::{Child, Command, Stdio};
 fn has(program: &str) -> bool {
     let found = ["/usr/bin", "/usr/local/bin", "/bin"].iter().any(|dir| Path::new(dir).join(program).exists());
     if !found {
-        eprintln!("not run: no {program} here");
+        not_run(&format!("no {program} here"));
     }
     found
+}
+
+/// Says why a test is not run, also to the tally of `./x test`.
+fn not_run(why: &str) {
+    eprintln!("not run: {why}");
+    if let Some(tally) = std::env::var_os("X_TALLY") {
+        let mut tally = fs::File::options().append(true).open(tally).unwrap();
+        writeln!(tally, "skipped 1 images of a real registry: {why}").unwrap();
+    }
 }
 
 struct Program(Child);
@@ -111,7 +120,7 @@ async fn the_same_as_umoci_makes_of_it() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: needs root");
+        not_run("needs root");
         return;
     }
     let ground = Ground::new();

@@ -10,6 +10,9 @@ use rustix::io::Errno;
 use super::{ExtractError, Extraction, shown};
 use crate::snapshot::archive::Entry;
 
+/// Memory for the directories of one layer. Large images have ten thousands, of a hundred bytes each.
+const LATER_BYTES_MAX: usize = 128 << 20;
+
 /// What is set on a file besides its content.
 #[derive(Clone, Debug)]
 pub(super) struct Attributes {
@@ -113,6 +116,10 @@ impl Extraction {
             rfs::fchown(&dir, Some(uid), Some(gid))?;
         }
         self.xattrs(&dir, wish)?;
+        self.later_bytes += path.len() + size_of::<Later>();
+        if self.later_bytes > LATER_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too many directories"));
+        }
         self.later.push(Later { path: path.to_vec(), mode: wish.mode, mtime: wish.mtime });
         Ok(())
     }
