@@ -22,6 +22,7 @@ use crate::snapshot::rootfs::{Claim, RootFs, Stacks};
 pub(crate) mod auth;
 pub(crate) mod blobs;
 mod collect;
+mod dial;
 pub mod document;
 mod download;
 mod error;
@@ -40,6 +41,7 @@ mod tests;
 pub use auth::CredentialError;
 pub use blobs::StoreError;
 pub use collect::Collected;
+pub use dial::Proxy;
 pub use error::{ImageError, PullError};
 pub use import::ImportError;
 pub use pull::{Progress, ProgressSink, Pulled};
@@ -63,6 +65,8 @@ pub struct Options {
     pub parallel_downloads: usize,
     pub retry: Retry,
     pub patience: Patience,
+    /// Nothing is read from the environment.
+    pub proxy: Proxy,
 }
 
 impl Default for Options {
@@ -75,6 +79,7 @@ impl Default for Options {
             parallel_downloads: 3,
             retry: Retry::default(),
             patience: Patience::default(),
+            proxy: Proxy::default(),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Pull {
         let (hosts, domain) = (self.store.options.hosts.clone(), self.reference.domain().to_owned());
         let hosts = tokio::task::spawn_blocking(move || hosts.of(&domain)).await;
         let hosts = hosts.map_err(|e| PullError::from(ImageError::panicked(e)))?.map_err(PullError::Hosts)?;
-        let wire = Wire::new(self.store.options.patience);
+        let wire = Wire::new(self.store.options.patience, self.store.options.proxy.clone());
         let registry = Registry::new(wire, hosts, self.reference.clone(), credential, self.store.options.retry);
         let registry = Arc::new(registry);
         let resolve = |source| PullError::Resolve { reference: Box::new(self.reference.clone()), source };

@@ -381,6 +381,67 @@ async fn layers_that_are_not_what_they_claim_are_refused() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_asked_unless_it_is_not_to_be() {
+    let sample = Sample::two_layers();
+    let server = Server::of(&sample).await;
+    // It gets requests with the whole address, and answers by itself.
+    let proxy = Proxy { http: format!("http://{}", server.address), ..Proxy::default() };
+    let config = HostsConfig { insecure: vec!["registry.invalid:81".into()], ..HostsConfig::default() };
+    let ground = Ground::with(Options { proxy: proxy.clone(), hosts: config.clone(), ..options() });
+    let image = "registry.invalid:81/some/image:1";
+    ground.images.pull(image, None, None).await.unwrap();
+    assert_eq!(server.asked()[0], "HEAD http://registry.invalid:81/v2/some/image/manifests/1");
+    let none = Proxy { no: "other.test,.invalid".into(), ..proxy };
+    let error = Ground::with(Options { proxy: none, hosts: config, ..options() }).images.pull(image, None, None).await;
+    assert!(error.unwrap_err().to_string().contains("dial tcp: lookup registry.invalid"));
+    // With TLS it is asked for a tunnel, which this one refuses.
+    let refusing = Server::start(|_| Reply::status(407)).await;
+    let proxy = Proxy { https: format!("http://u:p@{}", refusing.address), ..Proxy::default() };
+    let ground = Ground::with(Options { proxy, ..options() });
+    let error = ground.images.pull("registry.invalid/x:1", None, None).await.unwrap_err().to_string();
+    assert!(error.ends_with("407 Status"), "{error}");
+    let asked = refusing.requests();
+    assert_eq!(refusing.asked(), ["CONNECT registry.invalid:443"]);
+    assert_eq!(asked[0].header("proxy-authorization"), Some("Basic dTpw"));
+    // Loopback is asked directly.
+    ground.pull(&server).await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_tunnel() {
+    let sample = Sample::two_layers();
+    let (server, certificate) = Server::over_tls(&sample).await;
+    let to = server.address;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy { https: format!("http://{}", listener.local_addr().unwrap()), ..Proxy::default() };
+    let tunnels = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut open = tokio::task::JoinSet::new();
+        while let Ok((mut here, _)) = listener.accept().await {
+            open.spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(here.read_u8().await.unwrap());
+                }
+                assert!(head.starts_with(b"CONNECT registry.invalid:443 HTTP/1.1\r\n"));
+                here.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+                let mut there = tokio::net::TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+            });
+        }
+    });
+    let config = tempfile::tempdir().unwrap();
+    let dir = config.path().join("registry.invalid");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("ca.crt"), certificate).unwrap();
+    let hosts = HostsConfig { dirs: vec![config.path().to_owned()], insecure: Vec::new() };
+    let ground = Ground::with(Options { proxy, hosts, ..options() });
+    ground.images.pull("registry.invalid/some/image:1", None, None).await.unwrap();
+    assert!(server.asked().iter().all(|r| r.contains(" /v2/some/image/")));
+    tunnels.abort();
+}
+
+#[tokio::test]
 async fn tls_believes_the_system_and_what_hosts_toml_names() {
     let sample = Sample::two_layers();
     let (server, certificate) = Server::over_tls(&sample).await;

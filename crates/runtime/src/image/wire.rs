@@ -2,11 +2,8 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,9 +13,9 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::{TcpStream, lookup_host};
+use hyper_util::rt::TokioExecutor;
 
+use super::dial::{Dial, DialError, Proxy};
 use super::hosts::Tls;
 use super::tls;
 
@@ -55,6 +52,7 @@ type Client = legacy::Client<HttpsConnector<Dial>, Full<Bytes>>;
 /// The connections of one pull.
 pub(crate) struct Wire {
     patience: Patience,
+    proxy: Proxy,
     clients: Mutex<HashMap<Tls, Client>>,
 }
 
@@ -77,8 +75,8 @@ impl Ask {
 }
 
 impl Wire {
-    pub(crate) fn new(patience: Patience) -> Self {
-        Self { patience, clients: Mutex::default() }
+    pub(crate) fn new(patience: Patience, proxy: Proxy) -> Self {
+        Self { patience, proxy, clients: Mutex::default() }
     }
 
     /// Asks, and follows redirects. What proves who we are goes to the first host only, and nothing that began with TLS
@@ -132,7 +130,7 @@ impl Wire {
             .with_tls_config(config)
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Dial { patience: self.patience.connect });
+            .wrap_connector(Dial::new(self.patience.connect, &self.proxy));
         let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
         self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(tls.clone(), client.clone());
         Ok(client)
@@ -179,7 +177,7 @@ fn is_redirect(status: StatusCode) -> bool {
 }
 
 /// Scheme, host and port.
-fn origin(uri: &Uri) -> (Option<&str>, Option<&str>, u16) {
+pub(super) fn origin(uri: &Uri) -> (Option<&str>, Option<&str>, u16) {
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     (uri.scheme_str(), uri.host(), port)
 }
@@ -206,7 +204,7 @@ fn reason(error: &(dyn Error + 'static)) -> (String, bool) {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(dial) = error.downcast_ref::<DialError>() {
-            return (dial.0.clone(), dial.1);
+            return (dial.reason.clone(), dial.is_passing);
         }
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return (tls::reason(tls), false);
@@ -238,7 +236,7 @@ fn reason_of_boxed(inner: &(dyn Error + Send + Sync + 'static), outer: &io::Erro
 }
 
 /// The system's text without its number, beginning with a small letter.
-fn system(e: &io::Error) -> String {
+pub(super) fn system(e: &io::Error) -> String {
     if e.kind() == io::ErrorKind::UnexpectedEof {
         return "unexpected EOF".to_owned();
     }
@@ -249,58 +247,6 @@ fn system(e: &io::Error) -> String {
     }
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().collect::<String>() + letters.as_str()).unwrap_or_default()
-}
-
-/// Why there is no connection, and whether it may pass.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct DialError(String, bool);
-
-/// TCP connections, whose errors are told as Go tells them.
-#[derive(Clone)]
-struct Dial {
-    patience: Duration,
-}
-
-impl tower_service::Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
-    type Error = DialError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, DialError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let patience = self.patience;
-        Box::pin(async move {
-            let host = uri.host().unwrap_or_default().to_owned();
-            let port = origin(&uri).2;
-            let late = |_| DialError(format!("dial tcp {host}:{port}: i/o timeout"), true);
-            let stream = tokio::time::timeout(patience, connect(&host, port)).await.map_err(late)??;
-            // Small requests should not wait for more.
-            let _ = stream.set_nodelay(true);
-            Ok(TokioIo::new(stream))
-        })
-    }
-}
-
-async fn connect(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let unknown = |why: String| DialError(format!("dial tcp: lookup {bare}: {why}"), why != "no such host");
-    let addresses = lookup_host((bare, port)).await.map_err(|e| unknown(system(&e)))?;
-    let mut first = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(e) => {
-                let refused = e.kind() == io::ErrorKind::ConnectionRefused;
-                let error = DialError(format!("dial tcp {address}: connect: {}", system(&e)), !refused);
-                first = first.or(Some(error));
-            }
-        }
-    }
-    Err(first.unwrap_or_else(|| unknown("no such host".to_owned())))
 }
 
 #[cfg(test)]

@@ -90,8 +90,10 @@ impl Server {
     /// With TLS, and its certificate as PEM.
     pub(crate) async fn over_tls(sample: &Sample) -> (Self, String) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate =
-            rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned(), "registry.invalid".to_owned()])
+            .unwrap()
+            .self_signed(&key)
+            .unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
