@@ -313,8 +313,10 @@ impl Store {
             add_digests(&mut record.documents, &old.documents);
             record.is_pinned |= old.is_pinned;
         }
-        record.tags.sort();
-        record.digests.sort();
+        for names in [&mut record.tags, &mut record.digests] {
+            names.sort();
+            names.dedup();
+        }
         self.records.write(&record)?;
         let losers: Vec<Record> = self
             .state()

@@ -42,7 +42,20 @@ impl Blobs {
             fs::create_dir_all(&dir).map_err(file_error("create", &dir))?;
             scratch::sweep(&dir).map_err(file_error("tidy", &dir))?;
         }
+        blobs.sweep()?;
         Ok(blobs)
+    }
+
+    /// Removes files that were being written when the power failed.
+    fn sweep(&self) -> Result<(), StoreError> {
+        let dir = self.dir();
+        for entry in fs::read_dir(&dir).map_err(file_error("read", &dir))? {
+            let entry = entry.map_err(file_error("read", &dir))?;
+            if entry.file_name().to_str().is_none_or(|name| Digest::from_hex(name).is_err()) {
+                remove_file(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn dir(&self) -> PathBuf {

@@ -202,16 +202,16 @@ impl Unpacked {
         Ok(fs::read(&taken.path).map_err(file_error("read", &taken.path))?)
     }
 
-    /// The images of the archive. Docker's own list goes first: it has the names in archives that have both.
+    /// The images of the archive. Newer archives of Docker have both lists: then the layout's counts, as it has the
+    /// manifests, and Docker's adds names.
     fn images(&self, store: &Store) -> Result<Vec<Found>, ImportError> {
         debug_assert!(self.dir.path().is_dir());
-        if let Ok(list) = self.file("manifest.json") {
-            let text = self.text(list, "manifest.json", MANIFEST_MAX)?;
-            let saved: Vec<Saved> = serde_json::from_slice(&text)
-                .map_err(|source| ImportError::Parse { name: "manifest.json".to_owned(), source })?;
-            return saved.iter().map(|saved| self.saved(saved)).collect();
-        }
-        let index = self.file("index.json").map_err(|_| ImportError::NoImages)?;
+        let saved = self.saved_list()?;
+        let index = match (self.file("index.json"), &saved) {
+            (Ok(index), _) => index,
+            (Err(_), Some(saved)) => return saved.iter().map(|saved| self.saved(saved)).collect(),
+            (Err(_), None) => return Err(ImportError::NoImages),
+        };
         let text = self.text(index, "index.json", MANIFEST_MAX)?;
         let Document::Index(manifests) = Document::parse(&text, index.digest, "")? else {
             return Err(DocumentError::Neither { digest: index.digest }.into());
@@ -228,7 +228,26 @@ impl Unpacked {
             let names = names.into_iter().filter(|n| !n.starts_with('\0')).collect();
             found.push(self.described(store, manifests, names)?);
         }
+        for saved in saved.iter().flatten() {
+            let config = self.file(&saved.config)?.digest;
+            for image in found.iter_mut().filter(|image| image.config.digest == config) {
+                for name in saved.repo_tags.iter().flatten() {
+                    let name = normal(name)?;
+                    if !image.names.contains(&name) {
+                        image.names.push(name);
+                    }
+                }
+            }
+        }
         Ok(found)
+    }
+
+    /// Docker's list, if there is one.
+    fn saved_list(&self) -> Result<Option<Vec<Saved>>, ImportError> {
+        let Ok(list) = self.file("manifest.json") else { return Ok(None) };
+        let text = self.text(list, "manifest.json", MANIFEST_MAX)?;
+        let parsed = serde_json::from_slice(&text);
+        parsed.map(Some).map_err(|source| ImportError::Parse { name: "manifest.json".to_owned(), source })
     }
 
     fn saved(&self, saved: &Saved) -> Result<Found, ImportError> {

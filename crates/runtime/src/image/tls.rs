@@ -11,13 +11,18 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessa
 
 use super::hosts::Tls;
 
-/// The settings of connections as `wish` has it: the system's authorities and those of the host. Blocks on files.
-pub(super) fn config(wish: &Tls) -> Result<ClientConfig, String> {
+/// The settings of connections as `wish` has it: the system's authorities and those of the host. `None`: for connections
+/// without TLS, so that nobody is believed. Blocks on files.
+pub(super) fn config(wish: Option<&Tls>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| e.to_string())?
         .dangerous();
+    let Some(wish) = wish else {
+        let nobody = Arc::new(Nobody(Anybody(provider)));
+        return Ok(builder.with_custom_certificate_verifier(nobody).with_no_client_auth());
+    };
     let builder = if wish.skip_verify {
         builder.with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     } else {

@@ -53,7 +53,8 @@ type Client = legacy::Client<HttpsConnector<Dial>, Full<Bytes>>;
 pub(crate) struct Wire {
     patience: Patience,
     proxy: Proxy,
-    clients: Mutex<HashMap<Tls, Client>>,
+    /// By how the host proves who it is; without TLS there is nothing to prove.
+    clients: Mutex<HashMap<Option<Tls>, Client>>,
 }
 
 /// What to ask.
@@ -104,7 +105,10 @@ impl Wire {
     }
 
     async fn send_once(&self, ask: &Ask) -> Result<Response<Incoming>, WireError> {
-        let client = self.client(&ask.tls).await.map_err(|e| ask.failed(e, false))?;
+        let client = self
+            .client(Some(&ask.tls).filter(|_| ask.url.scheme_str() == Some("https")))
+            .await
+            .map_err(|e| ask.failed(e, false))?;
         let mut request = Request::new(Full::new(ask.body.clone()));
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = ask.url.clone();
@@ -119,20 +123,21 @@ impl Wire {
         }
     }
 
-    async fn client(&self, tls: &Tls) -> Result<Client, String> {
-        let known = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(tls).cloned();
+    async fn client(&self, tls: Option<&Tls>) -> Result<Client, String> {
+        let known = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&tls.cloned()).cloned();
         if let Some(client) = known {
             return Ok(client);
         }
-        let wish = tls.clone();
-        let config = tokio::task::spawn_blocking(move || tls::config(&wish)).await.map_err(|e| e.to_string())??;
+        let wish = tls.cloned();
+        let config = tokio::task::spawn_blocking(move || tls::config(wish.as_ref()));
+        let config = config.await.map_err(|e| e.to_string())??;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(Dial::new(self.patience.connect, &self.proxy));
         let client = legacy::Client::builder(TokioExecutor::new()).build(connector);
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(tls.clone(), client.clone());
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(tls.cloned(), client.clone());
         Ok(client)
     }
 

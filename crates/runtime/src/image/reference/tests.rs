@@ -28,6 +28,21 @@ fn short_names_are_dockers() {
     }
 }
 
+proptest::proptest! {
+    /// Names that are understood are understood the same way again, and no text is too much.
+    #[test]
+    fn full_names_stay_what_they_are(text in "\\PC{0,20}|[a-zA-Z0-9./:@_-]{0,40}") {
+        if let Ok(reference) = Reference::parse(&text) {
+            assert_eq!(Reference::parse(&reference.to_string()), Ok(reference));
+        }
+    }
+
+    #[test]
+    fn any_header_may_come(text in "\\PC{0,40}|[a-z=\", \\\\B]{0,60}") {
+        let _ = super::super::auth::Challenge::parse(&text);
+    }
+}
+
 #[test]
 fn a_digest_outranks_the_tag() {
     let digest = Digest::of(b"x");

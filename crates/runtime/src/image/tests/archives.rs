@@ -12,6 +12,10 @@ fn tar(files: &[(String, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn layout(sample: &Sample, name: Option<&str>) -> Vec<u8> {
+    tar(&layout_files(sample, name))
+}
+
+fn layout_files(sample: &Sample, name: Option<&str>) -> Vec<(String, Vec<u8>)> {
     let manifest = sample.manifest.unwrap();
     let mut entry = serde_json::json!({"mediaType": document::OCI_MANIFEST, "digest": manifest, "size": sample.blobs[&manifest].len()});
     if let Some(name) = name {
@@ -24,7 +28,7 @@ fn layout(sample: &Sample, name: Option<&str>) -> Vec<u8> {
         ("index.json".into(), index.to_string().into_bytes()),
     ];
     files.extend(sample.blobs.iter().map(|(d, c)| (format!("blobs/sha256/{}", d.hex()), c.clone())));
-    tar(&files)
+    files
 }
 
 fn import(ground: &Ground, archive: &[u8]) -> Result<Vec<cri::Image>, ImageError> {
@@ -76,6 +80,21 @@ async fn what_docker_save_writes() {
     assert_eq!(images[0].repo_tags, ["docker.io/library/x:2", "y.test/z:3"]);
     assert!(images[0].repo_digests.is_empty());
     assert_eq!(ground.files("y.test/z:3").await["b"], "B");
+}
+
+#[tokio::test]
+async fn both_lists_are_one_image_with_all_names() {
+    let sample = Sample::two_layers();
+    let path = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let list = serde_json::json!([{"Config": path(&sample.config.unwrap()), "RepoTags": ["x:1", "x:2"],
+        "Layers": sample.layers.iter().map(path).collect::<Vec<_>>()}]);
+    let mut files = layout_files(&sample, Some("docker.io/library/x:1"));
+    files.push(("manifest.json".into(), list.to_string().into_bytes()));
+    let ground = Ground::new();
+    let images = import(&ground, &tar(&files)).unwrap();
+    assert_eq!(images.len(), 1);
+    assert_eq!(images[0].repo_tags, ["docker.io/library/x:1", "docker.io/library/x:2"]);
+    assert_eq!(images[0].repo_digests, [format!("docker.io/library/x@{}", sample.manifest.unwrap())]);
 }
 
 #[tokio::test]

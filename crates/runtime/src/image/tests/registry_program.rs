@@ -30,10 +30,10 @@ impl Drop for Program {
     }
 }
 
-async fn registry(dir: &Path) -> (Program, String) {
+async fn registry(dir: &Path, tls: &str) -> (Program, String) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {free}}}\n",
+        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {free}{tls}}}\n",
         dir.join("registry").display()
     );
     fs::write(dir.join("registry.yml"), config).unwrap();
@@ -125,7 +125,7 @@ async fn the_same_as_umoci_makes_of_it() {
     }
     let ground = Ground::new();
     let dir = ground.dir.path();
-    let (_registry, address) = registry(dir).await;
+    let (_registry, address) = registry(dir, "").await;
     write_layout(&varied(), &dir.join("layout"));
     let layout = format!("oci:{}:1", dir.join("layout").display());
     let image = format!("{address}/a/b:1");
@@ -156,7 +156,7 @@ async fn docker_media_types_and_a_deleted_tag() {
     }
     let ground = Ground::new();
     let dir = ground.dir.path();
-    let (_registry, address) = registry(dir).await;
+    let (_registry, address) = registry(dir, "").await;
     write_layout(&Sample::two_layers(), &dir.join("layout"));
     let layout = format!("oci:{}:1", dir.join("layout").display());
     let image = format!("{address}/a/b:2");
@@ -183,4 +183,30 @@ async fn docker_media_types_and_a_deleted_tag() {
         r#"failed to pull and unpack image "{missing}": failed to resolve reference "{missing}": {missing}: not found"#
     );
     assert_eq!(error, expected);
+}
+
+#[tokio::test]
+async fn over_http2_with_tls() {
+    if !(has("docker-registry") && has("skopeo")) {
+        return;
+    }
+    let ground = Ground::new();
+    let dir = ground.dir.path();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    fs::write(dir.join("ca.crt"), certificate.pem()).unwrap();
+    fs::write(dir.join("key.pem"), key.serialize_pem()).unwrap();
+    let tls = format!(", tls: {{certificate: {0}/ca.crt, key: {0}/key.pem}}", dir.display());
+    let (_registry, address) = registry(dir, &tls).await;
+    write_layout(&varied(), &dir.join("layout"));
+    let layout = format!("oci:{}:1", dir.join("layout").display());
+    let image = format!("{address}/a/b:1");
+    run("skopeo", &["copy", "--dest-tls-verify=false", &layout, &format!("docker://{image}")]);
+    let hosts = dir.join("certs.d").join(&address);
+    fs::create_dir_all(&hosts).unwrap();
+    fs::write(hosts.join("hosts.toml"), format!("server = \"https://{address}\"\nca = \"{}/ca.crt\"\n", dir.display()))
+        .unwrap();
+    let hosts = HostsConfig { dirs: vec![dir.join("certs.d")], insecure: Vec::new() };
+    let other = Ground::with(Options { hosts, ..options() });
+    assert_eq!(other.images.pull(&image, None, None).await.unwrap().id, varied().id());
 }
