@@ -19,6 +19,10 @@ use assemble::{Call, assemble};
 use surroundings::Surroundings;
 
 fn main() -> ExitCode {
+    // The process beside a container is this program, too; it goes its own way before anything else is set up.
+    if let Some(arguments) = rubelet_shim::called() {
+        return rubelet_shim::main(&arguments);
+    }
     rubelet_host::memory::keep_small();
     let log = klog::install();
     let around = Surroundings::of_this_process();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::birth::{self, Birth};
 use crate::end;
 use crate::mounts::{READ_ONLY, clone_tree};
+use crate::serve::PROGRAM_NAME;
 use crate::setup::{EXIT_FILE, SETUP_FILE, SOCKET_FILE};
 use crate::sys::{self, MountChange};
 use crate::wire::{self, Exec, Exit, Reply, Request, State};
@@ -120,6 +122,7 @@ impl Shim {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|e| start(e.into()))?;
         let mut child = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()))
+            .arg0(PROGRAM_NAME)
             .args(&program.arguments)
             .arg(bundle)
             .env_clear()

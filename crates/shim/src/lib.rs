@@ -33,5 +33,5 @@ mod syscalls;
 pub mod wire;
 
 pub use client::{Attached, ExecStreams, Execution, ExitWatch, Program, Shim, ShimError, Standing};
-pub use serve::main;
+pub use serve::{called, main};
 pub use sys::resize_terminal;

@@ -24,6 +24,15 @@ use crate::{cgroups, end, exec};
 /// Connections at most.
 const CONNECTIONS_MAX: usize = 128;
 
+/// The first argument of a shim, its program's name; nobody types it, so that no command line is lost.
+pub(crate) const PROGRAM_NAME: &str = "rubelet-shim";
+
+/// The arguments for [`main`] when this process was started by [`crate::Shim::create`] with [`crate::Program::this`].
+pub fn called() -> Option<Vec<String>> {
+    let mut arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    (arguments.next()? == PROGRAM_NAME && arguments.next()? == "shim").then(|| arguments.collect())
+}
+
 /// The shim's `main`: the arguments after `shim`. Standard input is the socket to who wants the container.
 ///
 /// To be called before anything starts a thread or opens a file.

@@ -7,6 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::box_::{Box_, Cgroups, within};
 
+/// `SHIM_PROGRAM`: a `rubelet` to measure instead of the small program of this crate.
+fn other_program(box_: &mut Box_) {
+    if let Some(path) = std::env::var_os("SHIM_PROGRAM") {
+        box_.program = rubelet_shim::Program::at(Path::new(&path), &["shim"]).unwrap();
+    }
+}
+
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64() * 1000.0
@@ -18,6 +25,7 @@ const ROUNDS: usize = 30;
 #[ignore = "a measurement"]
 fn create_and_start_beside_runc() {
     let Some(mut box_) = Box_::script("") else { return };
+    other_program(&mut box_);
     box_.spec.process.args = vec!["/bin/sleep".to_owned(), "1000".to_owned()];
     box_.spec.linux.masked_paths =
         ["/proc/acpi", "/proc/keys", "/proc/scsi", "/proc/timer_list", "/sys/firmware"].map(str::to_owned).to_vec();
@@ -89,9 +97,7 @@ fn memory_of_idle_pods() {
         pause.setup.log_path = None;
         pause.spec.root = None;
         pause.spec.mounts.clear();
-        if let Some(path) = std::env::var_os("SHIM_PROGRAM") {
-            pause.program = rubelet_shim::Program::at(Path::new(&path), &[]).unwrap();
-        }
+        other_program(&mut pause);
         let shim = pause.start();
         pods.push((pause, shim));
     }
