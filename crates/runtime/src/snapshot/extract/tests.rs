@@ -280,6 +280,69 @@ fn bombs_end_at_the_limit() {
     assert!(rubelet_host::chain(&error).contains("longer than a layer may be"));
 }
 
+/// What one sees of a tree: kind, mode, owner, time to the nanosecond, links, size, attributes.
+fn seen(root: &Path, dir: &Path, into: &mut std::collections::BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let stat = fs::symlink_metadata(&path).unwrap();
+        let mut names = [0; 4096];
+        let length = rfs::llistxattr(&path, &mut names).unwrap_or(0);
+        let more = match stat.file_type() {
+            kind if kind.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),
+            kind if kind.is_file() => crate::Digest::of(&fs::read(&path).unwrap()).to_string(),
+            _ => String::new(),
+        };
+        let owner = (stat.uid(), stat.gid(), stat.mtime(), stat.mtime_nsec());
+        let names = String::from_utf8_lossy(&names[..length]).into_owned();
+        let links = if stat.is_dir() { 0 } else { stat.nlink() };
+        let text = format!("{:o} {owner:?} {links} {more} {names}", stat.mode());
+        into.insert(path.strip_prefix(root).unwrap().to_owned(), text);
+        if stat.is_dir() {
+            seen(root, &path, into);
+        }
+    }
+}
+
+#[test]
+fn the_same_as_gnu_tar_makes_of_this_machine() {
+    let tar = |args: &[&str]| std::process::Command::new("tar").args(args).output();
+    if !is_root() {
+        return;
+    }
+    if tar(&["--version"]).is_err() {
+        eprintln!("not run: no tar here");
+        return;
+    }
+    for format in [["--format=pax", "--xattrs"].as_slice(), &["--format=gnu"]] {
+        let (ground, theirs) = (Ground::new(), tempfile::tempdir().unwrap());
+        let archive = theirs.path().join("archive.tar");
+        let (archive, out) = (archive.to_str().unwrap(), theirs.path().join("out"));
+        fs::create_dir(&out).unwrap();
+        // Programs with set-id bits, deep directories, many links.
+        let what: Vec<&str> =
+            ["usr/share/zoneinfo/Europe", "usr/share/perl5", "usr/lib/os-release", "usr/bin/su", "usr/bin/ping"]
+                .into_iter()
+                .filter(|path| Path::new("/").join(path).exists())
+                .collect();
+        let packed = tar(&[format, &["-C", "/", "-cf", archive], what.as_slice()].concat()).unwrap();
+        assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
+        let args = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "-C", out.to_str().unwrap(), "-xpf", archive];
+        assert!(tar(&args).unwrap().status.success());
+        ground.extract(&fs::read(archive).unwrap()).unwrap();
+        let (mut a, mut b) = Default::default();
+        seen(&ground.layer(), &ground.layer(), &mut a);
+        seen(&out, &out, &mut b);
+        // Directories that the archive only implies have the time of extraction.
+        for tree in [&mut a, &mut b] {
+            for implied in ["usr", "usr/share", "usr/share/zoneinfo", "usr/lib", "usr/bin"] {
+                tree.remove(Path::new(implied));
+            }
+        }
+        assert!(a.len() > 10, "{}", a.len());
+        assert_eq!(a, b);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
