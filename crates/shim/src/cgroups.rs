@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::fault::{Doing, Fault};
 use crate::setup::Cgroup;
+use crate::sys;
 
 /// Files of the cgroups to join, opened while the host's paths and rights are still there.
 pub(crate) struct Doors(Vec<File>);
@@ -62,16 +63,9 @@ pub(crate) fn signal_all(cgroups: &[Cgroup], signal: i32) -> io::Result<usize> {
     let mut pids = Vec::new();
     read_pids(&cgroup.dir, 0, &mut pids)?;
     for pid in &pids {
-        if let (Some(pid), Some(signal)) = (rustix::process::Pid::from_raw(*pid), signal_of(signal)) {
-            let _ = rustix::process::kill_process(pid, signal);
-        }
+        sys::kill(*pid, signal)?;
     }
     Ok(pids.len())
-}
-
-/// A signal by its number; real-time signals are not passed on.
-pub(crate) fn signal_of(number: i32) -> Option<rustix::process::Signal> {
-    rustix::process::Signal::from_named_raw(number)
 }
 
 /// Containers make cgroups below their own; deeper than this nobody looks.

@@ -1,20 +1,54 @@
 //! The agent's side: starting a shim, finding one again, and talking to it. Everything here blocks.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::birth::{self, Birth};
+use crate::cgroups;
 use crate::end;
 use crate::mounts::{READ_ONLY, clone_tree};
 use crate::serve::PROGRAM_NAME;
-use crate::setup::{EXIT_FILE, SETUP_FILE, SOCKET_FILE};
+use crate::setup::{self, BIRTH_FILE, ERRORS_FILE, EXIT_FILE, SETUP_FILE, SOCKET_FILE};
 use crate::sys::{self, MountChange};
 use crate::wire::{self, Exec, Exit, Reply, Request, State};
+
+/// How long a shim may be between two states.
+const BUSY_MAX: Duration = Duration::from_secs(10);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// Exit code of a container whose end nobody saw (containerd: 255).
+const UNSEEN_CODE: i32 = 255;
+
+/// Whether no process has the bundle's lock: there is no shim, and none on its way.
+fn is_without_shim(bundle: &Path) -> Result<bool, ShimError> {
+    let path = bundle.join(ERRORS_FILE);
+    match OpenOptions::new().append(true).open(&path) {
+        Ok(file) => Ok(flock(&file, FlockOperation::NonBlockingLockShared).is_ok()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && bundle.join(SETUP_FILE).exists() => Ok(true),
+        Err(source) => Err(ShimError::Read { path, source }),
+    }
+}
+
+/// Takes the bundle for a new shim. What an earlier one left there is removed.
+fn take_lock(bundle: &Path) -> io::Result<std::fs::File> {
+    let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(bundle.join(ERRORS_FILE))?;
+    flock(&errors, FlockOperation::NonBlockingLockExclusive).map_err(|_| io::Error::other("it has a shim already"))?;
+    for file in [EXIT_FILE, BIRTH_FILE] {
+        match std::fs::remove_file(bundle.join(file)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(errors)
+}
 
 /// Why something about a container failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +104,7 @@ pub enum Standing {
     /// Its shim answers.
     Kept(Shim),
     Ended(Exit),
-    /// The shim was killed before it could record an end. The container's processes may live: end them by their cgroup.
+    /// The shim was killed before it could record an end. The container's processes may live: [`Shim::end_lost`].
     Lost(Birth),
     /// It was never created.
     Unborn,
@@ -121,6 +155,7 @@ impl Shim {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|e| start(e.into()))?;
+        let errors = take_lock(bundle).map_err(start)?;
         let mut child = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()))
             .arg0(PROGRAM_NAME)
             .args(&program.arguments)
@@ -128,7 +163,7 @@ impl Shim {
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::from(errors))
             .spawn()
             .map_err(start)?;
         // It detaches at once: this one ends, its child is the shim.
@@ -142,20 +177,56 @@ impl Shim {
 
     /// Finds the container of a bundle again.
     pub fn attach(bundle: &Path) -> Result<Standing, ShimError> {
-        let read = |source| ShimError::Read { path: bundle.to_owned(), source };
-        if let Ok(shim) = Self::connect(bundle) {
-            return Ok(Standing::Kept(shim));
+        let begin = Instant::now();
+        loop {
+            if let Ok(shim) = Self::connect(bundle) {
+                return Ok(Standing::Kept(shim));
+            }
+            let is_alone = is_without_shim(bundle)?;
+            let exit = end::read(bundle).map_err(|source| ShimError::Read { path: bundle.join(EXIT_FILE), source })?;
+            if let Some(exit) = exit {
+                return Ok(Standing::Ended(exit));
+            }
+            if is_alone {
+                return match birth::read(bundle) {
+                    Ok(birth) => Ok(Standing::Lost(birth)),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Standing::Unborn),
+                    Err(source) => Err(ShimError::Read { path: bundle.join(BIRTH_FILE), source }),
+                };
+            }
+            // A shim that is creating the container, or on its way out: it listens or has written the end in a moment.
+            if begin.elapsed() > BUSY_MAX {
+                let source = io::Error::from(io::ErrorKind::TimedOut);
+                return Err(ShimError::Talk { bundle: bundle.to_owned(), source });
+            }
+            std::thread::sleep(BUSY_PAUSE);
         }
-        let exit = || end::read(bundle).map_err(|source| ShimError::Read { path: bundle.join(EXIT_FILE), source });
-        if let Some(exit) = exit()? {
-            return Ok(Standing::Ended(exit));
+    }
+
+    /// Ends what a killed shim left behind, by cgroup and by pid, and records an end: code 255, as nobody saw the real one.
+    pub fn end_lost(bundle: &Path, birth: &Birth) -> Result<Exit, ShimError> {
+        let failed = |source| ShimError::Talk { bundle: bundle.to_owned(), source };
+        let (_, setup) =
+            setup::read_bundle(bundle).map_err(|source| ShimError::Read { path: bundle.join(SETUP_FILE), source })?;
+        let begin = Instant::now();
+        while cgroups::signal_all(&setup.cgroups, libc::SIGKILL).map_err(failed)? > 0 || birth.is_container_alive() {
+            if birth.is_container_alive() {
+                sys::kill(i32::try_from(birth.pid).unwrap_or(0), libc::SIGKILL).map_err(failed)?;
+            }
+            if begin.elapsed() > BUSY_MAX {
+                return Err(failed(io::Error::other("its processes do not end")));
+            }
+            std::thread::sleep(BUSY_PAUSE);
         }
-        match birth::read(bundle) {
-            // It may have ended between the two looks.
-            Ok(birth) => Ok(exit()?.map_or(Standing::Lost(birth), Standing::Ended)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound && bundle.join(SETUP_FILE).exists() => Ok(Standing::Unborn),
-            Err(e) => Err(read(e)),
-        }
+        let exit = Exit {
+            code: UNSEEN_CODE,
+            signal: None,
+            started_at_nanos: None,
+            finished_at_nanos: end::now_nanos(),
+            oom_kills: cgroups::oom_kills(&setup.cgroups),
+        };
+        end::write(bundle, &exit).map_err(failed)?;
+        Ok(exit)
     }
 
     fn connect(bundle: &Path) -> Result<Self, ShimError> {
@@ -227,7 +298,11 @@ impl Shim {
     /// Sends a signal to the first process, or to all processes of the container's cgroup.
     pub fn kill(&self, signal: i32, all: bool) -> Result<(), ShimError> {
         match self.ask(&Request::Kill { signal, all }, &[]) {
-            Err(ShimError::Gone { .. }) => Ok(()), // it has ended
+            Err(gone @ ShimError::Gone { .. }) => match Self::attach(&self.bundle)? {
+                Standing::Ended(_) | Standing::Unborn => Ok(()),
+                // Nobody has passed the signal on.
+                Standing::Lost(_) | Standing::Kept(_) => Err(gone),
+            },
             other => other,
         }
     }

@@ -76,9 +76,7 @@ pub(crate) fn create(bundle: &Path, spec: Spec, setup: &Setup) -> Result<Created
 }
 
 pub(crate) fn kill_and_reap(pid: i32) {
-    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-    }
+    let _ = sys::kill(pid, libc::SIGKILL);
     let _ = sys::wait_for(pid);
 }
 

@@ -14,7 +14,7 @@ use crate::birth::{self, Birth};
 use crate::create::{self, Created};
 use crate::fault::reason;
 use crate::logfile::LogFile;
-use crate::setup::{self, ERRORS_FILE, SOCKET_FILE, Setup};
+use crate::setup::{self, SOCKET_FILE, Setup};
 use crate::spec::Spec;
 use crate::stdio::{Source, Stdio};
 use crate::sys::{self, Forked};
@@ -33,7 +33,8 @@ pub fn called() -> Option<Vec<String>> {
     (arguments.next()? == PROGRAM_NAME && arguments.next()? == "shim").then(|| arguments.collect())
 }
 
-/// The shim's `main`: the arguments after `shim`. Standard input is the socket to who wants the container.
+/// The shim's `main`: the arguments after `shim`. Standard input is the socket to who wants the container, standard error the bundle's
+/// `shim.log`, which is locked as long as a shim has it open.
 ///
 /// To be called before anything starts a thread or opens a file.
 pub fn main(arguments: &[String]) -> ExitCode {
@@ -48,7 +49,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         Ok(Forked::Child) => {}
         Err(_) => return ExitCode::FAILURE,
     }
-    let control = match take_control(&bundle) {
+    let control = match take_control() {
         Ok(control) => control,
         Err(_) => return ExitCode::FAILURE,
     };
@@ -62,14 +63,12 @@ pub fn main(arguments: &[String]) -> ExitCode {
 }
 
 /// Detaches this process; standard input, which is the client's socket, becomes a descriptor of its own.
-fn take_control(bundle: &Path) -> io::Result<OwnedFd> {
+fn take_control() -> io::Result<OwnedFd> {
     let control = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
-    let errors = rustix::fs::open(bundle.join(ERRORS_FILE), flags, Mode::from_bits_truncate(0o600))?;
-    for (number, file) in [(0, &null), (1, &null), (2, &errors)] {
-        sys::place_descriptor(file, number)?;
-    }
+    // Standard error stays: it is the file that says that a shim is there.
+    sys::place_descriptor(&null, 0)?;
+    sys::place_descriptor(&null, 1)?;
     rustix::process::setsid()?;
     rustix::process::chdir("/")?;
     sys::set_name(c"rubelet-shim");
@@ -135,8 +134,9 @@ impl Service {
     /// Creates the container and tells the client. On failure nothing is left and the client knows why.
     fn open(bundle: &Path, control: OwnedFd) -> Result<Self, ()> {
         let refuse = |text: String| {
-            // First the socket: who knows that nothing was made must not find it.
+            // First the traces: who knows that nothing was made must not find a shim.
             let _ = std::fs::remove_file(bundle.join(SOCKET_FILE));
+            unlock();
             let _ = wire::send(&control, &Reply::Refused(text), &[]);
         };
         let failed = |what: &str, error: io::Error| refuse(format!("{what}: {}", reason(&error)));
@@ -295,21 +295,15 @@ impl Service {
     }
 
     fn signal(&self, at: usize, signal: i32, all: bool) -> Reply {
-        if let Role::Runs { pid, .. } = self.connections[at].role {
-            kill(pid, signal);
-            return Reply::Done;
+        let sent = match self.connections[at].role.program() {
+            Some(pid) => sys::kill(pid, signal),
+            None if all && !self.setup.cgroups.is_empty() => cgroups::signal_all(&self.setup.cgroups, signal).map(drop),
+            None => sys::kill(self.pid, signal),
+        };
+        match sent {
+            Ok(()) => Reply::Done,
+            Err(e) => Reply::Refused(format!("signal {signal}: {}", reason(&e))),
         }
-        if cgroups::signal_of(signal).is_none() {
-            return Reply::Refused(format!("there is no signal {signal}"));
-        }
-        if all && !self.setup.cgroups.is_empty() {
-            return match cgroups::signal_all(&self.setup.cgroups, signal) {
-                Ok(_) => Reply::Done,
-                Err(e) => Reply::Refused(reason(&e)),
-            };
-        }
-        kill(self.pid, signal);
-        Reply::Done
     }
 
     fn attach(&mut self, wanted: [bool; 3], descriptors: Vec<OwnedFd>) -> io::Result<()> {
@@ -371,6 +365,7 @@ impl Service {
         }
         self.phase = Phase::Ended(exit);
         let _ = std::fs::remove_file(self.bundle.join(SOCKET_FILE));
+        unlock();
         for connection in self.connections.iter().filter(|connection| connection.role == Role::WaitsForEnd) {
             let _ = wire::send(&connection.socket, &Reply::Exit(exit), &[]);
         }
@@ -418,11 +413,14 @@ fn start_exec(
     exec::start(wanted, descriptors, spec, setup, pid).map_err(|fault| fault.to_string())
 }
 
+/// Says that there is no shim any more; its files are as they will stay.
+fn unlock() {
+    let _ = rustix::fs::flock(rustix::stdio::stderr(), rustix::fs::FlockOperation::Unlock);
+}
+
+/// To a child of ours that was not reaped: its pid cannot be somebody else's.
 fn kill(pid: i32, signal: i32) {
-    // The pid is a child of ours that was not reaped, so it cannot be somebody else's.
-    if let (Some(pid), Some(signal)) = (rustix::process::Pid::from_raw(pid), cgroups::signal_of(signal)) {
-        let _ = rustix::process::kill_process(pid, signal);
-    }
+    let _ = sys::kill(pid, signal);
 }
 
 fn drain(signals: &OwnedFd) {

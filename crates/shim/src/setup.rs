@@ -18,7 +18,7 @@ pub const SOCKET_FILE: &str = "shim.sock";
 pub const BIRTH_FILE: &str = "birth.json";
 /// Written when the container has ended.
 pub const EXIT_FILE: &str = "exit.json";
-/// What went wrong in the shim itself; empty when all is well.
+/// What went wrong in the shim itself; empty when all is well. As long as there is a shim, it is locked (`flock`).
 pub const ERRORS_FILE: &str = "shim.log";
 
 /// Everything about a container that is not OCI's.

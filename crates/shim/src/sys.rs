@@ -182,6 +182,18 @@ pub(crate) fn wait_for(pid: i32) -> io::Result<i32> {
     }
 }
 
+/// Sends a signal, real-time ones too. A process that is gone is fine.
+pub(crate) fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 0 {
+        return Err(io::ErrorKind::InvalidInput.into()); // never a group of processes
+    }
+    // SAFETY: kill takes numbers.
+    match check_int(unsafe { libc::kill(pid, signal) }) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// A `prctl` whose arguments are numbers.
 pub(crate) fn prctl(option: libc::c_int, arg2: libc::c_ulong, arg3: libc::c_ulong) -> io::Result<()> {
     // SAFETY: used with options that take numbers only; the unused arguments are zero, as the kernel demands.

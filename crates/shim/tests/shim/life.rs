@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rubelet_shim::birth::Birth;
 use rubelet_shim::spec::Namespace;
@@ -178,14 +179,76 @@ fn a_killed_shim_leaves_word_of_who_was_there() {
     until("the shim is dead", || !birth.is_shim_alive());
     let Standing::Lost(lost) = Shim::attach(box_.path()).unwrap() else { panic!("not lost") };
     assert_eq!(lost, birth);
-    kill(birth.pid);
-    until("the container is dead", || !lost.is_container_alive());
-    until("the cgroup is empty", || cgroups.is_empty());
+    let exit = Shim::end_lost(box_.path(), &lost).unwrap();
+    assert_eq!(exit.code, 255);
+    assert!(!lost.is_container_alive() && cgroups.is_empty());
+    assert_eq!(ended(box_.path()), Some(exit));
 }
 
 fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+/// Kills the agent, or the shim, at many moments of a creation. Whatever was reached, it is found again and can be ended, and nobody is left.
+#[test]
+fn whoever_is_killed_while_it_is_created() {
+    const MOMENTS: u32 = 24;
+    for round in 0..2 * MOMENTS {
+        let Some(mut box_) = Box_::script("sleep 1000") else { return };
+        let Some(cgroups) = Cgroups::make(&["pids", "devices", ""]) else { return };
+        let Some(shims) = Cgroups::make(&["pids"]) else { return };
+        box_.setup.cgroups = cgroups.0.clone();
+        box_.setup.shim_cgroups = vec![shims.0[0].dir.clone()];
+        rubelet_shim::setup::write_bundle(box_.path(), &box_.spec, &box_.setup).unwrap();
+        let mut agent = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "life::stands_for_an_agent", "--include-ignored"])
+            .env("SHIM_TEST_BUNDLE", box_.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        until("the agent has begun", || box_.path().join("shim.log").exists());
+        if round < MOMENTS {
+            until("the shim is there", || {
+                fs::read_to_string(shims.0[0].dir.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty())
+            });
+        }
+        std::thread::sleep(Duration::from_micros(u64::from(round % MOMENTS) * 300));
+        let shim = fs::read_to_string(shims.0[0].dir.join("cgroup.procs")).unwrap();
+        if let (true, Some(pid)) = (round < MOMENTS, shim.lines().next()) {
+            kill(pid.parse().unwrap());
+        }
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        loop {
+            let standing = Shim::attach(box_.path()).unwrap();
+            println!("{round}: {standing:?}");
+            match standing {
+                Standing::Kept(shim) => match shim.kill(libc::SIGKILL, true) {
+                    Err(ShimError::Gone { .. }) => continue, // it was about to die
+                    other => other.unwrap(),
+                },
+                Standing::Lost(birth) => drop(Shim::end_lost(box_.path(), &birth).unwrap()),
+                Standing::Ended(_) | Standing::Unborn => {}
+            }
+            break;
+        }
+        until("the container is gone", || cgroups.is_empty());
+        until("the shim is gone", || shims.is_empty());
+    }
+}
+
+#[test]
+fn a_bundle_has_one_shim() {
+    let Some(box_) = Box_::script("sleep 1000") else { return };
+    let shim = box_.start();
+    assert!(matches!(Shim::create(&box_.program, box_.path()), Err(ShimError::Start { .. })));
+    let watch = shim.watch_exit().unwrap();
+    // A signal without a name: 34 is the first real-time signal.
+    shim.kill(34, false).unwrap();
+    shim.kill(libc::SIGKILL, false).unwrap();
+    assert_eq!(within(watch).signal, Some(libc::SIGKILL));
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn devices_are_refused_on_cgroup_v1() {
         vec![DeviceRule { allow: true, access: "rwm".to_owned(), ..DeviceRule::default() }];
     box_.spec.process.args[2] = "mknod /tmp/kmsg2 c 1 11 && dd if=/tmp/kmsg2 bs=1 count=0 && echo open".to_owned();
     fs::remove_file(box_.path().join("0.log")).unwrap();
-    assert!(box_.run().1.ends_with("open\n"));
+    assert!(box_.run().1.contains("open\n"));
 }
 
 #[test]
