@@ -3,9 +3,17 @@
 //! Defaults, then the configuration file, then drop-ins, then flags: each wins over the one before; feature gates add
 //! up key by key. Without `--config` the older, less strict defaults of the flags apply (kubelet 1.36).
 
+mod files;
 mod overlay;
+mod remarks;
 mod runtime;
+#[cfg(test)]
+mod tests;
 
+use std::path::{Path, PathBuf};
+
+use rubelet_api::config::{ConfigError, Draft, KubeletConfiguration, Loaded};
+use rubelet_api::gates::Gates;
 use serde_json::Value;
 
 use crate::flags::{self, FlagError, Given};
@@ -13,6 +21,9 @@ use crate::host_checks::HostSettings;
 use crate::own::{OwnFlagError, OwnFlags};
 use crate::surroundings::Surroundings;
 use crate::{klog, version};
+
+use files::FileError;
+pub(crate) use remarks::Remark;
 
 /// Why the program does not start, in upstream's words.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +36,27 @@ pub(crate) enum StartError {
     OwnFlag(#[from] OwnFlagError),
     #[error(transparent)]
     Runtime(#[from] runtime::NoEmbeddedRuntime),
+    #[error("failed to load kubelet config file, path: {}, error: {source}", .path.display())]
+    ConfigFile { path: PathBuf, source: LoadError },
+    #[error("failed to merge kubelet configs: {0}")]
+    DropIns(LoadError),
+    #[error("{0}")]
+    Config(#[source] ConfigError),
     #[error("failed to run Kubelet: the host has no name; give one with --hostname-override")]
     NoName,
-    #[error("failed to run Kubelet: this build does not read its configuration yet")]
-    Unfinished,
+    #[error(
+        "failed to run Kubelet: {0}: this build talks to no API server yet; without --kubeconfig and --bootstrap-kubeconfig it runs the pods of --pod-manifest-path and --manifest-url"
+    )]
+    NoCluster(&'static str),
+}
+
+/// Why a file of the configuration is none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// What a command line asks for.
@@ -45,39 +73,22 @@ pub(crate) enum Call {
 pub(crate) struct Assembled {
     /// The flags without a field.
     pub(crate) flags: OwnFlags,
+    /// The effective configuration, complete.
+    pub(crate) config: KubeletConfiguration,
+    /// Its gates.
+    pub(crate) gates: Gates,
     /// What the configuration says about the host.
     pub(crate) host: HostSettings,
     /// The node's name.
     pub(crate) node_name: String,
     /// Socket of the container runtime.
     pub(crate) runtime_endpoint: String,
-    /// `makeIPTablesUtilChains`.
-    pub(crate) keeps_iptables_chains: bool,
     /// How to log.
     pub(crate) logging: Logging,
     /// To be logged once.
     pub(crate) remarks: Vec<Remark>,
     /// What the program found around it.
     pub(crate) around: Surroundings,
-}
-
-/// Something to be logged once, when the configuration is known.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Remark {
-    /// The user may want to change something.
-    Warning { words: String, about: String },
-    /// Good to know.
-    Info { words: String, about: String },
-}
-
-impl Remark {
-    /// Logs it.
-    pub(crate) fn log(&self) {
-        match self {
-            Self::Warning { words, about } => tracing::warn!(about = about.as_str(), "{words}"),
-            Self::Info { words, about } => tracing::info!(about = about.as_str(), "{words}"),
-        }
-    }
 }
 
 /// How to log.
@@ -108,7 +119,99 @@ pub(crate) fn assemble(
     }
     let mut own = OwnFlags::read(&given)?;
     own.resolve(&around.working_dir);
-    Err(StartError::Unfinished)
+    let mut draft = load(&own)?;
+    overlay::lay_over(draft.value_mut(), &given);
+    // Only files have a place: what says something about the runtime is one of them or the flag.
+    let is_said = given.value(RUNTIME_FLAG).is_some() || draft.place(RUNTIME_FIELD).is_some();
+    let surroundings = rubelet_api::config::Surroundings { has_cgroup_v1: around.has_cgroup_v1 };
+    let loaded = draft.finish(surroundings).map_err(StartError::Config)?;
+    refuse_clusters(&own)?;
+    complete(own, loaded, is_said, &given, around).map(|assembled| Call::Run(Box::new(assembled)))
+}
+
+const RUNTIME_FLAG: &str = "container-runtime-endpoint";
+const RUNTIME_FIELD: &str = "containerRuntimeEndpoint";
+
+/// The configuration of the file, or the older defaults of the flags, with the drop-ins merged over it.
+fn load(own: &OwnFlags) -> Result<Draft, StartError> {
+    let mut draft = match &own.config {
+        None => Draft::without_file(),
+        Some(path) => {
+            let wrap = |source| StartError::ConfigFile { path: path.clone(), source };
+            let bytes = files::read(path).map_err(|error| wrap(error.into()))?;
+            Draft::from_file(&path.to_string_lossy(), &bytes).map_err(|error| wrap(error.into()))?
+        }
+    };
+    if let Some(dir) = &own.config_dir {
+        merge_drop_ins(&mut draft, dir).map_err(StartError::DropIns)?;
+    }
+    Ok(draft)
+}
+
+fn merge_drop_ins(draft: &mut Draft, dir: &Path) -> Result<(), LoadError> {
+    let mut texts = Vec::new();
+    for path in files::drop_ins(dir)? {
+        texts.push((path.to_string_lossy().into_owned(), files::read(&path)?));
+    }
+    Ok(draft.merge(texts.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())))?)
+}
+
+/// A node that is told to join a cluster and runs on its own would be a surprise.
+fn refuse_clusters(own: &OwnFlags) -> Result<(), StartError> {
+    match (&own.kubeconfig, &own.bootstrap_kubeconfig) {
+        (Some(_), _) => Err(StartError::NoCluster("--kubeconfig")),
+        (None, Some(_)) => Err(StartError::NoCluster("--bootstrap-kubeconfig")),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Everything from the checked configuration on.
+fn complete(
+    own: OwnFlags,
+    loaded: Loaded,
+    says_runtime: bool,
+    given: &Given,
+    around: &Surroundings,
+) -> Result<Assembled, StartError> {
+    let Loaded { mut config, gates, warnings } = loaded;
+    let mut remarks = remarks::all(warnings, &config, &gates, given);
+    let said = says_runtime.then_some(config.runtime.endpoint.as_str());
+    let (runtime_endpoint, remark) = runtime::choose(around.program, said)?;
+    remarks.extend(remark);
+    config.runtime.endpoint.clone_from(&runtime_endpoint);
+    config.runtime.seccomp_default |= given.is_on("seccomp-default");
+    let node_name = match own.node.hostname_override.as_str() {
+        "" => around.hostname.trim().to_lowercase(),
+        name => name.to_owned(),
+    };
+    if node_name.is_empty() {
+        return Err(StartError::NoName);
+    }
+    let logging = &config.logs.logging;
+    let logging = Logging {
+        format: if logging.format == "json" { klog::Format::Json } else { klog::Format::Text },
+        verbosity: logging.verbosity,
+        patterns: logging.vmodule.iter().map(|one| (one.file_pattern.clone(), one.verbosity)).collect(),
+    };
+    let host = HostSettings {
+        fail_cgroup_v1: config.host.fail_cgroup_v1,
+        fail_swap_on: config.host.fail_swap_on,
+        protect_kernel_defaults: config.host.protect_kernel_defaults,
+        // Not negative: checked.
+        max_open_files: u64::try_from(config.host.max_open_files).unwrap_or(0),
+        oom_score_adj: config.host.oom_score_adj,
+    };
+    Ok(Assembled {
+        flags: own,
+        config,
+        gates,
+        host,
+        node_name,
+        runtime_endpoint,
+        logging,
+        remarks,
+        around: around.clone(),
+    })
 }
 
 /// The text of `--help` and `--version`.

@@ -2,6 +2,7 @@
 //!
 //! The way: command line ([`flags`]) → one configuration ([`assemble`]) → the host, the agent, the signals ([`run`]).
 
+mod agent;
 mod assemble;
 mod flags;
 mod host_checks;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
             log.set_format(assembled.logging.format);
             log.set_verbosity(assembled.logging.verbosity);
             log.set_patterns(assembled.logging.patterns.clone());
-            run::run(*assembled, &log)
+            run::run(*assembled)
         }
         Err(error) => {
             tracing::error!(err = %error, "command failed");

@@ -14,14 +14,16 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::assemble::Assembled;
-use crate::{host_checks, klog, watchdog};
+use crate::{agent, host_checks, watchdog};
 
+/// Threads for work that blocks: mounts, files, names.
+const BLOCKING_THREADS: usize = 16;
 /// How often the iptables chains are looked at; from kubelet 1.36.
 const IPTABLES_PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs the agent until it is told to end. What was logged as `command failed` made it fail.
-pub(crate) fn run(assembled: Assembled, log: &klog::Control) -> ExitCode {
-    match prepare_and_live(assembled, log) {
+pub(crate) fn run(assembled: Assembled) -> ExitCode {
+    match prepare_and_live(assembled) {
         Ok(code) => code,
         Err(said) => {
             error!(err = %said, "command failed");
@@ -30,7 +32,7 @@ pub(crate) fn run(assembled: Assembled, log: &klog::Control) -> ExitCode {
     }
 }
 
-fn prepare_and_live(assembled: Assembled, log: &klog::Control) -> Result<ExitCode, String> {
+fn prepare_and_live(assembled: Assembled) -> Result<ExitCode, String> {
     for remark in &assembled.remarks {
         remark.log();
     }
@@ -46,10 +48,11 @@ fn prepare_and_live(assembled: Assembled, log: &klog::Control) -> Result<ExitCod
     host_checks::arrange(host).map_err(|e| e.to_string())?;
     let (_lock, contention) = lock.map_or((None, None), |(lock, contention)| (Some(lock), contention));
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|error| format!("failed to run Kubelet: start the event loop: {error}"))?;
-    let code = runtime.block_on(live(assembled, log, contention, period));
+    let code = runtime.block_on(live(assembled, contention, period));
     // Whatever still blocks in a thread does not hold up the end.
     runtime.shutdown_background();
     code
@@ -71,7 +74,6 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 async fn live(
     assembled: Assembled,
-    log: &klog::Control,
     contention: Option<Contention>,
     watchdog_period: Option<Duration>,
 ) -> Result<ExitCode, String> {
@@ -79,12 +81,12 @@ async fn live(
         Signals::listen().map_err(|error| format!("failed to run Kubelet: listen for signals: {error}"))?;
     let contended = contended(contention);
     let notify_socket = assembled.around.variable("NOTIFY_SOCKET").map(str::to_owned);
-    if assembled.keeps_iptables_chains {
+    if assembled.config.network.make_iptables_util_chains {
         let path = assembled.around.variable("PATH").unwrap_or_default().into();
         tokio::spawn(keep_chains(path));
     }
     let running = tokio::select! {
-        started = start_agent(assembled, log) => started?,
+        started = agent::start(assembled) => started?,
         name = signals.next() => {
             info!(signal = name, "Ending before the agent has started");
             return Ok(ExitCode::SUCCESS);
@@ -101,22 +103,6 @@ async fn live(
         () = contended => info!("Someone else opened the lock file; ending"),
     }
     Ok(end(running.stop(), signals.next()).await)
-}
-
-/// The agent at work.
-struct Running {}
-
-impl Running {
-    /// Ends the agent's tasks; pods go on.
-    async fn stop(self) {}
-}
-
-/// Starts the agent. This is the place where it is joined to the program.
-///
-/// # Errors
-/// In this build always: the agent is not joined yet.
-async fn start_agent(assembled: Assembled, _log: &klog::Control) -> Result<Running, String> {
-    Err(format!("failed to run Kubelet: node {}: this build has no agent yet", assembled.node_name))
 }
 
 /// 0 once everything has ended, 1 at once when told a second time.

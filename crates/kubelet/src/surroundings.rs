@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rubelet_host::cgroup;
+
 /// The name under which the program was started.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) enum Program {
@@ -35,6 +37,8 @@ pub(crate) struct Surroundings {
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) working_dir: PathBuf,
     pub(crate) hostname: String,
+    /// `None` when the host does not say.
+    pub(crate) has_cgroup_v1: Option<bool>,
 }
 
 impl Surroundings {
@@ -47,7 +51,8 @@ impl Surroundings {
         // Without a working directory relative paths start at the root, as in a service.
         let working_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Self { program, variables, working_dir, hostname: hostname.trim().to_owned() }
+        let has_cgroup_v1 = cgroup::detect_version().ok().map(|version| version == cgroup::Version::V1);
+        Self { program, variables, working_dir, hostname: hostname.trim().to_owned(), has_cgroup_v1 }
     }
 
     /// An environment variable that is set to something.
