@@ -16,7 +16,7 @@ pub(crate) async fn learn_runtime(node: &mut NodeFacts, runtime: &dyn Runtime) -
     node.runtime = RuntimeFacts {
         name: version.runtime_name,
         version: version.runtime_version,
-        handlers: status.runtime_handlers.iter().map(handler).collect(),
+        handlers: status.runtime_handlers.iter().map(|h| handler(h, node.settings.has_api_server)).collect(),
         has_supplemental_groups_policy: status.features.as_ref().is_some_and(|f| f.supplemental_groups_policy),
         network_problem: problem_in(&status),
     };
@@ -31,11 +31,12 @@ pub(crate) async fn network_problem(runtime: &dyn Runtime) -> Result<Option<Stri
     Ok(problem_in(&runtime.status(false).await?))
 }
 
-fn handler(handler: &cri::RuntimeHandler) -> HandlerFacts {
+/// Kubelet 1.36: without an API server there are no runtime classes, and mounts are not read-only recursively.
+fn handler(handler: &cri::RuntimeHandler, has_api_server: bool) -> HandlerFacts {
     let features = handler.features.as_ref();
     HandlerFacts {
         name: handler.name.clone(),
-        recursive_read_only_mounts: features.is_some_and(|f| f.recursive_read_only_mounts),
+        recursive_read_only_mounts: has_api_server && features.is_some_and(|f| f.recursive_read_only_mounts),
         user_namespaces: features.is_some_and(|f| f.user_namespaces),
     }
 }

@@ -104,9 +104,11 @@ fn inspect_failed(wish: &ImageWish, error: &RuntimeError) -> StepFailure {
 }
 
 fn there(image: &cri::Image, pulled: Option<Pulled>) -> ImageFound {
+    // Kubelet 1.36: an image that names no user runs as root.
+    let root = image.username.is_empty().then_some(0);
     ImageFound {
         image_ref: image.id.clone(),
-        uid: image.uid.as_ref().map(|u| u.value),
+        uid: image.uid.as_ref().map(|u| u.value).or(root),
         username: image.username.clone(),
         pulled,
     }

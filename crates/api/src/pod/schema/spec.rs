@@ -135,7 +135,7 @@ pub(crate) static POD_SPEC: Shape = Shape {
         ("nodeName", Text),
         ("nodeSelector", Map(&Text)),
         ("os", Object(&POD_OS)),
-        ("overhead", Map(&Quantity)),
+        ("overhead", Pointer(&Map(&Quantity))),
         ("preemptionPolicy", Pointer(&Text)),
         ("priority", Pointer(&Int32)),
         ("priorityClassName", Text),
