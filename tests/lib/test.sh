@@ -98,7 +98,7 @@ test_vm() {
   tally_golden "$logs/vm.log"
 }
 
-[ $# -gt 0 ] || set -- unit tidy
+[ $# -gt 0 ] || set -- unit tidy run golden
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done

@@ -48,10 +48,12 @@ pub(crate) struct OwnFlags {
     /// `--image-credential-provider-bin-dir`.
     pub(crate) credential_provider_bin_dir: Option<PathBuf>,
     /// `--runtime-cgroups`, empty when not given.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) runtime_cgroups: String,
     /// How the node presents itself.
     pub(crate) node: NodeFlags,
     /// What is kept of dead containers.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) dead: DeadContainers,
 }
 
@@ -63,8 +65,10 @@ pub(crate) struct NodeFlags {
     /// `--node-ip`, as given: none, one or two comma-separated addresses.
     pub(crate) ip: String,
     /// `--node-labels`.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) labels: BTreeMap<String, String>,
     /// `--cloud-provider=external`.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) is_cloud_external: bool,
 }
 
@@ -72,10 +76,13 @@ pub(crate) struct NodeFlags {
 #[derive(Clone, Debug)]
 pub(crate) struct DeadContainers {
     /// `--maximum-dead-containers`; negative: any number.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) per_node: i64,
     /// `--maximum-dead-containers-per-container`.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) per_container: i64,
     /// `--minimum-container-ttl-duration`, nanoseconds.
+    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) min_age_ns: i64,
 }
 

@@ -49,7 +49,8 @@ impl PodRecord {
         }
         for wanted in spec::wanted(&pod) {
             let before = spec::find(&self.pod, wanted.name());
-            let is_same = before.is_some_and(|b| b.spec.image == wanted.spec.image && b.spec.resources == wanted.spec.resources);
+            let is_same =
+                before.is_some_and(|b| b.spec.image == wanted.spec.image && b.spec.resources == wanted.spec.resources);
             if let Some(container) = self.containers.get_mut(&ContainerName::new(wanted.name())).filter(|_| !is_same) {
                 container.back_off = None;
                 container.pull_back_off = None;
@@ -217,12 +218,7 @@ impl PodRecord {
             (StepKey::RemoveContainer(_) | StepKey::RemoveSandbox(_), _) => {}
             (
                 StepKey::CreateSandbox(_) | StepKey::EnsureImage(_) | StepKey::CreateContainer(..) | StepKey::Probe(..),
-                Done::Plain
-                | Done::Sandbox(_)
-                | Done::Image(_)
-                | Done::Container(_)
-                | Done::Probe(_)
-                | Done::Mounted,
+                Done::Plain | Done::Sandbox(_) | Done::Image(_) | Done::Container(_) | Done::Probe(_) | Done::Mounted,
             ) => self.steps.fail(key, now.mono),
         }
     }
@@ -275,7 +271,9 @@ impl PodRecord {
 
     /// The postStart hook of an instance is over.
     fn hook_ended(&mut self, id: &ContainerId, now: Now) {
-        let Some(name) = self.containers.iter().find(|(_, c)| c.awaits_hook(id)).map(|(n, _)| n.clone()) else { return };
+        let Some(name) = self.containers.iter().find(|(_, c)| c.awaits_hook(id)).map(|(n, _)| n.clone()) else {
+            return;
+        };
         let is_seen = self.newest(name.as_str()).is_some_and(|c| c.id == *id);
         let container = self.containers.entry(name).or_default();
         container.launch = (!is_seen).then(|| Launch::Await { id: id.clone(), since: now.mono });
@@ -421,7 +419,9 @@ impl PodRecord {
     }
 
     fn post_start_failed(&mut self, id: &ContainerId, text: &str, now: Now) {
-        let Some(name) = self.containers.iter().find(|(_, c)| c.awaits_hook(id)).map(|(n, _)| n.clone()) else { return };
+        let Some(name) = self.containers.iter().find(|(_, c)| c.awaits_hook(id)).map(|(n, _)| n.clone()) else {
+            return;
+        };
         let path = self.field_path(&name);
         self.events.push(PodEvent::warning(path, "FailedPostStartHook", "PostStartHook failed"));
         let container = self.containers.entry(name.clone()).or_default();

@@ -15,12 +15,7 @@ pub struct PodEvent {
 
 impl PodEvent {
     pub(super) fn normal(field_path: impl Into<String>, reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            type_: "Normal",
-            reason: reason.to_owned(),
-            field_path: field_path.into(),
-            message: message.into(),
-        }
+        Self { type_: "Normal", reason: reason.to_owned(), field_path: field_path.into(), message: message.into() }
     }
 
     pub(super) fn warning(field_path: impl Into<String>, reason: &str, message: impl Into<String>) -> Self {

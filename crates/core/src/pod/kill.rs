@@ -100,7 +100,11 @@ impl PodRecord {
             hook,
             told: None,
             is_stopped: false,
-            earlier_end: container.ends.first().filter(|e| e.id != *id).and_then(|e| super::container::ended_at(&e.state)),
+            earlier_end: container
+                .ends
+                .first()
+                .filter(|e| e.id != *id)
+                .and_then(|e| super::container::ended_at(&e.state)),
         };
         self.kills.insert(id.clone(), kill);
     }
@@ -120,12 +124,8 @@ impl PodRecord {
         let over: Vec<ContainerId> = self.kills.keys().filter(|id| !is_living(id)).cloned().collect();
         for id in over {
             let Some(kill) = self.kills.remove(&id) else { continue };
-            self.containers.entry(kill.name.clone()).or_default().ended_by_us = Some(EndedByUs {
-                id,
-                cause: kill.cause,
-                decided: kill.began.wall,
-                earlier_end: kill.earlier_end,
-            });
+            self.containers.entry(kill.name.clone()).or_default().ended_by_us =
+                Some(EndedByUs { id, cause: kill.cause, decided: kill.began.wall, earlier_end: kill.earlier_end });
         }
     }
 }

@@ -74,11 +74,8 @@ impl PodRecord {
         let removed = |id| self.steps.is_recent(&StepKey::RemoveContainer(id));
         let mut instances = observed.containers.iter().filter(|c| c.name == *name);
         let newest = instances.next();
-        let was_removed = self
-            .containers
-            .get(name)
-            .and_then(|c| c.last_seen.as_ref())
-            .is_some_and(|seen| removed(seen.id.clone()));
+        let was_removed =
+            self.containers.get(name).and_then(|c| c.last_seen.as_ref()).is_some_and(|seen| removed(seen.id.clone()));
         let is_starting = newest.is_some_and(|n| self.steps.is_under_way(&StepKey::StartContainer(n.id.clone())));
         let container = self.containers.entry(name.clone()).or_default();
         for instance in observed.containers.iter().filter(|c| c.name == *name) {

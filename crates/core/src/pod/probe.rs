@@ -174,7 +174,10 @@ impl PodRecord {
             return None;
         }
         let is_it = |s: &&v1::ContainerStatus| {
-            s.container_id.as_deref().and_then(|id| id.rsplit_once("://")).is_some_and(|(_, id)| id == instance.id.as_str())
+            s.container_id
+                .as_deref()
+                .and_then(|id| id.rsplit_once("://"))
+                .is_some_and(|(_, id)| id == instance.id.as_str())
         };
         let shown = pod_statuses(self.published.as_deref()).chain(pod_statuses(self.pod.status.as_ref())).find(is_it);
         Some(shown.map_or((true, true), |s| (s.started.unwrap_or(false), s.ready)))
@@ -297,9 +300,9 @@ fn probe(p: &mut Planner<'_>, container: &v1::Container, probes: &Probes, kind: 
 
 /// 64-bit FNV-1a: the same spread for the same container each time.
 fn seed(uid: &str, container: &str) -> u64 {
-    uid.bytes().chain(container.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    uid.bytes()
+        .chain(container.bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn fraction(seed: u64) -> f64 {

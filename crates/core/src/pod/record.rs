@@ -213,16 +213,15 @@ impl PodRecord {
 
     /// Whether the ground is being laid: what is made there now would outlive its removal.
     pub(super) fn is_laying_ground(&self) -> bool {
-        self.steps
-            .under_way()
-            .any(|key| matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount))
+        self.steps.under_way().any(|key| matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount))
     }
 
     /// What to do about the sandbox. kubelet 1.36: a new one when there is none, more than one is ready, the newest is not ready, its
     /// network mode differs, or it has no address.
     pub(super) fn sandbox_need(&self) -> SandboxNeed<'_> {
         let Some(observed) = &self.observed else { return SandboxNeed::Await };
-        if self.steps.under_way().any(|key| matches!(key, StepKey::CreateSandbox(_))) || self.sandbox.awaited.is_some() {
+        if self.steps.under_way().any(|key| matches!(key, StepKey::CreateSandbox(_))) || self.sandbox.awaited.is_some()
+        {
             return SandboxNeed::Await;
         }
         let next = || self.sandbox.attempt_max.map_or(0, |n| n.saturating_add(1));

@@ -59,7 +59,8 @@ impl PodRecord {
                 && newest.sandbox == sandbox
                 && is_as_defined(&wanted, newest)
             {
-                created.push((newest.name.clone(), Launch::Start { id: newest.id.clone(), count: newest.restart_count }));
+                created
+                    .push((newest.name.clone(), Launch::Start { id: newest.id.clone(), count: newest.restart_count }));
             }
         }
         for (name, launch) in created {
@@ -112,9 +113,7 @@ impl PodRecord {
         if self.deadline(now).is_some_and(|at| at <= now.mono) {
             return Some(StopCause::Failed { reason: DEADLINE.to_owned(), message: DEADLINE_MESSAGE.to_owned() });
         }
-        if let Some(phase @ ("Failed" | "Succeeded")) =
-            self.pod.status.as_ref().and_then(|s| s.phase.as_deref())
-        {
+        if let Some(phase @ ("Failed" | "Succeeded")) = self.pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
             return Some(StopCause::Completed { has_failed: phase == "Failed" });
         }
         self.completion().map(|has_failed| StopCause::Completed { has_failed })

@@ -123,10 +123,7 @@ fn a_stubborn_container_gets_its_grace_and_the_hook_counts_in_it() {
     world.log.clear();
     world.tell(Fact::Withdrawn);
     world.run_until(60);
-    assert_eq!(
-        world.log,
-        ["5.0 PreStop a", "9.0 stop a 6", "15.0 end a 137", "15.0 stop sandbox s0", "15.0 remove a"]
-    );
+    assert_eq!(world.log, ["5.0 PreStop a", "9.0 stop a 6", "15.0 end a 137", "15.0 stop sandbox s0", "15.0 remove a"]);
     // A hook that takes longer than the grace is cut off.
     let mut world = World::new(json!({
         "terminationGracePeriodSeconds": 10,
@@ -157,7 +154,8 @@ fn a_failing_liveness_probe_restarts_the_container() {
 
 #[test]
 fn a_lost_sandbox_is_replaced_with_everything_in_it() {
-    let mut world = World::new(json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "a"}, {"name": "b"}]}));
+    let mut world =
+        World::new(json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "a"}, {"name": "b"}]}));
     world.run_until(5);
     world.log.clear();
     world.runtime.sandboxes[0].is_ready = false;
@@ -208,7 +206,10 @@ fn a_container_that_was_created_and_not_started_is_started() {
 fn a_deadline_ends_the_pod() {
     let mut world = World::new(json!({"activeDeadlineSeconds": 30, "containers": [{"name": "a"}]}));
     world.run_until(100);
-    assert_eq!(world.log, ["1.0 sandbox 0", "1.0 start a 0", "31.0 stop a 2", "31.0 end a 143", "31.0 stop sandbox s0"]);
+    assert_eq!(
+        world.log,
+        ["1.0 sandbox 0", "1.0 start a 0", "31.0 stop a 2", "31.0 end a 143", "31.0 stop sandbox s0"]
+    );
     assert_eq!(world.status.phase.as_deref(), Some("Failed"));
     assert_eq!(world.status.reason.as_deref(), Some("DeadlineExceeded"));
 }
@@ -248,7 +249,9 @@ fn what_fails_is_tried_again() {
     let mut world = World::new(json!({"containers": [{"name": "a"}]}));
     world.failing = vec![("CreateSandbox", "no network")];
     world.run_until(5);
-    assert!(world.events.iter().any(|e| e.ends_with("FailedCreatePodSandBox : Failed to create pod sandbox: no network")));
+    assert!(
+        world.events.iter().any(|e| e.ends_with("FailedCreatePodSandBox : Failed to create pod sandbox: no network"))
+    );
     world.failing = vec![("CreateContainer", "no such device")];
     world.run_until(40);
     let failures = world.log.iter().filter(|l| l.contains("failed CreateContainer")).count();

@@ -88,7 +88,11 @@ fn thresholds(hard: &BTreeMap<String, String>, capacity: NodeAmounts) -> NodeAmo
 }
 
 /// kubelet 1.36: a share is cut to whole bytes.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as upstream computes it, in float64 and cut")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "as upstream computes it, in float64 and cut"
+)]
 fn share(whole: i64, percent: f64) -> i64 {
     (whole as f64 * (percent / 100.0)) as i64
 }

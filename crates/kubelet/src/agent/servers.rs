@@ -3,9 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use rubelet_server::{
-    Authentication, AuthorizationMode, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion,
-};
+use rubelet_server::{Authentication, AuthorizationMode, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion};
 
 use crate::assemble::Assembled;
 

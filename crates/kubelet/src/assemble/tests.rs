@@ -89,8 +89,12 @@ fn without_a_file_the_older_defaults_hold() {
 
 #[test]
 fn file_then_drop_ins_then_flags() {
-    let file = format!("{HEAD}maxPods: 20\npodPidsLimit: 5\nstaticPodPath: m\nfeatureGates: {{EnvFiles: false}}\nclusterDNS: [10.0.0.1]\n");
-    let first = format!("{HEAD}maxPods: 30\npodPidsLimit: 6\nevictionHard: {{memory.available: 1Gi}}\nclusterDNS: [10.0.0.2]\n");
+    let file = format!(
+        "{HEAD}maxPods: 20\npodPidsLimit: 5\nstaticPodPath: m\nfeatureGates: {{EnvFiles: false}}\nclusterDNS: [10.0.0.1]\n"
+    );
+    let first = format!(
+        "{HEAD}maxPods: 30\npodPidsLimit: 6\nevictionHard: {{memory.available: 1Gi}}\nclusterDNS: [10.0.0.2]\n"
+    );
     let second = format!("{HEAD}podPidsLimit: 7\n");
     let texts =
         [("c/kubelet.yaml", file.as_str()), ("d/10.conf", &first), ("d/20/x.conf", &second), ("d/30.yaml", "no")];
@@ -181,7 +185,10 @@ fn the_runtime_is_said_or_not() {
 fn a_cluster_is_refused() {
     for (flag, name) in [("--kubeconfig=/k", "--kubeconfig"), ("--bootstrap-kubeconfig=/b", "--bootstrap-kubeconfig")] {
         let refused = call(&[flag]).unwrap_err();
-        assert!(refused.starts_with(&format!("failed to run Kubelet: {name}: this build talks to no API")), "{refused}");
+        assert!(
+            refused.starts_with(&format!("failed to run Kubelet: {name}: this build talks to no API")),
+            "{refused}"
+        );
     }
     call(&["--kubeconfig="]).unwrap();
 }
@@ -211,14 +218,9 @@ fn settings_without_effect_are_told_in_one_line_each() {
 
 #[test]
 fn logging_and_names() {
-    let assembled = call(&[
-        "-v4",
-        "--logging-format=json",
-        "--seccomp-default",
-        "--hostname-override= My-Node",
-        "--root-dir=r",
-    ])
-    .unwrap();
+    let assembled =
+        call(&["-v4", "--logging-format=json", "--seccomp-default", "--hostname-override= My-Node", "--root-dir=r"])
+            .unwrap();
     assert_eq!((assembled.logging.format, assembled.logging.verbosity), (klog::Format::Json, 4));
     assert!(assembled.config.runtime.seccomp_default);
     assert_eq!(assembled.node_name, "my-node");

@@ -177,11 +177,6 @@ impl Flag {
         self
     }
 
-    const fn ignored(mut self) -> Self {
-        self.target = Target::Ignored;
-        self
-    }
-
     /// Whether cAdvisor brought it: such flags have Go's plain parser with its shorter errors.
     pub(crate) fn is_foreign(&self) -> bool {
         self.notice == Notice::Cadvisor || self.name == "housekeeping-interval"

@@ -157,6 +157,7 @@ fn values_have_the_form_of_the_configuration_file() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn refusals_in_the_words_of_pflag() {
     let cases: &[(&[&str], &str)] = &[
         (&["--bogus"], "unknown flag: --bogus"),

@@ -15,8 +15,7 @@ fn lines(set: impl Fn(&Control), work: impl Fn()) -> Vec<String> {
     set(&control);
     let layer = Klog { control, now: noon, pid: 12345, sink };
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
-    let lines = out.lock().unwrap().clone();
-    lines
+    out.lock().unwrap().clone()
 }
 
 /// The line without its number in this file.

@@ -213,12 +213,7 @@ fn launch(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, m
 }
 
 /// It ended, and nothing starts it again. kubelet 1.36: what was initialized in another sandbox is initialized again.
-fn stays_down(
-    record: &PodRecord,
-    wanted: &Wanted<'_>,
-    container: &ContainerRecord,
-    sandbox: &ObservedSandbox,
-) -> bool {
+fn stays_down(record: &PodRecord, wanted: &Wanted<'_>, container: &ContainerRecord, sandbox: &ObservedSandbox) -> bool {
     let Some(newest) = record.newest(wanted.name()) else { return false };
     if wanted.role != Role::Regular && newest.sandbox != sandbox.id {
         return false;

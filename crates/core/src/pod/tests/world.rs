@@ -223,8 +223,14 @@ impl World {
                 let id = SandboxId::new(format!("s{attempt}"));
                 let created_at = self.now().wall;
                 let ips = vec!["10.88.0.5".parse().expect("an address")];
-                let sandbox =
-                    ObservedSandbox { id: id.clone(), attempt, is_ready: true, created_at, ips, is_host_network: false };
+                let sandbox = ObservedSandbox {
+                    id: id.clone(),
+                    attempt,
+                    is_ready: true,
+                    created_at,
+                    ips,
+                    is_host_network: false,
+                };
                 self.runtime.sandboxes.push(sandbox);
                 return (at_once, Done::Sandbox(id));
             }
@@ -317,8 +323,7 @@ impl World {
         let ContainerState::Running { started_at } = container.state else { return };
         let reason = if code == 0 { "Completed" } else { "Error" }.to_owned();
         let message = String::new();
-        container.state =
-            ContainerState::Exited { started_at: Some(started_at), finished_at, code, reason, message };
+        container.state = ContainerState::Exited { started_at: Some(started_at), finished_at, code, reason, message };
         let name = container.name.clone();
         self.deaths.retain(|(_, of, _)| of != id);
         self.note(format!("end {name} {code}"));
