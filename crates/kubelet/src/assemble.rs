@@ -121,8 +121,13 @@ pub(crate) fn assemble(
     own.resolve(&around.working_dir);
     let mut draft = load(&own)?;
     overlay::lay_over(draft.value_mut(), &given);
+    if given.text(RUNTIME_FLAG).is_empty() && given.value(RUNTIME_FLAG).is_some() {
+        // An empty flag says as little as an empty field.
+        overlay::put(draft.value_mut(), RUNTIME_FIELD, runtime::CONTAINERD.into());
+    }
     // Only files have a place: what says something about the runtime is one of them or the flag.
-    let is_said = given.value(RUNTIME_FLAG).is_some() || draft.place(RUNTIME_FIELD).is_some();
+    let is_given = given.value(RUNTIME_FLAG).is_some() && !given.text(RUNTIME_FLAG).is_empty();
+    let is_said = is_given || draft.place(RUNTIME_FIELD).is_some();
     let surroundings = rubelet_api::config::Surroundings { has_cgroup_v1: around.has_cgroup_v1 };
     let loaded = draft.finish(surroundings).map_err(StartError::Config)?;
     refuse_clusters(&own)?;

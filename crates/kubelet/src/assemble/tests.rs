@@ -100,14 +100,14 @@ fn file_then_drop_ins_then_flags() {
         [("c/kubelet.yaml", file.as_str()), ("d/10.conf", &first), ("d/20/x.conf", &second), ("d/30.yaml", "no")];
     let assembled = call_with(
         &texts,
-        &["--config=@/c/kubelet.yaml", "--config-dir=@/d", "--max-pods=40", "--feature-gates=PodLevelResources=false"],
+        &["--config=@/c/kubelet.yaml", "--config-dir=@/d", "--max-pods=40", "--feature-gates=HostnameOverride=false"],
     )
     .unwrap();
     let config = &assembled.config;
     assert_eq!((config.node.max_pods, config.resources.pod_pids_limit), (40, 7));
     assert_eq!(config.network.cluster_dns, ["10.0.0.2"]);
     assert!(config.pods.static_pod_path.ends_with("/c/m"), "{}", config.pods.static_pod_path);
-    assert!(!assembled.gates.is_on(Gate::EnvFiles) && !assembled.gates.is_on(Gate::PodLevelResources));
+    assert!(!assembled.gates.is_on(Gate::EnvFiles) && !assembled.gates.is_on(Gate::HostnameOverride));
     assert_eq!((config.server.read_only_port, config.server.authorization.mode.as_str()), (0, "Webhook"));
     let hard: Vec<&str> = config.eviction.hard.0.values().map(String::as_str).collect();
     assert_eq!(hard, ["15%", "5%", "1Gi", "10%", "5%"], "the defaults that the drop-in does not name stay");
@@ -127,7 +127,7 @@ fn files_that_are_not_read_are_refused_by_name() {
     );
     assert_eq!(
         refused(&["--config-dir=@/d"]),
-        "failed to merge kubelet configs: failed to load kubelet dropin file, path: @/d/1.conf, error: @/d/1.conf:3:10: maxPods: expected an integer, found string \"no\""
+        "failed to merge kubelet configs: failed to load kubelet dropin file, path: @/d/1.conf, error: @/d/1.conf:3:10: maxPods: expected an integer, found the boolean false, which is what no means in YAML"
     );
 }
 
