@@ -42,7 +42,10 @@ pub(crate) fn start_ticks(pid: u32) -> Option<u64> {
 }
 
 pub(crate) fn write(bundle: &Path, birth: &Birth) -> io::Result<()> {
-    fs::write(bundle.join(BIRTH_FILE), serde_json::to_vec(birth)?)
+    // Whole or not there: a shim may be killed at any moment.
+    let temporary = bundle.join(format!(".{BIRTH_FILE}"));
+    fs::write(&temporary, serde_json::to_vec(birth)?)?;
+    fs::rename(temporary, bundle.join(BIRTH_FILE))
 }
 
 pub(crate) fn read(bundle: &Path) -> io::Result<Birth> {

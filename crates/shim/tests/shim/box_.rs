@@ -154,6 +154,17 @@ impl Box_ {
     }
 }
 
+impl Drop for Box_ {
+    /// A test that failed leaves no process either.
+    fn drop(&mut self) {
+        match Shim::attach(self.path()) {
+            Ok(Standing::Kept(shim)) => drop(shim.kill(libc::SIGKILL, true)),
+            Ok(Standing::Lost(birth)) => drop(Shim::end_lost(self.path(), &birth)),
+            Ok(Standing::Ended(_) | Standing::Unborn) | Err(_) => {}
+        }
+    }
+}
+
 /// The end of a container that must come.
 pub(crate) fn within(watch: rubelet_shim::ExitWatch) -> Exit {
     let timeout = rustix::event::Timespec::try_from(PATIENCE).unwrap();

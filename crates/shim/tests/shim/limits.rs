@@ -220,6 +220,27 @@ fn device_rules_need_a_cgroup_that_keeps_them() {
     assert!(box_.create().unwrap_err().to_string().contains("device rules without a cgroup"));
 }
 
+#[test]
+fn a_container_sees_its_own_cgroups() {
+    let script = "ls -x /sys/fs/cgroup; cat /sys/fs/cgroup/pids/cgroup.procs; cat /sys/fs/cgroup/pids/pids.max; mkdir /sys/fs/cgroup/pids/x || echo no";
+    let Some(mut box_) = Box_::script(script) else { return };
+    let Some(cgroups) = Cgroups::make(&["pids", "memory", "systemd"]) else { return };
+    fs::write(cgroups.0[0].dir.join("pids.max"), "77").unwrap();
+    box_.setup.cgroups = cgroups.0.clone();
+    box_.spec.mounts.push(crate::box_::mount("cgroup", "/sys/fs/cgroup", "nosuid,noexec,nodev,relatime,ro"));
+    let (_, log) = box_.run();
+    let names: Vec<&str> = log.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(names, ["memory", "pids", "systemd"]);
+    assert!(log.contains("\n1\n") && log.contains("\n77\n") && log.contains("no\n"), "{log}");
+    // In a cgroup namespace of its own, paths begin at its cgroup; the file system of version 2 is a new mount.
+    let Some(unified) = Cgroups::make(&[""]) else { return };
+    box_.setup.cgroups = unified.0.clone();
+    box_.spec.linux.namespaces.push(Namespace { kind: "cgroup".to_owned(), path: String::new() });
+    box_.spec.process.args[2] = "grep ^0: /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.procs | head -1".to_owned();
+    fs::remove_file(box_.path().join("0.log")).unwrap();
+    assert_eq!(box_.run().1, "0::/\n1\n");
+}
+
 const MAPPING: IdMapping = IdMapping { container_id: 0, host_id: 1_000_000, size: 65536 };
 
 fn with_users(box_: &mut Box_) {
