@@ -1,4 +1,5 @@
-//! How long creating and starting takes beside runc, and how much memory an idle pod takes. `--ignored`, with `--nocapture`.
+//! How long creating and starting takes beside runc, and how much memory an idle pod takes. `--ignored`, with `--nocapture`; `SHIM_TEST_DIR` is where
+//! bundles are: a tmpfs, as they are on a node.
 
 use std::fs;
 use std::path::Path;

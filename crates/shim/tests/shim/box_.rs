@@ -65,7 +65,10 @@ impl Box_ {
             not_run("there is no /usr/bin/busybox (apt-get install busybox-static)");
             return None;
         }
-        let dir = tempfile::Builder::new().prefix("shim").tempdir_in("/tmp").unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("shim")
+            .tempdir_in(std::env::var_os("SHIM_TEST_DIR").unwrap_or("/tmp".into()))
+            .unwrap();
         let root = dir.path().join("rootfs");
         for sub in ["bin", "etc", "proc", "dev", "sys", "tmp", "mnt"] {
             fs::create_dir_all(root.join(sub)).unwrap();
