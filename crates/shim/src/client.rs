@@ -2,11 +2,10 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -16,7 +15,7 @@ use crate::birth::{self, Birth};
 use crate::cgroups;
 use crate::end;
 use crate::mounts::{READ_ONLY, clone_tree};
-use crate::serve::PROGRAM_NAME;
+use crate::nursery::Nursery;
 use crate::setup::{self, BIRTH_FILE, ERRORS_FILE, EXIT_FILE, SETUP_FILE, SOCKET_FILE};
 use crate::sys::{self, MountChange};
 use crate::wire::{self, Exec, Exit, Reply, Request, State};
@@ -75,15 +74,16 @@ pub enum ShimError {
 pub struct Program {
     file: OwnedFd,
     arguments: Vec<String>,
+    nursery: Mutex<Option<Nursery>>,
 }
 
 impl Program {
-    /// The running program, started as `shim BUNDLE`.
+    /// The running program, started as `rubelet-shim shim`: see [`crate::called`].
     pub fn this() -> Result<Self, ShimError> {
         Self::at(Path::new("/proc/self/exe"), &["shim"])
     }
 
-    /// A program that calls [`crate::main`] with what follows `arguments`.
+    /// A program that calls [`crate::main`] when its arguments are these.
     pub fn at(path: &Path, arguments: &[&str]) -> Result<Self, ShimError> {
         let open = || {
             let file = clone_tree(path, false)?;
@@ -94,7 +94,22 @@ impl Program {
             io::Result::Ok(file)
         };
         let file = open().map_err(|source| ShimError::Program { source })?;
-        Ok(Self { file, arguments: arguments.iter().map(|text| (*text).to_owned()).collect() })
+        let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        Ok(Self { file, arguments, nursery: Mutex::new(None) })
+    }
+
+    /// Has a shim started; the process that shims are copies of is started at need, and again when it was killed.
+    fn ask(&self, bundle: &Path, streams: [&OwnedFd; 2]) -> io::Result<()> {
+        let bundle = std::path::absolute(bundle)?;
+        let mut nursery = self.nursery.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = nursery.as_ref()
+            && known.ask(&bundle, streams).is_ok()
+        {
+            return Ok(());
+        }
+        *nursery = None;
+        let new = Nursery::start(&self.file, &self.arguments)?;
+        nursery.insert(new).ask(&bundle, streams)
     }
 }
 
@@ -156,18 +171,8 @@ impl Shim {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|e| start(e.into()))?;
         let errors = take_lock(bundle).map_err(start)?;
-        let mut child = Command::new(format!("/proc/self/fd/{}", program.file.as_raw_fd()))
-            .arg0(PROGRAM_NAME)
-            .args(&program.arguments)
-            .arg(bundle)
-            .env_clear()
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(errors))
-            .spawn()
-            .map_err(start)?;
-        // It detaches at once: this one ends, its child is the shim.
-        child.wait().map_err(start)?;
+        program.ask(bundle, [&theirs, &errors.into()]).map_err(start)?;
+        drop(theirs);
         let shim = Self { bundle: bundle.to_owned(), socket: ours };
         match shim.receive()? {
             (Reply::State(state), _) => Ok((shim, state)),

@@ -1,7 +1,7 @@
 //! The process beside each container: it creates the container, keeps its streams and log, and records how it ended. It outlives the agent.
 //!
-//! The same program is both sides. The agent calls [`Shim::create`], which starts this program again as `shim BUNDLE`; there [`main`]
-//! takes over before anything else runs, so that the process has one thread and a small heap. Agents talk to it by [`wire`] over
+//! The same program is both sides. An agent that has a [`Program`] and calls [`Shim::create`] has this program started again, once; there
+//! [`main`] takes over before anything else runs, so that the process has one thread and a small heap. It copies itself for each container. Agents talk to it by [`wire`] over
 //! `shim.sock` in the bundle, one after the other: the socket stays when a client dies. When the container has ended, the end is
 //! written to `exit.json` first, then told to who waits, and the shim goes: nothing has to be fetched from it.
 //!
@@ -21,6 +21,7 @@ mod fault;
 mod init;
 mod logfile;
 mod mounts;
+mod nursery;
 mod pause;
 mod rootfs;
 mod seccomp;

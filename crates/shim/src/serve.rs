@@ -17,9 +17,9 @@ use crate::logfile::LogFile;
 use crate::setup::{self, SOCKET_FILE, Setup};
 use crate::spec::Spec;
 use crate::stdio::{Source, Stdio};
-use crate::sys::{self, Forked};
+use crate::sys;
 use crate::wire::{self, Exec, Exit, Phase, Reply, Request, State};
-use crate::{cgroups, end, exec};
+use crate::{cgroups, end, exec, nursery};
 
 /// Connections at most.
 const CONNECTIONS_MAX: usize = 128;
@@ -33,27 +33,21 @@ pub fn called() -> Option<Vec<String>> {
     (arguments.next()? == PROGRAM_NAME && arguments.next()? == "shim").then(|| arguments.collect())
 }
 
-/// The shim's `main`: the arguments after `shim`. Standard input is the socket to who wants the container, standard error the bundle's
-/// `shim.log`, which is locked as long as a shim has it open.
+/// The `main` of the process that shims are copies of. Standard input is the agent's socket.
 ///
 /// To be called before anything starts a thread or opens a file.
 pub fn main(arguments: &[String]) -> ExitCode {
-    let [bundle] = arguments else { return ExitCode::from(2) };
-    let bundle = PathBuf::from(bundle);
-    // What the agent left open by mistake is not ours.
-    sys::close_others(3, rustix::stdio::stdin());
-    rubelet_host::memory::keep_small();
-    // The client waits for this process; the one that stays is nobody's child.
-    match sys::clone_process(0) {
-        Ok(Forked::Parent(_)) => return ExitCode::SUCCESS,
-        Ok(Forked::Child) => {}
-        Err(_) => return ExitCode::FAILURE,
-    }
+    if arguments.is_empty() { nursery::serve() } else { ExitCode::from(2) }
+}
+
+/// The life of one shim. Standard input is the socket to who wants the container, standard error the bundle's `shim.log`, which is
+/// locked as long as a shim has it open.
+pub(crate) fn run_shim(bundle: &Path) -> ExitCode {
     let control = match take_control() {
         Ok(control) => control,
         Err(_) => return ExitCode::FAILURE,
     };
-    match Service::open(&bundle, control) {
+    match Service::open(bundle, control) {
         Ok(mut service) => {
             service.run();
             ExitCode::SUCCESS

@@ -162,6 +162,12 @@ pub(crate) fn ignore(signal: libc::c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Gives a signal its default action again.
+pub(crate) fn default_action(signal: libc::c_int) {
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
 /// Reaps one child that has ended: pid and status. `None` when there is none now.
 pub(crate) fn reap() -> Option<(i32, i32)> {
     let mut status = 0;

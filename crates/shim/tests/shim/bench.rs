@@ -91,7 +91,7 @@ fn memory(pid: u32) -> String {
 #[test]
 #[ignore = "a measurement"]
 fn memory_of_idle_pods() {
-    let mut pods = Vec::new();
+    let mut pods: Vec<(Box_, rubelet_shim::Shim)> = Vec::new();
     for _ in 0..10 {
         let Some(mut pause) = Box_::script("") else { return };
         pause.setup.pause = true;
@@ -99,7 +99,14 @@ fn memory_of_idle_pods() {
         pause.spec.root = None;
         pause.spec.mounts.clear();
         other_program(&mut pause);
+        // All are of one agent.
+        if let Some((first, _)) = pods.first_mut() {
+            std::mem::swap(&mut first.program, &mut pause.program);
+        }
         let shim = pause.start();
+        if let Some((first, _)) = pods.first_mut() {
+            std::mem::swap(&mut first.program, &mut pause.program);
+        }
         pods.push((pause, shim));
     }
     for (pause, shim) in &pods {

@@ -240,6 +240,26 @@ fn whoever_is_killed_while_it_is_created() {
 }
 
 #[test]
+fn shims_outlive_the_process_that_they_are_copies_of() {
+    let Some(mut box_) = Box_::script("sleep 1000") else { return };
+    let shim = box_.start();
+    let parent = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse::<u32>().unwrap()
+    };
+    let birth: Birth = serde_json::from_slice(&fs::read(box_.path().join("birth.json")).unwrap()).unwrap();
+    let nursery = parent(birth.shim);
+    assert_eq!(parent(nursery), std::process::id());
+    kill(nursery);
+    until("the shim has another parent", || parent(birth.shim) != nursery);
+    assert!(matches!(shim.state().unwrap().phase, Phase::Running { .. }));
+    // Another one is started for the next container.
+    let Some(mut next) = Box_::script("exit 6") else { return };
+    std::mem::swap(&mut next.program, &mut box_.program);
+    assert_eq!(next.run().0.code, 6);
+}
+
+#[test]
 fn a_bundle_has_one_shim() {
     let Some(box_) = Box_::script("sleep 1000") else { return };
     let shim = box_.start();
