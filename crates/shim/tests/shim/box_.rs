@@ -161,7 +161,12 @@ impl Drop for Box_ {
     /// A test that failed leaves no process either.
     fn drop(&mut self) {
         match Shim::attach(self.path()) {
-            Ok(Standing::Kept(shim)) => drop(shim.kill(libc::SIGKILL, true)),
+            Ok(Standing::Kept(shim)) => {
+                let watch = shim.watch_exit();
+                let _ = shim.kill(libc::SIGKILL, true);
+                // Its end is written before the directory goes.
+                let _ = watch.map(rubelet_shim::ExitWatch::wait);
+            }
             Ok(Standing::Lost(birth)) => drop(Shim::end_lost(self.path(), &birth)),
             Ok(Standing::Ended(_) | Standing::Unborn) | Err(_) => {}
         }
