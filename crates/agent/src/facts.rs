@@ -53,12 +53,20 @@ fn problem_in(status: &cri::StatusResponse) -> Option<String> {
     })
 }
 
-/// Makes `kubepods` and its QoS levels.
+/// Makes `kubepods` and its QoS levels, and holds all pods to what is not reserved.
 ///
 /// # Errors
 /// The operation and the file it failed on.
 pub(crate) fn make_qos_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String> {
     let Some(tree) = &hands.cgroups else { return Ok(()) };
-    let shares = rubelet_core::resources::cpu_shares(node.machine.allocatable_cpu_milli);
-    tree.ensure_levels(shares).map_err(|e| rubelet_host::chain(&e))
+    let shares = rubelet_core::resources::cpu_shares(node.machine.pods_cpu_milli);
+    tree.ensure_levels(shares).map_err(|e| rubelet_host::chain(&e))?;
+    let Some(limit) = node.machine.pods_memory_limit_bytes else { return Ok(()) };
+    let values = rubelet_host::cgroup::Values { memory_limit_bytes: Some(limit), ..Default::default() };
+    // Kubelet 1.36: pods go on when they use more already; it is told.
+    if let Err(error) = tree.ensure("kubepods", &values) {
+        let err = rubelet_host::chain(&error);
+        tracing::warn!(err, limit, "Failed to limit the memory of all pods to what is not reserved");
+    }
+    Ok(())
 }

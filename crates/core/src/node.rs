@@ -45,6 +45,11 @@ pub struct Machine {
     pub allocatable_memory_bytes: i64,
     /// Allocatable ephemeral storage in bytes.
     pub allocatable_ephemeral_storage_bytes: i64,
+    /// Bytes of memory that all pods together are held to: capacity less reservations. `None`: `enforceNodeAllocatable` does not name
+    /// pods.
+    pub pods_memory_limit_bytes: Option<i64>,
+    /// CPU of the same limit in thousandths: the shares of all pods towards the rest of the machine.
+    pub pods_cpu_milli: i64,
     /// Huge page sizes that the kernel offers, in bytes, ascending by the kernel's file order.
     pub huge_page_sizes: Vec<u64>,
     /// Bytes of each huge page size that pods may ask for: (page size, bytes set aside).

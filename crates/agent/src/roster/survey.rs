@@ -101,12 +101,12 @@ pub(super) async fn find(hands: &Hands, uid: &PodUid, listed: ListedPod) -> Foun
     let mut found = FoundPod { listed, view: View::default() };
     found.view.take(look(hands, uid, Ask::Cgroup).await);
     for attempt in 0..TRIES {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE * attempt).await;
-        }
         let asks = found.view.differences(&found.listed.rows);
         if asks.is_empty() {
             break;
+        }
+        if attempt > 0 {
+            tokio::time::sleep(PAUSE * attempt).await;
         }
         let looks = futures_util::stream::iter(asks).map(|ask| look(hands, uid, ask)).buffered(4);
         let seen: Vec<Sighting> = looks.collect::<Vec<_>>().await.into_iter().flatten().collect();

@@ -27,7 +27,7 @@ use routes::Routes;
 use scan::Scanner;
 
 /// A look follows the last change after this long.
-const QUIET: Duration = Duration::from_millis(25);
+const QUIET: Duration = Duration::from_millis(2);
 /// The same when something went away.
 const QUIET_GONE: Duration = Duration::from_millis(150);
 /// A look is not put off longer than this.

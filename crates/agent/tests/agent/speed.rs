@@ -49,3 +49,17 @@ async fn at_rest_only_the_lists_are_read() {
     assert!(verbs <= 2 * 61 + 21, "{verbs} calls in ten minutes");
     assert_eq!(*agent.ground.agent.picture.version().borrow(), shown, "nothing changed and something was published");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_comes_back_waits_for_nothing() {
+    let world = world();
+    let agent = world.agent().await;
+    agent.wants((0..30).map(|n| pod(&format!("p{n}"), &[("app", &["serve"])])).collect()).await;
+    world.until("all run", || world.runtime.running().len() == 30).await;
+    world.settle().await;
+    drop(agent);
+    let before = Instant::now();
+    let _agent = world.agent().await;
+    // Two lists and two looks for each pod, sixteen pods at once.
+    assert!(before.elapsed() <= Duration::from_millis(250), "{:?}", before.elapsed());
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::quantity::Amount;
 use rubelet_core::node::Machine;
-use rubelet_core::resources::allocatable::{NodeAmounts, Reserved, allocatable};
+use rubelet_core::resources::allocatable::{NodeAmounts, Reserved, allocatable, pods_limit};
 use rubelet_host::{chain, proc};
 
 /// The machine with what is left of it for pods.
@@ -35,6 +35,8 @@ pub(super) fn machine(config: &KubeletConfiguration, root_dir: &Path) -> Result<
         (reserved.system.cpu_milli, reserved.kube.cpu_milli) = (cpus * 1000, 0);
     }
     let left = allocatable(capacity, reserved);
+    let limit = pods_limit(capacity, reserved);
+    let is_enforced = config.resources.enforce_node_allocatable.iter().any(|on| on == "pods");
     Ok(Machine {
         cpu_milli: capacity.cpu_milli,
         memory_bytes: capacity.memory_bytes,
@@ -42,6 +44,8 @@ pub(super) fn machine(config: &KubeletConfiguration, root_dir: &Path) -> Result<
         allocatable_cpu_milli: left.cpu_milli,
         allocatable_memory_bytes: left.memory_bytes,
         allocatable_ephemeral_storage_bytes: left.ephemeral_storage_bytes,
+        pods_memory_limit_bytes: is_enforced.then_some(limit.memory_bytes),
+        pods_cpu_milli: if is_enforced { limit.cpu_milli } else { capacity.cpu_milli },
         huge_page_sizes: huge_pages.iter().map(|p| p.size_bytes).collect(),
         huge_pages: huge.into_iter().filter(|(_, bytes)| *bytes > 0).collect(),
         swap_bytes: whole(memory.swap_total),
