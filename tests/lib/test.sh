@@ -30,19 +30,26 @@ test_unit() {
 }
 test_tidy() { cargo_test tidy -p xtask; }
 
-# What upstream's kubelet was recorded doing with each manifest, done by ours.
+# What upstream's kubelet was recorded doing with each manifest, done by ours: on Debian 12's containerd and on Debian forky's.
 test_golden() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden: needs root"; return; fi
   if ! need_go; then tally skipped 1 "golden: needs Go"; return; fi
   golden_tools || { tally failed 1 "golden: its tools do not build"; return; }
-  local kubelet containerd runtime=() log=$logs/golden.log
+  local kubelet containerd
   kubelet=$(kubelet_binary) || { tally failed 1 "golden: the kubelet does not build"; return; }
-  if containerd=$(containerd2); then runtime=(--containerd "$containerd"); else
-    echo "x: no containerd 2 from Debian forky; with Debian 12's, which does not report the users of containers"
-    runtime=(--without-user)
+  # Debian 12's does not report the users of containers.
+  play_golden "$kubelet" containerd1 --without-user
+  if containerd=$(containerd2); then play_golden "$kubelet" containerd2 --containerd "$containerd"; else
+    tally skipped 1 "golden: no containerd 2 from Debian forky"
   fi
+}
+
+# play_golden KUBELET NAME ARG...: plays all recordings on one containerd.
+play_golden() {
+  local kubelet=$1 log=$logs/golden-$2.log out=$logs/golden-$2
+  shift 2
   tests/golden/play --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
-    "${runtime[@]}" --only "${X_ONLY:-.}" --allow tests/golden/allowed.tsv --out "$logs/golden" 2>&1 | tee "$log" || true
+    "$@" --only "${X_ONLY:-.}" --allow tests/golden/allowed.tsv --out "$out" 2>&1 | tee "$log" || true
   tally_golden "$log"
 }
 
