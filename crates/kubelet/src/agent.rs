@@ -81,6 +81,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     life.spawn(async {
         tokio::time::sleep(SETTLED).await;
         rubelet_host::memory::trim();
+        rubelet_host::memory::forget_code();
     });
     info!(node = assembled.node_name.as_str(), "Started kubelet");
     Ok(Running { _servers: servers, _end: end })
