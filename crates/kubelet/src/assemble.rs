@@ -50,6 +50,16 @@ pub(crate) enum StartError {
     NoCluster(&'static str),
 }
 
+impl StartError {
+    /// What helps, where upstream's words do not say it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        let is_about_v1 = matches!(self, Self::Config(error) if error.to_string().contains("using cgroup v1"));
+        is_about_v1.then_some(
+            "To run on this host all the same, set failCgroupV1: false in the configuration, or --fail-cgroupv1=false",
+        )
+    }
+}
+
 /// Why a file of the configuration is none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {

@@ -46,6 +46,9 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             tracing::error!(err = %error, "command failed");
+            if let Some(hint) = error.hint() {
+                tracing::info!("{hint}");
+            }
             ExitCode::FAILURE
         }
     }

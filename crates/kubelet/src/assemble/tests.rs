@@ -230,3 +230,14 @@ fn logging_and_names() {
     let nameless = Surroundings { hostname: String::new(), ..around() };
     assert!(matches!(assemble(&[], &nameless, &mut Vec::new()), Err(StartError::NoName)));
 }
+
+#[test]
+fn a_host_with_cgroup_v1_is_refused_with_what_helps() {
+    let around = Surroundings { has_cgroup_v1: Some(true), ..around() };
+    let error = assemble(&[], &around, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("not run on a host using cgroup v1"), "{error}");
+    assert!(error.hint().unwrap().contains("--fail-cgroupv1=false"));
+    let taken = assemble(&["--fail-cgroupv1=false".to_owned()], &around, &mut Vec::new());
+    assert!(taken.is_ok(), "{taken:?}");
+    assert_eq!(StartError::NoName.hint(), None);
+}
