@@ -202,6 +202,8 @@ impl PodRecord {
             probe.failure_threshold.filter(|n| *n > 0).unwrap_or(3),
             probe.success_threshold.filter(|n| *n > 0).unwrap_or(1),
         );
+        // That a container on its way out cannot be asked is no news.
+        let is_ending = self.kills.contains_key(id);
         let Some((_, probing)) = self.probing(id, kind) else { return };
         let word = shown(kind);
         let (is_success, event) = match answer {
@@ -218,8 +220,10 @@ impl PodRecord {
                     probing.next_at = now.mono;
                 } else {
                     probing.errors = 0;
-                    let message = format!("{word} probe errored and resulted in unknown state: {text}");
-                    self.events.push(PodEvent::warning(path, "Unhealthy", message));
+                    if !is_ending {
+                        let message = format!("{word} probe errored and resulted in unknown state: {text}");
+                        self.events.push(PodEvent::warning(path, "Unhealthy", message));
+                    }
                 }
                 return;
             }

@@ -153,6 +153,21 @@ fn a_failing_liveness_probe_restarts_the_container() {
 }
 
 #[test]
+fn a_probe_that_fails_because_its_container_ends_is_no_news() {
+    let mut world = World::new(json!({
+        "terminationGracePeriodSeconds": 30,
+        "containers": [{"name": "a", "readinessProbe": {"exec": {"command": ["x"]}, "periodSeconds": 1}}],
+    }));
+    world.lives.insert("a", vec![Life::Stubborn]);
+    world.run_until(10);
+    world.probes.insert("a Readiness".into(), ProbeAnswer::Unknown("it has exited".into()));
+    world.tell(Fact::Withdrawn);
+    world.run_until(60);
+    assert!(world.record.is_gone());
+    assert!(!world.events.iter().any(|e| e.contains("Unhealthy")), "{:#?}", world.events);
+}
+
+#[test]
 fn a_lost_sandbox_is_replaced_with_everything_in_it() {
     let mut world =
         World::new(json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "a"}, {"name": "b"}]}));
