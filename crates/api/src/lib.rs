@@ -15,6 +15,18 @@ mod suggest;
 mod walk;
 mod yaml;
 
+/// A YAML or JSON text of somebody else's format, as JSON.
+///
+/// # Errors
+///
+/// What is wrong with the text, and where.
+pub fn json_of(text: &[u8]) -> Result<serde_json::Value, String> {
+    let text = yaml::text::decode(text).map_err(|e| e.to_string())?;
+    let document =
+        yaml::parse(&text).map_err(|e| format!("line {}, column {}: {e}", e.position.line, e.position.column))?;
+    Ok(document.root.map_or(serde_json::Value::Null, |root| root.to_json()))
+}
+
 /// The Kubernetes core/v1 types, as JSON knows them.
 pub use k8s_openapi::api::core::v1;
 pub use k8s_openapi::apimachinery::pkg::api::resource::Quantity;

@@ -44,6 +44,8 @@ pub struct Mount {
     pub target: PathBuf,
     pub options: String,
     pub is_shared: bool,
+    /// What is mounted elsewhere arrives here.
+    pub is_slave: bool,
     pub fs_type: String,
     pub source: String,
     pub super_options: String,
@@ -91,12 +93,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
     fields.next()?;
     let (root, target, options) = (path(fields.next()?), path(fields.next()?), text(fields.next()?));
-    let mut is_shared = false;
+    let (mut is_shared, mut is_slave) = (false, false);
     for field in fields.by_ref().take_while(|f| *f != b"-") {
         is_shared |= field.starts_with(b"shared:");
+        is_slave |= field.starts_with(b"master:");
     }
     let (fs_type, source, super_options) = (text(fields.next()?), text(fields.next()?), text(fields.next()?));
-    Some(Mount { id, parent, root, target, options, is_shared, fs_type, source, super_options })
+    Some(Mount { id, parent, root, target, options, is_shared, is_slave, fs_type, source, super_options })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\ooo`.

@@ -4,6 +4,11 @@ use crate::fault::{Doing, Fault};
 use crate::spec::Capabilities;
 use crate::sys;
 
+/// Names of all capabilities that there are, without `CAP_`.
+pub fn names() -> &'static [&'static str] {
+    &NAMES
+}
+
 /// Names by number (`linux/capability.h`).
 const NAMES: [&str; 41] = [
     "CHOWN",

@@ -33,6 +33,7 @@ mod sys;
 mod syscalls;
 pub mod wire;
 
+pub use capabilities::names as capability_names;
 pub use client::{Attached, ExecStreams, Execution, ExitWatch, Program, Shim, ShimError, Standing};
 pub use serve::{called, main};
 pub use sys::resize_terminal;
