@@ -7,6 +7,7 @@ use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::fact::ImageFound;
 use rubelet_core::pod::{Observed, ObservedContainer, ObservedSandbox};
 use rubelet_core::render;
+use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 use serde_json::Value;
 
@@ -15,16 +16,48 @@ use crate::hands::Hands;
 /// Annotations that say when and as what a pod was seen, not what it is.
 const PASSING_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.seen", "io.kubernetes.container.restartCount"];
 
+/// Why a pod does not count as what is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unlike {
+    /// The first difference, for the log.
+    Different(String),
+    /// The runtime did not answer: nothing is known.
+    Unanswered(String),
+}
+
+impl From<String> for Unlike {
+    fn from(difference: String) -> Self {
+        Self::Different(difference)
+    }
+}
+
+impl From<&str> for Unlike {
+    fn from(difference: &str) -> Self {
+        Self::Different(difference.to_owned())
+    }
+}
+
+impl From<RuntimeError> for Unlike {
+    fn from(error: RuntimeError) -> Self {
+        let text = error.to_string();
+        if error.is_deadline_exceeded() || error.is_unavailable() {
+            Self::Unanswered(text)
+        } else {
+            Self::Different(text)
+        }
+    }
+}
+
 /// Compares the newest sandbox and the newest instance of every container with what `pod` renders to.
 ///
 /// # Errors
-/// The first difference, for the log.
+/// [`Unlike`].
 pub(crate) async fn runs_as_rendered(
     hands: &Hands,
     observed: &Observed,
     pod: &v1::Pod,
     node: &NodeFacts,
-) -> Result<(), String> {
+) -> Result<(), Unlike> {
     let sandbox = observed.sandboxes.first().ok_or("it has no sandbox")?;
     sandbox_as_rendered(hands, sandbox, pod, node).await?;
     let spec = pod.spec.as_ref().ok_or("it has no spec")?;
@@ -33,13 +66,13 @@ pub(crate) async fn runs_as_rendered(
     let mut newest: BTreeMap<&str, &ObservedContainer> = BTreeMap::new();
     for container in &observed.containers {
         if !names.contains(&container.name.as_str()) {
-            return Err(format!("container {} is not in the manifest", container.name));
+            return Err(format!("container {} is not in the manifest", container.name).into());
         }
         newest.entry(container.name.as_str()).or_insert(container);
     }
     // What is half made or half removed cannot be compared.
     if let Some(missing) = spec.containers.iter().find(|c| !newest.contains_key(c.name.as_str())) {
-        return Err(format!("container {} is not there", missing.name));
+        return Err(format!("container {} is not there", missing.name).into());
     }
     for container in newest.into_values() {
         container_as_rendered(hands, container, sandbox, pod, node).await?;
@@ -52,12 +85,12 @@ async fn sandbox_as_rendered(
     sandbox: &ObservedSandbox,
     pod: &v1::Pod,
     node: &NodeFacts,
-) -> Result<(), String> {
-    let answer = hands.runtime.pod_sandbox_status(&sandbox.id, true).await.map_err(|e| e.to_string())?;
+) -> Result<(), Unlike> {
+    let answer = hands.runtime.pod_sandbox_status(&sandbox.id, true).await?;
     let reported = reported_config(&answer.info)?;
     let rendered = render::sandbox::sandbox_config(pod, sandbox.attempt, node).map_err(|e| e.to_string())?;
     let rendered = serde_json::to_value(&rendered).map_err(|e| e.to_string())?;
-    difference("sandbox", &comparable(rendered), &comparable(reported))
+    Ok(difference("sandbox", &comparable(rendered), &comparable(reported))?)
 }
 
 async fn container_as_rendered(
@@ -66,12 +99,12 @@ async fn container_as_rendered(
     sandbox: &ObservedSandbox,
     pod: &v1::Pod,
     node: &NodeFacts,
-) -> Result<(), String> {
-    let answer = hands.runtime.container_status(&container.id, true).await.map_err(|e| e.to_string())?;
+) -> Result<(), Unlike> {
+    let answer = hands.runtime.container_status(&container.id, true).await?;
     let reported = reported_config(&answer.info)?;
     let image = reported.pointer("/image/image").and_then(Value::as_str).unwrap_or_default().to_owned();
     let spec = cri::ImageSpec { image: image.clone(), ..Default::default() };
-    let found = hands.runtime.image_status(spec, false).await.map_err(|e| e.to_string())?.image;
+    let found = hands.runtime.image_status(spec, false).await?.image;
     let found = found.ok_or_else(|| format!("the image {image} of container {} is gone", container.name))?;
     let view = render::ContainerView {
         pod,
@@ -97,7 +130,7 @@ async fn container_as_rendered(
         }
     }
     let rendered = serde_json::to_value(&config).map_err(|e| e.to_string())?;
-    difference(&format!("container {}", container.name), &comparable(rendered), &comparable(reported))
+    Ok(difference(&format!("container {}", container.name), &comparable(rendered), &comparable(reported))?)
 }
 
 /// The `config` of verbose status; containerd and CRI-O put it into `info["info"]`.

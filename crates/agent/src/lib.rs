@@ -14,6 +14,7 @@ pub mod observer;
 pub mod picture;
 pub mod probe;
 mod pulls;
+pub mod pulse;
 pub mod roster;
 pub mod sources;
 pub mod start;

@@ -2,6 +2,9 @@
 
 mod adopt;
 mod entry;
+mod inquiry;
+mod questions;
+mod remember;
 pub mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,14 +16,18 @@ use rubelet_core::admit::{self, Verdict};
 use rubelet_core::pod::{Fact, Order, PodRecord, Source};
 use rubelet_core::resources;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::ledger::Ledger;
-use crate::observer::relist::{self, ListedPod, Relist};
+use crate::observer::relist::{ListedPod, Relist};
 use crate::observer::{Ask, Listed, View};
+use crate::pulse;
 use crate::sources::{DesiredPod, DesiredSet};
 use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
 use adopt::Change;
 use entry::Entry;
+use inquiry::{Finding, Inquiry};
+use questions::Questions;
 use survey::{FoundPod, Surveyed};
 
 /// What the roster hears.
@@ -41,6 +48,12 @@ pub struct Roster {
     names: BTreeMap<PodKey, VecDeque<PodUid>>,
     /// Pods in the runtime that no source has claimed so far.
     found: BTreeMap<PodUid, FoundPod>,
+    /// Pods in the runtime that nobody knew, and at which somebody is looking.
+    looked_at: BTreeMap<PodUid, ListedPod>,
+    /// Wanted pods of which it is not known yet whether they run already.
+    questions: Questions,
+    inquiry: Inquiry,
+    findings: mpsc::UnboundedReceiver<Finding>,
     /// Pods of which only files or a cgroup are left, until all sources have spoken.
     leftovers: BTreeSet<PodUid>,
     /// Sources that are configured, and whether each has spoken.
@@ -61,10 +74,15 @@ impl Roster {
         around: Surroundings,
         ended: mpsc::UnboundedReceiver<End>,
     ) -> Self {
+        let (inquiry, findings) = Inquiry::new(around.life.clone(), around.hands.clone());
         Self {
             pods: BTreeMap::new(),
             names: BTreeMap::new(),
             found: surveyed.pods,
+            looked_at: BTreeMap::new(),
+            questions: Questions::default(),
+            inquiry,
+            findings,
             leftovers: surveyed.leftovers,
             has_spoken: sources.into_iter().map(|s| (s, false)).collect(),
             ledger,
@@ -76,8 +94,10 @@ impl Roster {
 
     /// Runs until the notes end.
     pub async fn run(mut self, mut notes: mpsc::Receiver<RosterNote>) {
+        let beat = self.around.pulse.roster();
         self.retire_unclaimed();
         loop {
+            beat.waits(Some(Instant::now() + pulse::ROUND));
             tokio::select! {
                 note = notes.recv() => match note {
                     Some(RosterNote::Desired(set)) => self.desired(set).await,
@@ -87,9 +107,16 @@ impl Roster {
                 },
                 end = self.ended.recv() => match end {
                     Some(End::Gone(uid)) => self.pod_gone(&uid).await,
-                    Some(End::Broken(uid)) => self.worker_broke(&uid).await,
+                    Some(End::Broken(uid)) => self.worker_broke(&uid),
                     None => return,
                 },
+                finding = self.findings.recv() => match finding {
+                    Some(Finding::Found(uid, found)) => self.found_out(uid, *found).await,
+                    Some(Finding::Reexamined(uid, found)) => self.replace_worker(&uid, *found),
+                    Some(Finding::Compared { number, source, key, is_it }) => self.compared(number, source, &key, is_it).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(pulse::ROUND) => {}
             }
             self.weigh_burstable().await;
         }
@@ -99,8 +126,9 @@ impl Roster {
     async fn desired(&mut self, set: DesiredSet) {
         let source = set.source;
         let mut wanted = Vec::new();
+        self.questions.drop_all_of(source);
         for desired in set.pods {
-            wanted.push(self.identify(source, desired).await);
+            wanted.extend(self.identify(source, desired));
         }
         if set.complete {
             let uids: BTreeSet<&PodUid> = wanted.iter().map(|(uid, _)| uid).collect();
@@ -112,34 +140,60 @@ impl Roster {
         for (uid, desired) in wanted {
             self.want(source, uid, desired).await;
         }
-        self.has_spoken.insert(source, true);
+        self.spoke(source);
+    }
+
+    /// A source has spoken when it is known of each of its pods which it is.
+    fn spoke(&mut self, source: Source) {
+        self.has_spoken.insert(source, !self.questions.has_any_of(source));
         self.retire_unclaimed();
     }
 
-    /// The UID under which a desired pod runs: its own, or that of the running pod it is.
-    async fn identify(&self, source: Source, desired: DesiredPod) -> (PodUid, DesiredPod) {
+    /// The UID under which a desired pod runs: its own, or that of the running pod it is. `None`: the runtime is asked.
+    fn identify(&mut self, source: Source, desired: DesiredPod) -> Option<(PodUid, DesiredPod)> {
         let uid = PodUid::new(desired.pod.metadata.uid.as_deref().unwrap_or_default());
         if self.pods.contains_key(&uid) || self.found.contains_key(&uid) || !source.is_static() {
-            return (uid, desired);
+            return Some((uid, desired));
         }
         let key = desired.key();
         // Already running in this life: the same manifest goes on under the UID it has, wherever it lies now.
         let is_it = |e: &Entry| e.source == source && e.key == key && e.digest == desired.digest && !e.is_withdrawn;
         if let Some((adopted, _)) = self.pods.iter().find(|(_, e)| is_it(e)) {
-            return (adopted.clone(), adopt::under_uid(desired, adopted));
+            return Some((adopted.clone(), adopt::under_uid(desired, adopted)));
         }
-        let node = self.around.node.borrow().clone();
+        let mut candidates = Vec::new();
         for (found_uid, found) in self.found.iter().filter(|(_, f)| f.key() == Some(&key) && f.is_of(source)) {
-            let is_same = match self.ledger.find(source, &key) {
-                Some(known) if known.uid == *found_uid => known.digest == desired.digest,
-                _ => adopt::runs_as_wanted(&self.around.hands, found, &desired.pod, found_uid, &node).await,
-            };
-            if is_same {
-                tracing::info!(pod = %key, uid = %found_uid, "adopted a running pod under the UID it has");
-                return (found_uid.clone(), adopt::under_uid(desired, found_uid));
+            match self.ledger.find(source, &key) {
+                Some(known) if known.uid == *found_uid => {
+                    if known.digest == desired.digest {
+                        return Some(adopt::adopted(desired, found_uid));
+                    }
+                }
+                Some(_) | None => candidates.push((found_uid.clone(), found.clone())),
             }
         }
-        (uid, desired)
+        if candidates.is_empty() {
+            return Some((uid, desired));
+        }
+        let node = self.around.node.borrow().clone();
+        let wanted = desired.clone();
+        let ask = |number| self.inquiry.compare(number, source, wanted, candidates, node);
+        self.questions.open(source, desired, ask);
+        None
+    }
+
+    /// It is known whether a wanted pod runs already.
+    async fn compared(&mut self, number: u64, source: Source, key: &PodKey, is_it: Option<PodUid>) {
+        let Some(desired) = self.questions.close(number, source, key) else { return };
+        let (uid, desired) = match is_it.filter(|uid| self.found.contains_key(uid)) {
+            Some(found) => adopt::adopted(desired, &found),
+            None => (PodUid::new(desired.pod.metadata.uid.as_deref().unwrap_or_default()), desired),
+        };
+        let digest = self.digest_of(source, &uid, &desired);
+        self.ledger.put(source, key, &digest, &uid);
+        self.save_ledger().await;
+        self.want(source, uid, desired).await;
+        self.spoke(source);
     }
 
     async fn withdraw_all_but(&mut self, source: Source, wanted: &BTreeSet<&PodUid>) {
@@ -195,19 +249,20 @@ impl Roster {
     fn start(&mut self, source: Source, uid: &PodUid, desired: DesiredPod) {
         let key = desired.key();
         self.leftovers.remove(uid);
-        let found = self.found.remove(uid);
+        // Somebody is still looking at it: what is listed must be seen before anything is decided.
+        let listed = |listed| FoundPod { listed, view: View::default() };
+        let found = self.found.remove(uid).or_else(|| self.looked_at.remove(uid).map(listed));
         let is_other = |f: &FoundPod| f.key() == Some(&key) && f.is_of(source);
         let others: Vec<PodUid> = self.found.iter().filter(|(_, f)| is_other(f)).map(|(uid, _)| uid.clone()).collect();
         for other in others {
             self.retire(&other);
         }
         // A pod that already runs was admitted once.
-        let order = if found.is_some() { None } else { self.admit(&desired.pod) };
-        let is_rejected = order.is_some();
+        let rejected = if found.is_some() { None } else { self.admit(&desired.pod) };
         let record = PodRecord::new(source, desired.pod.clone());
-        let worker = self.employ(record, found, order);
+        let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
-        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: false, is_rejected, again: None };
+        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: false, rejected, again: None };
         self.pods.insert(uid.clone(), entry);
     }
 
@@ -225,7 +280,7 @@ impl Roster {
         let record = PodRecord::orphan(pod.clone(), &found.view.observed());
         let worker = self.employ(record, Some(found), None);
         let (source, digest) = (Source::Runtime, String::new());
-        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: true, is_rejected: false, again: None };
+        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: true, rejected: None, again: None };
         self.pods.insert(uid.clone(), entry);
     }
 
@@ -233,7 +288,7 @@ impl Roster {
     fn employ(&mut self, mut record: PodRecord, found: Option<FoundPod>, order: Option<Order>) -> WorkerHandle {
         let (uid, key) = (record.uid().clone(), record.key().clone());
         let now = self.around.clock.now();
-        let has_double = self.found.values().any(|f| f.key() == Some(&key));
+        let has_double = self.is_found(&key);
         let queue = self.names.entry(key).or_default();
         if found.as_ref().is_some_and(FoundPod::is_there) {
             queue.push_front(uid);
@@ -310,27 +365,29 @@ impl Roster {
     async fn call_first(&self, key: &PodKey) {
         let first = self.names.get(key).and_then(|q| q.front()).and_then(|u| self.pods.get(u));
         if let Some(first) = first
-            && !self.found.values().any(|f| f.key() == Some(key))
+            && !self.is_found(key)
         {
             first.worker.send(Note::Fact(Fact::Behind(false))).await;
         }
     }
 
+    /// Whether a pod of that name is in the runtime that nobody has claimed yet.
+    fn is_found(&self, key: &PodKey) -> bool {
+        let mut keys = self.found.values().map(|f| &f.listed).chain(self.looked_at.values());
+        keys.any(|listed| listed.key.as_ref() == Some(key))
+    }
+
     /// A worker panicked: another one begins with a look at what is there.
-    async fn worker_broke(&mut self, uid: &PodUid) {
+    fn worker_broke(&mut self, uid: &PodUid) {
+        if let Some(entry) = self.pods.get(uid) {
+            self.inquiry.reexamine(uid.clone(), entry.key.clone());
+        }
+    }
+
+    /// What is there of the pod of a broken worker was looked at: another worker goes on from there.
+    fn replace_worker(&mut self, uid: &PodUid, found: FoundPod) {
         let Some(mut entry) = self.pods.remove(uid) else { return };
         self.leave_queue(&entry.key, uid);
-        let rows = loop {
-            match relist::one(&self.around.hands, uid).await {
-                Ok(rows) => break rows,
-                Err(e) => {
-                    tracing::warn!(%uid, err = %e, "looking at the pod of a broken worker failed, trying again");
-                    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                }
-            }
-        };
-        let listed = ListedPod { key: Some(entry.key.clone()), rows, ..ListedPod::default() };
-        let found = survey::find(&self.around.hands, uid, listed).await;
         let mut record = if entry.source == Source::Runtime {
             PodRecord::orphan(entry.pod.clone(), &found.view.observed())
         } else {
@@ -339,11 +396,11 @@ impl Roster {
         if entry.is_withdrawn {
             record.absorb(Fact::Withdrawn, self.around.clock.now());
         }
-        entry.worker = self.employ(record, Some(found), None);
+        entry.worker = self.employ(record, Some(found), entry.rejected.clone());
         self.pods.insert(uid.clone(), entry);
     }
 
-    /// Gives each worker its rows of a relist; pods that nobody knows are found pods.
+    /// Gives each worker its rows of a relist; pods that nobody knows are looked at.
     async fn relisted(&mut self, relist: Relist) {
         let Relist { at, pods: mut listed } = relist;
         let vanished: Vec<PodUid> = self.found.keys().filter(|uid| !listed.contains_key(*uid)).cloned().collect();
@@ -354,16 +411,26 @@ impl Roster {
             entry.worker.send(Note::Listed(rows)).await;
         }
         for (uid, pod) in listed {
-            if !self.found.contains_key(&uid) {
-                let found = survey::find(&self.around.hands, &uid, pod).await;
-                if found.is_complete() && found.is_there() {
-                    self.found.insert(uid, found);
-                }
+            if !self.found.contains_key(&uid) && !self.looked_at.contains_key(&uid) {
+                self.looked_at.insert(uid.clone(), pod.clone());
+                self.inquiry.look(uid, pod);
             }
         }
-        self.retire_unclaimed();
         // A found pod that vanished may have been what a queue waited for.
         for key in vanished.iter().filter_map(FoundPod::key) {
+            self.call_first(key).await;
+        }
+    }
+
+    /// A pod that nobody knew was looked at. It may be somebody's by now.
+    async fn found_out(&mut self, uid: PodUid, found: FoundPod) {
+        if self.looked_at.remove(&uid).is_none() {
+            return;
+        }
+        if found.is_complete() && found.is_there() {
+            self.found.insert(uid, found);
+            self.retire_unclaimed();
+        } else if let Some(key) = found.key() {
             self.call_first(key).await;
         }
     }
@@ -371,54 +438,6 @@ impl Roster {
     async fn changed(&mut self, uid: &PodUid, ask: Ask) {
         if let Some(entry) = self.pods.get(uid) {
             entry.worker.send(Note::Changed(ask)).await;
-        }
-    }
-
-    /// Writes down who runs under which UID, before anything is started.
-    async fn remember(&mut self, source: Source, wanted: &[(PodUid, DesiredPod)]) {
-        if !source.is_static() {
-            return;
-        }
-        let rows = wanted.iter().map(|(uid, desired)| (desired.key(), self.digest_of(source, uid, desired), uid));
-        let rows: Vec<_> = rows.collect();
-        let rows = rows.iter().map(|(key, digest, uid)| (key.clone(), digest.as_str(), *uid));
-        self.ledger.replace(source, rows, |uid| self.pods.contains_key(uid) || self.found.contains_key(uid));
-        self.save_ledger().await;
-    }
-
-    /// The digest of the manifest that runs under this UID: not yet the new one's while the old pod must go first.
-    fn digest_of(&self, source: Source, uid: &PodUid, desired: &DesiredPod) -> String {
-        let old = match self.pods.get(uid) {
-            Some(e) if e.is_withdrawn || adopt::change(&e.pod, &desired.pod) == Change::Other => Some(e.digest.clone()),
-            Some(_) => None,
-            None if self.was_other(source, uid, desired) => Some(String::new()),
-            None => None,
-        };
-        old.unwrap_or_else(|| desired.digest.clone())
-    }
-
-    /// Syncing to the disk may take long; it does not hold up others.
-    async fn save_ledger(&mut self) {
-        if !self.ledger.is_changed() {
-            return;
-        }
-        let mut ledger = self.ledger.clone();
-        let saved = tokio::task::spawn_blocking(move || {
-            let saved = ledger.save();
-            (ledger, saved)
-        });
-        match saved.await {
-            Ok((ledger, saved)) => {
-                self.ledger = ledger;
-                if let Err(e) = saved {
-                    let err = rubelet_host::chain(&e);
-                    tracing::warn!(
-                        err,
-                        "writing the ledger failed; after a restart pods are compared with the runtime instead"
-                    );
-                }
-            }
-            Err(e) => tracing::error!(err = %e, "writing the ledger broke"),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::Source;
-use rubelet_cri::Runtime;
+use rubelet_cri::{Bounded, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::life::Life;
 use crate::picture::Picture;
 use crate::pulls::Pulls;
+use crate::pulse::Pulse;
 use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
 use crate::worker::Surroundings;
@@ -30,6 +31,10 @@ pub struct Settings {
     /// Polled URL.
     pub url: Option<HttpSource>,
     pub pulls: PullSettings,
+    /// `runtimeRequestTimeout`: how long the runtime may take for an answer.
+    pub request_timeout: Duration,
+    /// `syncFrequency`: twice this is the longest that a loop of the agent may be late, if it is more than 5 min.
+    pub sync_frequency: Duration,
     /// Cgroup tree of the node; `None` with `cgroupsPerQOS: false`.
     pub cgroups: Option<rubelet_host::cgroup::Tree>,
     /// Directory of the process, where credentials are looked for too.
@@ -66,6 +71,8 @@ pub enum StartError {
 /// A running agent: what the servers need of it.
 pub struct Agent {
     pub picture: Picture,
+    /// Whether pods are looked after.
+    pub pulse: Pulse,
     pub node: watch::Receiver<Arc<NodeFacts>>,
 }
 
@@ -117,6 +124,7 @@ pub async fn lay(
     clock: Clock,
 ) -> Result<Ground, StartError> {
     let mut node = settings.node;
+    let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
     let hands = Arc::new(Hands {
@@ -136,6 +144,7 @@ pub async fn lay(
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let picture = Picture::default();
+    let pulse = Pulse::new(settings.sync_frequency);
     let (ended_tx, ended) = mpsc::unbounded_channel();
     let around = Surroundings {
         hands: hands.clone(),
@@ -144,11 +153,12 @@ pub async fn lay(
         clock,
         ended: ended_tx,
         life: life.clone(),
+        pulse: pulse.clone(),
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
     watcher::spawn(life, hands, node_tx, roster.clone());
-    Ok(Ground { agent: Agent { picture, node }, roster })
+    Ok(Ground { agent: Agent { picture, pulse, node }, roster })
 }
 
 /// A channel whose sets go on to the roster.

@@ -21,6 +21,7 @@ use crate::hands::Hands;
 use crate::life::Life;
 use crate::observer::{self, Ask, Listed, Sighting, View};
 use crate::picture::{Picture, Shown};
+use crate::pulse::{Beat, Pulse};
 
 /// Notes that fit a worker's inbox before senders wait.
 const INBOX: usize = 256;
@@ -59,11 +60,13 @@ pub enum End {
 #[derive(Clone, Debug)]
 pub struct WorkerHandle {
     inbox: mpsc::Sender<Note>,
+    beat: Beat,
 }
 
 impl WorkerHandle {
     /// Puts a note into the worker's inbox; waits while that is full. A worker that is gone needs no notes.
     pub async fn send(&self, note: Note) {
+        self.beat.called();
         if self.inbox.send(note).await.is_err() {
             tracing::trace!("note for a worker that has ended");
         }
@@ -80,6 +83,7 @@ pub struct Surroundings {
     /// Where a worker reports its end.
     pub ended: mpsc::UnboundedSender<End>,
     pub life: Life,
+    pub pulse: Pulse,
 }
 
 /// One pod's worker.
@@ -100,12 +104,14 @@ pub struct Worker {
     look_again: Option<Listed>,
     /// Something was learned since the last decision.
     is_due: bool,
+    beat: Beat,
     around: Surroundings,
 }
 
 /// Starts the worker of a pod over what was seen of it; `rows` is what was listed, all of which must be seen first.
 pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) -> WorkerHandle {
     let (tx, inbox) = mpsc::channel(INBOX);
+    let beat = around.pulse.worker(record.uid());
     let worker = Worker {
         uid: record.uid().clone(),
         key: record.key().clone(),
@@ -121,12 +127,15 @@ pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) 
         looks: 0,
         look_again: None,
         is_due: true,
+        beat: beat.clone(),
         around,
     };
-    let (life, ended) = (worker.around.life.clone(), worker.around.ended.clone());
+    let (life, ended, pulse) = (worker.around.life.clone(), worker.around.ended.clone(), worker.around.pulse.clone());
     let (uid, key) = (worker.uid.clone(), worker.key.clone());
     life.spawn(async move {
-        let end = match AssertUnwindSafe(worker.run()).catch_unwind().await {
+        let done = AssertUnwindSafe(worker.run()).catch_unwind().await;
+        pulse.forget(&uid);
+        let end = match done {
             Ok(true) => End::Gone(uid),
             Ok(false) => return,
             Err(_) => {
@@ -139,12 +148,13 @@ pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) 
             tracing::trace!(pod = %key, "the roster ended before the pod's worker");
         }
     });
-    WorkerHandle { inbox: tx }
+    WorkerHandle { inbox: tx, beat }
 }
 
 impl Worker {
     /// Works until nothing is left of the pod (true) or the roster is gone (false): then the agent ends, pods stay.
     async fn run(mut self) -> bool {
+        self.beat.begins();
         self.learn_log_counts().await;
         let asks = self.begin();
         self.look(asks);
@@ -189,6 +199,7 @@ impl Worker {
     async fn wait(&mut self, node: &mut watch::Receiver<Arc<NodeFacts>>, wake_at: Option<Instant>) -> bool {
         self.is_due = false;
         while !self.is_due {
+            self.beat.waits(wake_at);
             let wake = async {
                 match wake_at {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -208,6 +219,7 @@ impl Worker {
                     self.absorb(Fact::Tick);
                 }
             }
+            self.beat.begins();
             while let Ok(note) = self.inbox.try_recv() {
                 self.learn(note);
             }
@@ -366,10 +378,15 @@ impl Worker {
         self.looks += 1;
         let (hands, uid) = (self.around.hands.clone(), self.uid.clone());
         self.around.life.spawn(async move {
-            let mut seen = Vec::new();
-            for ask in asks {
-                seen.extend(observer::look(&hands, &uid, ask).await);
-            }
+            let work = async {
+                let mut seen = Vec::new();
+                for ask in asks {
+                    seen.extend(observer::look(&hands, &uid, ask).await);
+                }
+                seen
+            };
+            // A look that broke has seen nothing; the next relist asks again.
+            let seen = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_default();
             if me.send(Note::Looked(seen)).await.is_err() {
                 tracing::trace!("a look outlived its worker");
             }

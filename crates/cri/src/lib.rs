@@ -4,13 +4,16 @@
 //! - [`Runtime`]: the contract. One method for each verb; what any runtime behind it must do.
 //! - [`RuntimeError`]: why a verb failed, shown in the words that users know from gRPC.
 //! - [`Remote`]: the contract over a unix socket (containerd, CRI-O).
+//! - [`Bounded`]: any runtime, with deadlines.
 //! - [`check_version`]: whether a runtime speaks what we speak.
 
+mod bounded;
 mod contract;
 mod error;
 mod remote;
 mod version;
 
+pub use bounded::Bounded;
 pub use contract::{Answer, EventStream, Runtime};
 pub use error::{Code, RuntimeError};
 pub use remote::{EndpointError, Remote};

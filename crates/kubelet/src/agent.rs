@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_agent::life::{Life, LifeEnd};
+use rubelet_agent::pulse::Pulse;
 use rubelet_agent::sources::{FileSource, HttpSource};
 use rubelet_agent::{PullSettings, Settings};
 use rubelet_api::config::KubeletConfiguration;
@@ -32,11 +33,17 @@ const CONTAINER_LOGS_DIR: &str = "/var/log/containers";
 
 /// The agent at work.
 pub(crate) struct Running {
+    pulse: Pulse,
     _servers: Servers,
     _end: LifeEnd,
 }
 
 impl Running {
+    /// Whether pods are looked after.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     /// Ends the agent's tasks; pods go on.
     pub(crate) async fn stop(self) {
         drop(self);
@@ -67,6 +74,8 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         manifests: manifests(&assembled),
         url: url(&assembled),
         pulls: pulls(config),
+        request_timeout: config.runtime.request_timeout.to_std(),
+        sync_frequency: config.pods.sync_frequency.to_std(),
         cgroups,
         working_dir: assembled.around.working_dir.clone(),
         home: assembled.around.variable("HOME").map(PathBuf::from),
@@ -75,7 +84,8 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     let agent = rubelet_agent::start(settings, runtime, &assembled.runtime_endpoint, &life)
         .await
         .map_err(|error| failed(chain(&error)))?;
-    let view = Arc::new(view::NodeView { picture: agent.picture, configz: config.to_value() });
+    let pulse = agent.pulse.clone();
+    let view = Arc::new(view::NodeView { picture: agent.picture, pulse: agent.pulse, configz: config.to_value() });
     let servers = servers::config(&assembled).map_err(failed)?;
     let servers = rubelet_server::serve(servers, view).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {
@@ -84,7 +94,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         rubelet_host::memory::forget_code();
     });
     info!(node = assembled.node_name.as_str(), "Started kubelet");
-    Ok(Running { _servers: servers, _end: end })
+    Ok(Running { pulse, _servers: servers, _end: end })
 }
 
 /// A runtime that is configured is waited for. What keeps it away is told when it changes.

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rubelet_agent::pulse::Pulse;
 use rubelet_host::cgroup;
 use rubelet_host::tuning::iptables::Iptables;
 use rubelet_host::tuning::lock::Contention;
@@ -95,7 +96,7 @@ async fn live(
     if let Some(socket) = notify_socket {
         tell(&socket, "READY=1");
         if let Some(period) = watchdog_period {
-            tokio::spawn(stay_alive(socket, period));
+            tokio::spawn(stay_alive(socket, period, running.pulse()));
         }
     }
     tokio::select! {
@@ -160,12 +161,16 @@ fn tell(socket: &str, state: &str) {
     }
 }
 
-/// Tells systemd's watchdog again and again that the event loop turns.
-async fn stay_alive(socket: String, period: Duration) {
+/// Tells systemd's watchdog again and again that pods are looked after. When they are not, it is left to systemd to start anew.
+async fn stay_alive(socket: String, period: Duration, pulse: Pulse) {
     let mut ticks = tokio::time::interval(period);
     loop {
         ticks.tick().await;
-        tell(&socket, "WATCHDOG=1");
+        match pulse.check() {
+            Ok(()) => tell(&socket, "WATCHDOG=1"),
+            // From kubelet 1.36.
+            Err(err) => error!(err, "Do not notify watchdog this iteration as the kubelet is reportedly not healthy"),
+        }
     }
 }
 

@@ -127,6 +127,26 @@ impl FakeRuntime {
         self.lock().failures.insert(verb, times);
     }
 
+    /// From now on calls of this verb about this pod (`namespace/name`) do not answer, until [`Self::unhang`].
+    pub fn hang(&self, verb: &'static str, pod: &str) {
+        self.lock().hanging.insert((verb, pod.to_owned()));
+    }
+
+    /// All calls answer again; what hung goes on, whether somebody still waits or not.
+    pub fn unhang(&self) {
+        self.lock().hanging.clear();
+    }
+
+    /// From now on whoever calls this verb about this pod (`namespace/name`) panics: the fault is the agent's own.
+    pub fn panic_on(&self, verb: &'static str, pod: &str) {
+        self.lock().panicking.insert((verb, pod.to_owned()));
+    }
+
+    /// Nobody panics any more.
+    pub fn calm(&self) {
+        self.lock().panicking.clear();
+    }
+
     /// Ends a pod's ready sandbox from outside: everything in it dies.
     pub fn kill_sandbox(&self, pod: &str) {
         let killed: Vec<ContainerId> = {

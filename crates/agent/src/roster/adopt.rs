@@ -7,10 +7,17 @@ use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
 
 use super::survey::FoundPod;
+use crate::compare::Unlike;
 use crate::hands::Hands;
 use crate::sources::DesiredPod;
 
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// The UID of the running pod that a desired pod is, and the desired pod under it.
+pub(super) fn adopted(desired: DesiredPod, uid: &PodUid) -> (PodUid, DesiredPod) {
+    tracing::info!(pod = %desired.key(), %uid, "adopted a running pod under the UID it has");
+    (uid.clone(), under_uid(desired, uid))
+}
 
 /// The desired pod under another UID.
 pub(super) fn under_uid(desired: DesiredPod, uid: &PodUid) -> DesiredPod {
@@ -25,19 +32,24 @@ fn renamed(pod: &v1::Pod, uid: &PodUid) -> v1::Pod {
     pod
 }
 
-/// Whether the containers that run are, in their whole rendered configuration, those that the manifest asks for.
+/// Whether the containers that run are, in their whole rendered configuration, those that the manifest asks for. `None`: the runtime
+/// did not answer.
 pub(super) async fn runs_as_wanted(
     hands: &Hands,
     found: &FoundPod,
     wanted: &v1::Pod,
     uid: &PodUid,
     node: &NodeFacts,
-) -> bool {
+) -> Option<bool> {
     match crate::compare::runs_as_rendered(hands, &found.view.observed(), &renamed(wanted, uid), node).await {
-        Ok(()) => true,
-        Err(difference) => {
+        Ok(()) => Some(true),
+        Err(Unlike::Unanswered(err)) => {
+            tracing::warn!(%uid, err, "a pod of this name runs, and the runtime does not tell what it is; asking again");
+            None
+        }
+        Err(Unlike::Different(difference)) => {
             tracing::info!(%uid, %difference, "a pod of this name runs and is not what the manifest asks for; it is replaced");
-            false
+            Some(false)
         }
     }
 }

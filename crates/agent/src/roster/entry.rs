@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rubelet_api::ids::PodKey;
 use rubelet_api::v1;
-use rubelet_core::pod::Source;
+use rubelet_core::pod::{Order, Source};
 
 use crate::sources::DesiredPod;
 use crate::worker::WorkerHandle;
@@ -19,8 +19,8 @@ pub(super) struct Entry {
     pub(super) digest: String,
     pub(super) worker: WorkerHandle,
     pub(super) is_withdrawn: bool,
-    /// Admission said no.
-    pub(super) is_rejected: bool,
+    /// What admission said when it said no.
+    pub(super) rejected: Option<Order>,
     /// Wanted again while it was being stopped: started anew when it is gone.
     pub(super) again: Option<(Source, DesiredPod)>,
 }
@@ -28,6 +28,6 @@ pub(super) struct Entry {
 impl Entry {
     /// Whether admission counts it, as long as it has not ended. kubelet 1.36: what is withdrawn does not count any more.
     pub(super) fn holds_resources(&self) -> bool {
-        !self.is_withdrawn && !self.is_rejected
+        !self.is_withdrawn && self.rejected.is_none()
     }
 }

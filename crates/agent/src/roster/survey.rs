@@ -11,16 +11,19 @@ use rubelet_api::meta::ObjectMeta;
 use rubelet_api::v1;
 use rubelet_core::pod::Source;
 use rubelet_cri::RuntimeError;
+use tokio::time::Instant;
 
 use crate::hands::Hands;
 use crate::observer::relist::{ListedPod, relist};
-use crate::observer::{Ask, Sighting, View, look};
+use crate::observer::{Ask, View, look};
 
 /// Status calls under way at once.
 const AT_ONCE: usize = 16;
 /// How often what did not answer is looked at again, and after which pause.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
+/// How long a pod whose runtime does not answer may hold up the start; its worker goes on asking.
+const SURVEY_SECS_MAX: Duration = Duration::from_secs(10);
 
 /// A pod that was found in the runtime.
 #[derive(Clone, Debug)]
@@ -84,9 +87,10 @@ pub async fn survey(hands: &Arc<Hands>) -> Result<Surveyed, RuntimeError> {
     let for_disk = hands.clone();
     let mut leftovers = tokio::task::spawn_blocking(move || on_disk(&for_disk)).await.unwrap_or_default();
     let listed = relist(hands).await?.pods;
+    let deadline = Instant::now() + SURVEY_SECS_MAX;
     let pods: BTreeMap<_, _> = futures_util::stream::iter(listed)
         .map(|(uid, pod)| async move {
-            let found = find(hands, &uid, pod).await;
+            let found = find(hands, &uid, pod, deadline).await;
             (uid, found)
         })
         .buffer_unordered(AT_ONCE)
@@ -96,8 +100,8 @@ pub async fn survey(hands: &Arc<Hands>) -> Result<Surveyed, RuntimeError> {
     Ok(Surveyed { pods, leftovers })
 }
 
-/// Looks at one listed pod. What does not answer is tried again; in the end it may be missing from the view.
-pub(super) async fn find(hands: &Hands, uid: &PodUid, listed: ListedPod) -> FoundPod {
+/// Looks at one listed pod until `deadline`. What does not answer is tried again; in the end it may be missing from the view.
+pub(super) async fn find(hands: &Hands, uid: &PodUid, listed: ListedPod, deadline: Instant) -> FoundPod {
     let mut found = FoundPod { listed, view: View::default() };
     found.view.take(look(hands, uid, Ask::Cgroup).await);
     for attempt in 0..TRIES {
@@ -108,9 +112,14 @@ pub(super) async fn find(hands: &Hands, uid: &PodUid, listed: ListedPod) -> Foun
         if attempt > 0 {
             tokio::time::sleep(PAUSE * attempt).await;
         }
-        let looks = futures_util::stream::iter(asks).map(|ask| look(hands, uid, ask)).buffered(4);
-        let seen: Vec<Sighting> = looks.collect::<Vec<_>>().await.into_iter().flatten().collect();
-        found.view.take(seen);
+        let looks = futures_util::stream::iter(asks).map(|ask| look(hands, uid, ask)).buffer_unordered(4);
+        let mut looks = std::pin::pin!(looks);
+        while let Ok(Some(seen)) = tokio::time::timeout_at(deadline, looks.next()).await {
+            found.view.take(seen);
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
     }
     found
 }

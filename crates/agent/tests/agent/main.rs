@@ -1,8 +1,11 @@
 //! Whole stories of an agent on a runtime in memory, in virtual time.
 
 mod adoption;
+mod broken;
 mod containerd;
 mod edits;
+mod hung;
 mod roster;
 mod speed;
+mod told;
 mod world;

@@ -23,6 +23,9 @@ use rubelet_testkit::{FakeRuntime, Temper};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+/// How long the runtime may take for an answer.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
 pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
     dir: tempfile::TempDir,
@@ -105,6 +108,8 @@ pub(crate) async fn born_on(dir: &Path, runtime: Arc<dyn Runtime>, clock: Clock,
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
+        request_timeout: REQUEST_TIMEOUT,
+        sync_frequency: Duration::from_secs(60),
         cgroups: None,
         working_dir: dir.to_owned(),
         home: None,

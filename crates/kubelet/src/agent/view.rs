@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use rubelet_agent::picture::Picture;
+use rubelet_agent::pulse::Pulse;
 use rubelet_api::v1;
 use rubelet_server::View;
 
 /// The node as it is shown.
 pub(super) struct NodeView {
     pub(super) picture: Picture,
+    pub(super) pulse: Pulse,
     pub(super) configz: serde_json::Value,
 }
 
@@ -29,8 +31,7 @@ impl View for NodeView {
         self.configz.clone()
     }
 
-    /// Pods are looked after by the loop that answers here: an answer is the proof.
     fn sync_loop(&self) -> Result<(), String> {
-        Ok(())
+        self.pulse.check()
     }
 }

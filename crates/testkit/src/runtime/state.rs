@@ -1,6 +1,6 @@
 //! What the runtime remembers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rubelet_api::ids::{ContainerId, SandboxId};
@@ -14,6 +14,10 @@ pub(crate) struct State {
     pub(crate) containers: BTreeMap<ContainerId, Container>,
     pub(crate) calls: Vec<String>,
     pub(crate) violations: Vec<String>,
+    /// Calls that do not answer: verb and pod.
+    pub(crate) hanging: BTreeSet<(&'static str, String)>,
+    /// Calls whose caller panics: verb and pod.
+    pub(crate) panicking: BTreeSet<(&'static str, String)>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
     next: u64,
     /// Verbs so far.
@@ -87,6 +91,12 @@ impl State {
 
     pub(crate) fn call(&mut self, verb: &str, what: impl std::fmt::Display) {
         self.calls.push(format!("{verb} {what}"));
+    }
+
+    /// `namespace/name` of the pod that a sandbox or container is of.
+    pub(crate) fn pod_of(&self, id: &str) -> String {
+        let sandbox = self.sandboxes.get(&SandboxId::new(id)).map(|s| pod_path(&s.config));
+        sandbox.or_else(|| Some(self.containers.get(&ContainerId::new(id))?.pod.clone())).unwrap_or_default()
     }
 
     pub(crate) fn must_fail(&mut self, verb: &'static str) -> bool {

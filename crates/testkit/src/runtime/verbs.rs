@@ -50,7 +50,29 @@ impl FakeRuntime {
         Ok(())
     }
 
+    /// The same for a verb about one sandbox or container, which may hang.
+    async fn enter_at(&self, verb: &'static str, id: &str) -> Result<(), RuntimeError> {
+        let pod = self.lock().pod_of(id);
+        self.panic_at(verb, &pod);
+        self.hang_on(verb, pod).await;
+        self.enter(verb).await
+    }
+
+    /// Panics in the caller's own task if it must.
+    fn panic_at(&self, verb: &'static str, pod: &str) {
+        let must = self.lock().panicking.contains(&(verb, pod.to_owned()));
+        assert!(!must, "{verb} of {pod} panics as told");
+    }
+
+    async fn hang_on(&self, verb: &'static str, pod: String) {
+        let place = (verb, pod);
+        while self.lock().hanging.contains(&place) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     async fn run_sandbox(self, config: cri::PodSandboxConfig) -> Result<SandboxId, RuntimeError> {
+        self.hang_on("RunPodSandbox", pod_path(&config)).await;
         self.enter("RunPodSandbox").await?;
         let mut state = self.lock();
         if state.has_sandbox(&config) {
@@ -68,7 +90,7 @@ impl FakeRuntime {
     }
 
     async fn stop_sandbox(self, id: SandboxId) -> Result<(), RuntimeError> {
-        self.enter("StopPodSandbox").await?;
+        self.enter_at("StopPodSandbox", id.as_str()).await?;
         let live: Vec<ContainerId> = {
             let mut state = self.lock();
             let Some(sandbox) = state.sandboxes.get_mut(&id) else { return Ok(()) };
@@ -90,7 +112,7 @@ impl FakeRuntime {
     }
 
     async fn create(self, sandbox: SandboxId, config: cri::ContainerConfig) -> Result<ContainerId, RuntimeError> {
-        self.enter("CreateContainer").await?;
+        self.enter_at("CreateContainer", sandbox.as_str()).await?;
         let mut state = self.lock();
         let Some(pod) = state.sandboxes.get(&sandbox).map(|s| pod_path(&s.config)) else {
             return Err(not_found("CreateContainer", sandbox.as_str()));
@@ -108,7 +130,7 @@ impl FakeRuntime {
     }
 
     async fn start(self, id: ContainerId) -> Result<(), RuntimeError> {
-        self.enter("StartContainer").await?;
+        self.enter_at("StartContainer", id.as_str()).await?;
         let script = {
             let mut state = self.lock();
             let now = state.time();
@@ -143,7 +165,7 @@ impl FakeRuntime {
     }
 
     async fn stop(self, id: ContainerId, grace_secs: i64) -> Result<(), RuntimeError> {
-        self.enter("StopContainer").await?;
+        self.enter_at("StopContainer", id.as_str()).await?;
         let script = {
             let mut state = self.lock();
             let Some(container) = state.containers.get(&id) else {
@@ -168,7 +190,7 @@ impl FakeRuntime {
     }
 
     async fn remove(self, id: ContainerId) -> Result<(), RuntimeError> {
-        self.enter("RemoveContainer").await?;
+        self.enter_at("RemoveContainer", id.as_str()).await?;
         let mut state = self.lock();
         if let Some(path) = state.containers.get(&id).filter(|c| c.is_running()).map(Container::path) {
             state.violations.push(format!("{path} is removed while it runs"));
@@ -229,6 +251,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, _runtime_handler: &str) -> Answer<'_, SandboxId> {
+        self.panic_at("RunPodSandbox", &pod_path(&config));
         detached(self.clone().run_sandbox(config))
     }
 
@@ -252,7 +275,7 @@ impl Runtime for FakeRuntime {
     fn pod_sandbox_status(&self, id: &SandboxId, _verbose: bool) -> Answer<'_, cri::PodSandboxStatusResponse> {
         let id = id.clone();
         Box::pin(async move {
-            self.enter("PodSandboxStatus").await?;
+            self.enter_at("PodSandboxStatus", id.as_str()).await?;
             let status = self.lock().sandbox_status(&id).ok_or_else(|| not_found("PodSandboxStatus", id.as_str()))?;
             let config = self.lock().sandboxes.get(&id).map(|s| s.config.clone());
             let info = serde_json::json!({ "config": config }).to_string();
@@ -290,6 +313,8 @@ impl Runtime for FakeRuntime {
         config: cri::ContainerConfig,
         _sandbox_config: cri::PodSandboxConfig,
     ) -> Answer<'_, ContainerId> {
+        let pod = self.lock().pod_of(sandbox.as_str());
+        self.panic_at("CreateContainer", &pod);
         detached(self.clone().create(sandbox.clone(), config))
     }
 
@@ -331,7 +356,7 @@ impl Runtime for FakeRuntime {
     fn container_status(&self, id: &ContainerId, _verbose: bool) -> Answer<'_, cri::ContainerStatusResponse> {
         let id = id.clone();
         Box::pin(async move {
-            self.enter("ContainerStatus").await?;
+            self.enter_at("ContainerStatus", id.as_str()).await?;
             let state = self.lock();
             let status = state.container_status(&id).ok_or_else(|| not_found("ContainerStatus", id.as_str()))?;
             let container = state.containers.get(&id);
@@ -358,12 +383,13 @@ impl Runtime for FakeRuntime {
 
     fn exec_sync(
         &self,
-        _id: &ContainerId,
+        id: &ContainerId,
         _command: Vec<String>,
         _timeout: Duration,
     ) -> Answer<'_, cri::ExecSyncResponse> {
-        Box::pin(async {
-            self.enter("ExecSync").await?;
+        let id = id.clone();
+        Box::pin(async move {
+            self.enter_at("ExecSync", id.as_str()).await?;
             Ok(cri::ExecSyncResponse::default())
         })
     }
