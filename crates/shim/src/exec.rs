@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -55,8 +55,8 @@ pub(crate) fn start(
         (false, Err(got)) => return Err(Fault(format!("{} descriptors came along, 3 are needed", got.len()))),
     };
     let host_uid = create::host_id(process.user.uid, &spec.linux.uid_mappings);
-    for stream in streams.iter().flatten() {
-        // What is not a pipe of ours keeps its owner.
+    for stream in streams.iter().flatten().filter(|stream| is_pipe(stream)) {
+        // The program may open /dev/stdout anew, as its user. What is not a pipe keeps its owner: it may be the host's /dev/null.
         let _ = rustix::fs::fchown(stream, Some(rustix::fs::Uid::from_raw(host_uid)), None);
     }
     let mut kinds =
@@ -87,6 +87,10 @@ pub(crate) fn start(
         create::kill_and_reap(pid);
         inside(fault)
     })
+}
+
+fn is_pipe(stream: &OwnedFd) -> bool {
+    rustix::fs::fstat(stream).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
 fn clone_into(plan: Plan, sync: OwnedFd, first: &OwnedFd) -> Result<i32, Fault> {

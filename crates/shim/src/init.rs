@@ -79,14 +79,16 @@ fn go(plan: Plan, sync: &OwnedFd) -> Result<Infallible, Fault> {
         Some(streams) => place_streams(&streams).map_err(container)?,
         None => open_terminal(&spec, sync).map_err(container)?,
     }
+    let last = constrain(&spec.process, seccomp.as_ref(), own, sync)?;
     if pause {
-        drop(own);
+        // Containers that share its PID namespace may trace it: it has no more rights than they.
         ready(sync)?;
-        sys::close_others(3, sync);
         expect(sync, b'S')?;
+        if let Some(last) = last {
+            load(last).map_err(container)?;
+        }
         pause::run();
     }
-    let last = constrain(&spec.process, seccomp.as_ref(), own, sync)?;
     let program = credentials::find_program(spec.process.args.first().map_or("", String::as_str), &spec.process.env)?;
     let (args, env) = (strings(&spec.process.args)?, environment(&spec.process)?);
     ready(sync)?;

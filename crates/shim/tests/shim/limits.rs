@@ -287,6 +287,7 @@ fn a_program_is_run_in_a_user_namespace() {
     let shim = box_.start();
     let (reader, writer) = std::io::pipe().unwrap();
     let null = fs::File::open("/dev/null").unwrap();
+    let owner = null.metadata().unwrap().uid();
     let streams = ExecStreams::Pipes([null.into(), writer.try_clone().unwrap().into(), writer.into()]);
     let script = [
         "sh",
@@ -296,6 +297,7 @@ fn a_program_is_run_in_a_user_namespace() {
     let running = shim.exec(&script.map(str::to_owned), &[], streams).unwrap();
     let said = std::io::read_to_string(reader).unwrap();
     assert_eq!(running.wait().unwrap().code, 0);
+    assert_eq!(fs::metadata("/dev/null").unwrap().uid(), owner, "the host's device stays the host's");
     let first = shim.state().unwrap().pid;
     let cgroup = fs::read_link(format!("/proc/{first}/ns/cgroup")).unwrap();
     assert_eq!(said, format!("0\n1\n{}\n2\n", cgroup.display()));
@@ -387,4 +389,46 @@ fn the_hosts_program_is_out_of_reach() {
     let watch = sandbox.watch_exit().unwrap();
     sandbox.kill(libc::SIGTERM, false).unwrap();
     crate::box_::within(watch);
+}
+
+#[test]
+fn the_pause_process_has_no_rights() {
+    let Some(mut pause) = Box_::script("") else { return };
+    pause.setup.pause = true;
+    pause.spec.root = None;
+    pause.spec.mounts.clear();
+    pause.spec.process.capabilities = Some(rubelet_shim::spec::Capabilities::default());
+    pause.spec.process.user.uid = 1000;
+    pause.spec.process.user.gid = 77;
+    pause.spec.process.user.additional_gids = vec![9];
+    // What it needs to wait, to reap and to end.
+    let names = ["rt_sigaction", "rt_sigprocmask", "rt_sigtimedwait", "rt_sigreturn", "wait4", "exit_group", "prctl"];
+    pause.spec.linux.seccomp = Some(Seccomp {
+        default_action: "SCMP_ACT_ERRNO".to_owned(),
+        syscalls: vec![SeccompRule {
+            names: names.map(str::to_owned).to_vec(),
+            action: "SCMP_ACT_ALLOW".to_owned(),
+            ..SeccompRule::default()
+        }],
+        ..Seccomp::default()
+    });
+    let sandbox = pause.start();
+    let pid = sandbox.state().unwrap().pid;
+    // It is told to go and then gives its last rights away.
+    let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap().replace('\t', " ");
+    crate::box_::until("a filter", || status().contains("Seccomp: 2"));
+    let status = status();
+    for line in [
+        "CapEff: 0000000000000000",
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Uid: 1000 1000",
+        "Gid: 77 77",
+        "Groups: 9",
+    ] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    let watch = sandbox.watch_exit().unwrap();
+    sandbox.kill(libc::SIGTERM, false).unwrap();
+    assert_eq!(crate::box_::within(watch).code, 0);
 }
