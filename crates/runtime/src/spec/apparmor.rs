@@ -17,7 +17,7 @@ use super::{HostFacts, SpecError};
 pub const NAME: &str = "rubelet-default";
 /// The profiles that the kernel has, one a line: `NAME (MODE)`.
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
-const PARSER: &str = "apparmor_parser";
+const PARSERS: [&str; 2] = ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser"];
 
 /// What a container may not do, whatever its capabilities: mount, change the kernel's settings, see its memory. Of the kernel's
 /// settings, shared memory, message queues and the network's can be changed, where the container's own capabilities allow it.
@@ -50,10 +50,15 @@ profile rubelet-default flags=(attach_disconnected,mediate_deleted) {
 }
 ";
 
-/// Whether the kernel has it switched on.
+/// Whether the kernel has it switched on and there is a parser: without either, as with containerd, nobody is confined.
 pub fn is_enabled() -> bool {
     fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with('Y'))
         && Path::new(LOADED).exists()
+        && parser().is_some()
+}
+
+fn parser() -> Option<&'static str> {
+    PARSERS.into_iter().find(|path| Path::new(path).exists())
 }
 
 /// The name of the profile to run under; empty: none.
@@ -122,8 +127,9 @@ fn load() -> Result<(), SpecError> {
 
 /// Has the parser do something with our profile.
 fn parse_text(arguments: &[&str]) -> Result<(), SpecError> {
-    let failed = |why: String| SpecError::new(format!("load the AppArmor profile {NAME}: {PARSER}: {why}"));
-    let mut parser = Command::new(PARSER)
+    let program = parser().unwrap_or(PARSERS[0]);
+    let failed = |why: String| SpecError::new(format!("load the AppArmor profile {NAME}: {program}: {why}"));
+    let mut parser = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -187,9 +193,8 @@ mod tests {
 
     #[test]
     fn the_parser_takes_our_profile() {
-        let found = Command::new(PARSER).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if found.is_err() {
-            eprintln!("not run: there is no {PARSER} (Debian's apparmor)");
+        if parser().is_none() {
+            eprintln!("not run: there is no {} (Debian's apparmor)", PARSERS[0]);
             return;
         }
         parse_text(&["-Q", "-K"]).unwrap();
