@@ -5,16 +5,19 @@
 //! - [`RuntimeError`]: why a verb failed, shown in the words that users know from gRPC.
 //! - [`Remote`]: the contract over a unix socket (containerd, CRI-O).
 //! - [`Bounded`]: any runtime, with deadlines.
+//! - [`serve`]: any runtime behind the contract, served on a unix socket.
 //! - [`check_version`]: whether a runtime speaks what we speak.
 
 mod bounded;
 mod contract;
 mod error;
 mod remote;
+mod serve;
 mod version;
 
 pub use bounded::Bounded;
 pub use contract::{Answer, EventStream, Runtime};
 pub use error::{Code, RuntimeError};
 pub use remote::{EndpointError, Remote};
+pub use serve::{ServeError, serve};
 pub use version::{API_VERSION, check_version};

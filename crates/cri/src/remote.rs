@@ -15,12 +15,12 @@ mod endpoint;
 #[cfg(test)]
 mod tests;
 mod verbs;
-mod wire;
+pub(crate) mod wire;
 
 pub use endpoint::EndpointError;
 
-const RUNTIME: &str = "/runtime.v1.RuntimeService/";
-const IMAGE: &str = "/runtime.v1.ImageService/";
+pub(crate) const RUNTIME: &str = "/runtime.v1.RuntimeService/";
+pub(crate) const IMAGE: &str = "/runtime.v1.ImageService/";
 
 /// A runtime behind a socket. Connects when first used, and again when the connection broke.
 ///

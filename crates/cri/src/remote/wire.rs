@@ -14,8 +14,8 @@ use tonic::{Request, Status};
 
 use crate::{Code, RuntimeError};
 
-/// kubelet 1.36: the biggest answer taken.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// kubelet 1.36: the biggest answer taken. containerd: the biggest message, either way.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// One call to be made.
 pub(super) struct Call {
