@@ -1,5 +1,6 @@
 //! What touches the world, in one place for all workers.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,6 +44,18 @@ impl Hands {
     pub fn has_pod_cgroup(&self, uid: &PodUid) -> Option<bool> {
         let tree = self.cgroups.as_ref()?;
         Some(LEVELS.iter().any(|level| tree.exists(format!("{level}/pod{uid}"))))
+    }
+
+    /// The pods that have their cgroup; `None` where pods have none of their own, or where it cannot be known.
+    pub fn pods_with_cgroup(&self) -> Option<BTreeSet<PodUid>> {
+        match self.cgroups.as_ref()?.list_whole_pods() {
+            Ok(uids) => Some(uids.into_iter().map(PodUid::from).collect()),
+            Err(e) => {
+                let err = chain(&e);
+                tracing::debug!(err, "listing the pods' cgroups failed, the next relist tries again");
+                None
+            }
+        }
     }
 
     /// Makes a pod's cgroup with its values.

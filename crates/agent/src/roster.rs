@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::ledger::Ledger;
 use crate::observer::relist::{ListedPod, Relist};
-use crate::observer::{Ask, Listed, View};
+use crate::observer::{Ask, View};
 use crate::pulse;
 use crate::sources::{DesiredPod, DesiredSet};
 use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
@@ -401,16 +401,14 @@ impl Roster {
     }
 
     /// Gives each worker its rows of a relist; pods that nobody knows are looked at.
-    async fn relisted(&mut self, relist: Relist) {
-        let Relist { at, pods: mut listed } = relist;
+    async fn relisted(&mut self, mut relist: Relist) {
+        let listed = &relist.pods;
         let vanished: Vec<PodUid> = self.found.keys().filter(|uid| !listed.contains_key(*uid)).cloned().collect();
         let vanished: Vec<FoundPod> = vanished.iter().filter_map(|uid| self.found.remove(uid)).collect();
         for (uid, entry) in &self.pods {
-            let rows = listed.remove(uid).map(|pod| pod.rows);
-            let rows = rows.unwrap_or(Listed { at: Some(at), ..Listed::default() });
-            entry.worker.send(Note::Listed(rows)).await;
+            entry.worker.send(Note::Listed(relist.take(uid))).await;
         }
-        for (uid, pod) in listed {
+        for (uid, pod) in relist.pods {
             if !self.found.contains_key(&uid) && !self.looked_at.contains_key(&uid) {
                 self.looked_at.insert(uid.clone(), pod.clone());
                 self.inquiry.look(uid, pod);

@@ -215,6 +215,29 @@ impl Tree {
         uids.into_iter().collect()
     }
 
+    /// Uids of all pods whose cgroup is there in every hierarchy: as [`Self::exists`] for each, at the price of a few lists.
+    ///
+    /// # Errors
+    /// A level that cannot be read, or is not there at all, as when somebody unmounted a hierarchy: then nothing is known.
+    pub fn list_whole_pods(&self) -> Result<BTreeSet<String>, CgroupError> {
+        let mut uids = BTreeSet::new();
+        let top = self.fs_name(LEVELS[0])?;
+        for dir in self.hierarchies.iter().map(|h| h.mount.join(&top)) {
+            fs::metadata(&dir).map_err(|source| CgroupError::Read { path: dir, source })?;
+        }
+        for level in LEVELS {
+            let parent = self.fs_name(level)?;
+            let mut whole: Option<BTreeSet<String>> = None;
+            for hierarchy in &self.hierarchies {
+                let children = child_dirs(&hierarchy.mount.join(&parent))?;
+                let here: BTreeSet<String> = children.iter().filter_map(|c| self.pod_uid(&parent, c)).collect();
+                whole = Some(whole.map_or_else(|| here.clone(), |known| &known & &here));
+            }
+            uids.extend(whole.unwrap_or_default());
+        }
+        Ok(uids)
+    }
+
     /// Whether a process lives in the cgroup of this pod, at any level. What cannot be read counts as living.
     pub fn pod_has_processes(&self, uid: &str) -> bool {
         LEVELS.iter().any(|level| self.pids(format!("{level}/pod{uid}")).map_or(true, |pids| !pids.is_empty()))

@@ -1,6 +1,7 @@
 //! The safety net: the lists of all sandboxes and containers, by pod.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, PodKey, PodUid, SandboxId};
 use rubelet_api::v1;
@@ -31,17 +32,33 @@ pub struct Relist {
     /// When it began.
     pub at: Instant,
     pub pods: BTreeMap<PodUid, ListedPod>,
+    /// Pods that have their cgroup; `None` where that is not known.
+    pub cgroups: Option<BTreeSet<PodUid>>,
 }
 
-/// Lists all sandboxes and containers that carry a pod's labels.
+impl Relist {
+    /// What was seen of one pod, in the lists or not.
+    pub fn take(&mut self, uid: &PodUid) -> Listed {
+        let rows = self.pods.remove(uid).map(|pod| pod.rows).unwrap_or_default();
+        let has_cgroup = self.cgroups.as_ref().map(|uids| uids.contains(uid));
+        Listed { at: Some(self.at), has_cgroup, ..rows }
+    }
+}
+
+/// Lists all sandboxes and containers that carry a pod's labels, and the pods' cgroups.
 ///
 /// # Errors
 /// The runtime's answer when one of the two lists fails: half a look is none.
-pub async fn relist(hands: &Hands) -> Result<Relist, RuntimeError> {
+pub async fn relist(hands: &Arc<Hands>) -> Result<Relist, RuntimeError> {
     let at = Instant::now();
     let sandboxes = hands.runtime.list_pod_sandbox(None).await?;
     let containers = hands.runtime.list_containers(None).await?;
-    Ok(Relist { at, pods: by_pod(at, sandboxes, containers) })
+    let for_disk = hands.clone();
+    let cgroups = match hands.cgroups {
+        Some(_) => tokio::task::spawn_blocking(move || for_disk.pods_with_cgroup()).await.unwrap_or_default(),
+        None => None,
+    };
+    Ok(Relist { at, pods: by_pod(at, sandboxes, containers), cgroups })
 }
 
 /// The rows of one pod.

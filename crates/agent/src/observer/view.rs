@@ -33,6 +33,8 @@ pub struct Listed {
     /// Sandbox and whether it is ready.
     pub sandboxes: BTreeMap<SandboxId, bool>,
     pub containers: BTreeMap<ContainerId, ListedState>,
+    /// Whether the pod has its cgroup; `None` where that was not asked.
+    pub has_cgroup: Option<bool>,
 }
 
 /// All that was seen of one pod, by id.
@@ -126,6 +128,12 @@ impl View {
         let lost = |k: &Known<_>| k.seen.is_some() && k.at <= at;
         for (id, _) in self.containers.iter().filter(|(id, k)| lost(k) && !listed.containers.contains_key(*id)) {
             asks.push(Ask::Container(id.clone()));
+        }
+        if let (Some(has), Some((seen_at, had))) = (listed.has_cgroup, self.cgroup)
+            && has != had
+            && seen_at <= at
+        {
+            asks.push(Ask::Cgroup);
         }
         asks
     }

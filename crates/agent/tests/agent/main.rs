@@ -2,6 +2,7 @@
 
 mod adoption;
 mod broken;
+mod cgroups;
 mod containerd;
 mod edits;
 mod hung;

@@ -19,6 +19,7 @@ use rubelet_core::node::{
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
 use rubelet_cri::Runtime;
+use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_testkit::{FakeRuntime, Temper};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -30,6 +31,18 @@ pub(crate) struct World {
     pub(crate) runtime: FakeRuntime,
     dir: tempfile::TempDir,
     start: Instant,
+    /// Real cgroups below a root of this world's own.
+    pub(crate) cgroups: Option<Tree>,
+    root: String,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.cgroups.is_some() {
+            let top = Tree::detect(Driver::Cgroupfs, "/").expect("as before");
+            top.remove(&self.root).expect("nothing runs in it");
+        }
+    }
 }
 
 /// A living agent; dropping it is a SIGKILL.
@@ -47,7 +60,21 @@ impl World {
         // In memory where there is such a place: the ledger is synced to the disk again and again.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        Self { runtime: FakeRuntime::new(temper), dir: dir.expect("a temporary folder"), start: Instant::now() }
+        let dir = dir.expect("a temporary folder");
+        Self { runtime: FakeRuntime::new(temper), dir, start: Instant::now(), cgroups: None, root: String::new() }
+    }
+
+    /// With real cgroups; `None` where the host gives none.
+    pub(crate) fn with_cgroups(name: &str) -> Option<Self> {
+        let root = format!("rubelet-agent-{}-{name}", std::process::id());
+        let tree = Tree::detect(Driver::Cgroupfs, &root).ok()?;
+        if tree.ensure("probe", &rubelet_host::cgroup::Values::default()).is_err() {
+            eprintln!("not run: no writable cgroup hierarchy");
+            return None;
+        }
+        let mut world = Self::new();
+        (world.cgroups, world.root) = (Some(tree), root);
+        Some(world)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -62,7 +89,16 @@ impl World {
     pub(crate) async fn agent_of(&self, sources: Vec<Source>) -> Agent {
         let epoch = Wall::from_nanosecond(i128::from(rubelet_testkit::runtime::EPOCH_NANOS)).expect("in range");
         let now = epoch.saturating_add(self.start.elapsed()).expect("in range");
-        born_on(self.path(), Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
+        let node = NodeFacts {
+            cgroup: CgroupFacts {
+                per_qos: self.cgroups.is_some(),
+                root: format!("/{}", self.root),
+                ..node(self.path()).cgroup
+            },
+            ..node(self.path())
+        };
+        let cgroups = self.cgroups.clone();
+        born(node, cgroups, Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
     }
 
     /// Waits in virtual time until `condition` holds.
@@ -102,16 +138,27 @@ impl World {
 
 /// An agent whose folders are below `dir`.
 pub(crate) async fn born_on(dir: &Path, runtime: Arc<dyn Runtime>, clock: Clock, sources: Vec<Source>) -> Agent {
+    born(node(dir), None, runtime, clock, sources).await
+}
+
+async fn born(
+    node: NodeFacts,
+    cgroups: Option<Tree>,
+    runtime: Arc<dyn Runtime>,
+    clock: Clock,
+    sources: Vec<Source>,
+) -> Agent {
     let (life, end) = Life::new();
+    let dir = node.root_dir.parent().expect("it has one").to_owned();
     let settings = Settings {
-        node: node(dir),
+        node,
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
-        cgroups: None,
-        working_dir: dir.to_owned(),
+        cgroups,
+        working_dir: dir.clone(),
         home: None,
         container_logs_dir: dir.join("container-logs"),
     };

@@ -276,3 +276,29 @@ fn what_fails_is_tried_again() {
     assert_eq!(world.running(), ["a"]);
     assert!(matches!(world.record.stage(), Stage::Active));
 }
+
+#[test]
+fn a_pod_whose_cgroup_vanished_is_killed_and_made_again() {
+    let mut world = World::new(json!({"terminationGracePeriodSeconds": 7, "containers": [{"name": "a"}]}));
+    world.run_until(10);
+    world.runtime.has_cgroup = Some(false);
+    world.look();
+    world.run_until(20);
+    let since = |w: &World| w.log.iter().filter(|l| l.starts_with("10.0")).cloned().collect::<Vec<_>>();
+    assert_eq!(
+        since(&world),
+        ["10.0 stop a 7", "10.0 end a 143", "10.0 stop sandbox s0", "10.0 sandbox 1", "10.0 start a 1"]
+    );
+    assert_eq!(world.runtime.has_cgroup, Some(true));
+}
+
+#[test]
+fn what_may_not_run_twice_has_failed_when_its_cgroup_vanishes() {
+    let mut world = World::new(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    world.run_until(10);
+    world.runtime.has_cgroup = Some(false);
+    world.look();
+    world.run_until(60);
+    assert!(world.log.iter().all(|l| !l.contains("sandbox 1")), "{:#?}", world.log);
+    assert_eq!((world.status.phase.as_deref(), world.running()), (Some("Failed"), Vec::<&str>::new()));
+}

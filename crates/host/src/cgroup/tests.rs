@@ -82,6 +82,23 @@ fn a_pod_gets_its_values() {
 }
 
 #[test]
+fn a_pod_is_whole_where_every_hierarchy_has_it() {
+    let Some(scratch) = Scratch::new("whole") else { return };
+    let tree = &scratch.tree;
+    assert!(tree.list_whole_pods().is_err(), "no level is there: nothing is known");
+    tree.ensure("kubepods/podx", &Values::default()).unwrap();
+    tree.ensure("kubepods/burstable/pody", &Values::default()).unwrap();
+    assert_eq!(tree.list_whole_pods().unwrap(), ["x", "y"].map(str::to_owned).into());
+    fs::remove_dir(tree.dir("memory", "kubepods/podx").unwrap()).unwrap();
+    assert_eq!(tree.list_whole_pods().unwrap(), ["y"].map(str::to_owned).into());
+    if tree.hierarchies.len() > 1 {
+        let last = tree.hierarchies.last().unwrap();
+        remove_tree(&last.mount.join(&scratch.root), 0).unwrap();
+        assert!(tree.list_whole_pods().is_err(), "as if it had been unmounted");
+    }
+}
+
+#[test]
 fn every_mounted_hierarchy_gets_the_directory() {
     let Some(scratch) = Scratch::new("all") else { return };
     scratch.tree.ensure("kubepods/burstable/podx", &Values::default()).unwrap();

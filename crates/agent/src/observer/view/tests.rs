@@ -19,7 +19,7 @@ fn seen(at: Instant, is_ready: bool, pid: Option<u32>) -> Vec<Sighting> {
 
 fn listed(at: Instant, rows: &[(&str, bool)]) -> Listed {
     let sandboxes = rows.iter().map(|(id, ready)| (SandboxId::new(id), *ready)).collect();
-    Listed { at: Some(at), sandboxes, containers: BTreeMap::new() }
+    Listed { at: Some(at), sandboxes, ..Listed::default() }
 }
 
 #[test]
