@@ -34,6 +34,10 @@ const OCI_VERSION: &str = "1.2.0";
 /// The pause process is the last one of a pod to be killed for memory.
 const PAUSE_OOM_SCORE: i32 = -998;
 
+/// Parts of the work, in the words of containerd's errors.
+const SPEC: &str = "failed to generate spec";
+const OPTIONS: &str = "failed to generate spec opts";
+
 /// Why there is no specification for what is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
@@ -52,6 +56,14 @@ impl SpecError {
     fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// Says in which part it happened, as containerd does.
+    fn within(self, part: &str) -> Self {
+        match self {
+            Self::Refused(text) => Self::Refused(format!("{part}: {text}")),
+            Self::Io { what, source } => Self::Io { what: format!("{part}: {what}"), source },
+        }
     }
 
     /// The kernel's reason as Go programs write it: `open /x: no such file or directory`.
@@ -188,7 +200,12 @@ fn sysctls(mut wanted: BTreeMap<String, String>, has_network: bool, has_users: b
     wanted
 }
 
-/// A container of an image whose file system is mounted at `rootfs`.
+/// A container of an image whose file system is mounted at `rootfs`. What CRI mounts of an image ([`cri::Mount::image`]), the caller has
+/// mounted at that mount's `host_path`.
+///
+/// # Errors
+///
+/// Users know the texts with `failed to generate container "ID" spec: ` before them.
 pub fn container_spec(
     id: &str,
     config: &cri::ContainerConfig,
@@ -201,24 +218,24 @@ pub fn container_spec(
     let resources = linux.resources.clone().unwrap_or_default();
     let host = around.host;
     if security.privileged && !is_privileged_pod(around.config) {
-        return Err(SpecError::new("no privileged container allowed in sandbox"));
+        return Err(SpecError::new("no privileged container allowed in sandbox").within(OPTIONS));
     }
     host.check_selinux(security.selinux_options.as_ref())?;
     let userns = user_namespace(around.config)?;
-    check_same_users(&security, userns.as_ref())?;
+    check_same_users(&security, userns.as_ref()).map_err(|e| e.within(OPTIONS))?;
     let capabilities = capabilities::sets(&security, host);
     let process = Process {
         user: user::resolve(&security, &image.config.user, rootfs)?,
         no_new_privileges: security.no_new_privs,
         apparmor_profile: apparmor::profile(&security, host)?,
         oom_score_adj: Some(host.oom_score(i32::try_from(resources.oom_score_adj).unwrap_or(0))),
-        ..process::process(config, around.config, image, &host.name)?
+        ..process::process(config, around.config, image, &host.name).map_err(|e| e.within(SPEC))?
     };
     let allowed = seccomp::profile(&security, &capabilities.bounding)?;
-    let devices = devices::devices(config, security.privileged)?;
+    let devices = devices::devices(config, security.privileged).map_err(|e| e.within(SPEC))?;
     let maps = userns.unwrap_or_default();
     let volumes = volumes::declared(config, around, image, rootfs)?;
-    let mounts = mounts::mounts(config, around, &volumes)?;
+    let mounts = mounts::mounts(config, around, &volumes).map_err(|e| e.within(SPEC))?;
     let mut spec = Spec {
         oci_version: OCI_VERSION.to_owned(),
         process: Process { capabilities: Some(capabilities), ..process },
@@ -226,7 +243,7 @@ pub fn container_spec(
         mounts,
         annotations: containers_annotations(config, around.config),
         linux: Linux {
-            namespaces: namespaces(&security, around)?,
+            namespaces: namespaces(&security, around).map_err(|e| e.within(OPTIONS))?,
             uid_mappings: mappings(&maps.uids),
             gid_mappings: mappings(&maps.gids),
             devices: devices.nodes,

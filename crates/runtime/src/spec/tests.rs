@@ -136,7 +136,7 @@ fn user_namespaces_have_one_mapping_of_each() {
     assert_eq!(refused(&[map], &[map, map]), "required only one gid mapping, but got 2 gid mapping(s)");
     let other = own(NamespaceOption { userns_options: Some(users(&[map], &[map])), ..Default::default() });
     let error = built(&pod(NamespaceOption::default()), &other, None).unwrap_err().to_string();
-    assert_eq!(error, "user namespace config for sandbox is different from container");
+    assert_eq!(error, "failed to generate spec opts: user namespace config for sandbox is different from container");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn containers_join_their_pod() {
         assert_eq!(kinds(&built(&plain, &own(own_namespaces), Some(99)).unwrap().spec), want);
     }
     let error = built(&plain, &own(target), None).unwrap_err().to_string();
-    assert_eq!(error, "invalid target container: container \"x\" is not running");
+    assert_eq!(error, "failed to generate spec opts: invalid target container: container \"x\" is not running");
     let all = NamespaceOption { network: node(), pid: node(), ipc: node(), ..Default::default() };
     let hosts = built(&pod(all.clone()), &own(all), None).unwrap().spec;
     assert_eq!(kinds(&hosts), "mount cgroup");
@@ -175,7 +175,7 @@ fn the_privileged() {
     };
     let config = secured(security);
     let error = built(&pod(NamespaceOption::default()), &config, None).unwrap_err().to_string();
-    assert_eq!(error, "no privileged container allowed in sandbox");
+    assert_eq!(error, "failed to generate spec opts: no privileged container allowed in sandbox");
     let spec = built(&privileged_pod(), &config, None).unwrap().spec;
     assert!(spec.linux.masked_paths.is_empty() && spec.linux.readonly_paths.is_empty() && spec.linux.seccomp.is_none());
     assert!(spec.process.no_new_privileges && spec.root.as_ref().unwrap().readonly);
@@ -220,4 +220,21 @@ fn a_locked_container() {
     let rules = &spec.linux.resources.devices;
     assert!(rules.len() == 1 && !rules[0].allow && rules[0].access == "rwm" && spec.linux.devices.is_empty());
     assert_eq!(spec.annotations["io.kubernetes.cri.container-name"], "app");
+}
+
+#[test]
+fn errors_as_users_know_them() {
+    let error = |change: &dyn Fn(&mut ContainerConfig)| {
+        let mut config = own(NamespaceOption::default());
+        change(&mut config);
+        built(&pod(NamespaceOption::default()), &config, None).unwrap_err().to_string()
+    };
+    let mount = cri::Mount { container_path: "/y".into(), ..Default::default() };
+    let mkdir = "failed to generate spec: failed to mkdir \"\": the path is not absolute";
+    assert_eq!(error(&|config| config.mounts = vec![mount.clone()]), mkdir);
+    let device = cri::Device { host_path: "/dev/no-such".into(), ..Default::default() };
+    let lstat = "failed to generate spec: lstat /dev/no-such: no such file or directory";
+    assert_eq!(error(&|config| config.devices = vec![device.clone()]), lstat);
+    let command = error(&|config| config.command = vec![String::new()]);
+    assert_eq!(command, "failed to generate spec: no command specified");
 }
