@@ -15,6 +15,7 @@ use crate::process;
 
 pub mod systemd_name;
 mod systemd_unit;
+pub mod usage;
 mod v1;
 mod v2;
 

@@ -5,11 +5,13 @@ use std::io::{self, Read};
 use std::path::Path;
 
 mod address;
+mod interfaces;
 
 #[cfg(test)]
 mod tests;
 
 pub use address::{default_addresses, lookup};
+pub use interfaces::{Interface, Traffic, interfaces};
 
 /// Why a property of the machine could not be read.
 #[derive(Debug, thiserror::Error)]
