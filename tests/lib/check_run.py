@@ -39,6 +39,8 @@ def main():
         if said and said is not True:
             url, work = said.group(1), said.group(2); log = lambda: glob.glob(f"{work}/kubelet/pods/*/volumes/kubernetes.io~empty-dir/nginx-logs/access.log")
             check("the pod's address serves nginx's page", wait(lambda: "Welcome to nginx" in get(url), 10))
+            port = re.search(r" or (http://127.0.0.1:\d+/)", "".join(lines))
+            check("a port of the host serves it, too", port and wait(lambda: "Welcome to nginx" in get(port.group(1)), 10))
             check("nginx writes its log into the emptyDir", wait(lambda: get(url) and os.path.getsize(log()[0]) > 0, 10))
             check("the other container truncates it", wait(lambda: os.path.getsize(log()[0]) == 0, TRUNCATE_SECS_MAX))
             first = nginx_masters(work)

@@ -13,6 +13,12 @@ need_run() {
   need_debian "running pods" containerd runc containernetworking-plugins docker-registry nginx-light busybox-static iptables iproute2 conntrack python3 gcc libc6-dev
 }
 
+# need_embedded_run: what ./x run takes from Debian when rubelet is its own runtime: two programs to make images of.
+need_embedded_run() {
+  [ "$(id -u)" = 0 ] || { echo "x: run: needs root: containers, mounts and a network are made" >&2; return 1; }
+  need_debian "the images of the example" nginx-light busybox-static python3
+}
+
 # golden_tools: builds $X_CACHE/bin/crirecord and $X_CACHE/images/golden.tar when they are not there or older than their sources.
 golden_tools() {
   local tools=tests/golden/tools stamp

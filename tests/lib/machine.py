@@ -94,12 +94,20 @@ class Machine:
         self.kubelet = self.spawn(name, [link, "--config", f"{self.work}/kubelet.yaml", "--root-dir", f"{self.work}/kubelet", "--cert-dir", f"{self.work}/pki", *flags])
         return self.kubelet
 
+    def start_runtime(self, built, archive):
+        """containerd, with `built` in a registry of its own when there is something in it; its version."""
+        if built: self.start_registry(built)
+        return f"containerd {self.start_containerd(archive)}: {self.sock}"
+
     def pods(self): return json.loads(fetch(PODS))["items"] or []
+
+    def remove_containers(self):
+        for name in self.containers() if self.procs else (): self.ctr("t", "rm", "-f", name); self.ctr("c", "rm", name)
 
     def stop(self):
         """Ends the processes and removes what pods leave on a machine. What the kubelet did not take down is taken down here."""
         for process in reversed([p for p in self.procs if p.args[0] not in ("containerd", "docker-registry")]): end(process)
-        for name in self.containers() if self.procs else (): self.ctr("t", "rm", "-f", name); self.ctr("c", "rm", name)
+        self.remove_containers()
         for process in reversed(self.procs):
             if process.poll() is None: end(process)
         for pid in shims_of(self.work): os.kill(pid, signal.SIGKILL)
@@ -113,3 +121,25 @@ class Machine:
                 except OSError: pass
         for folder in set(FOLDERS) - self.folders_before: shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+class Embedded(Machine):
+    """The same with rubelet alone: its embedded runtime, and images from an archive."""
+    def start_runtime(self, built, archive):
+        os.makedirs(f"{self.work}/import")
+        if built: images.archive(f"{self.work}/import/images.tar", {f"docker.io/{name}:{tag}": image for (name, tag), image in built.items()})
+        return "embedded runtime: no containerd, no runc, no CNI plugins"
+
+    def own(self): return [f"--embedded-root-dir={self.work}/root", f"--embedded-run-dir={self.work}/run", f"--embedded-import-dir={self.work}/import"]
+
+    def start_kubelet(self, binary, config=None, flags=(), name="kubelet"):
+        self.binary, driver = os.path.realpath(binary), "systemd" if has_systemd() else "cgroupfs"
+        settings = {**KUBELET_CONFIG, "cgroupDriver": driver, "staticPodPath": f"{self.work}/manifests", "podLogsDir": f"{self.work}/pods", **(config or {})}
+        self.write("kubelet.yaml", json.dumps(settings, indent=1))
+        self.kubelet = self.spawn(name, [self.binary, "--config", f"{self.work}/kubelet.yaml", "--root-dir", f"{self.work}/kubelet", "--cert-dir", f"{self.work}/pki", *self.own(), *flags])
+        return self.kubelet
+
+    def tasks(self): return os.listdir(f"{self.work}/run/sandboxes") if os.path.isdir(f"{self.work}/run/sandboxes") else []
+
+    def remove_containers(self):
+        if self.tasks(): subprocess.run([self.binary, "stop", "--all", *self.own()], capture_output=True)

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Runs a folder of manifests on containerd with a given kubelet until ^C. Called by ./x run, which builds and installs.
+"""Runs a folder of manifests with a given kubelet until ^C, on its embedded runtime or on containerd. Called by ./x run, which builds and installs.
 
-usage: run.py --kubelet BIN [--verbose] FOLDER
+usage: run.py --kubelet BIN [--verbose] [--on-containerd] FOLDER
 Everything lives in one folder that is removed at the end; the manifests in FOLDER are followed while it runs.
 """
 import argparse, os, re, signal, sys, tempfile, time, urllib.error, urllib.request
 sys.dont_write_bytecode = True
 import images
-from machine import PAUSE, PODS, Machine, port_is_taken
+from machine import PAUSE, PODS, Embedded, Machine, port_is_taken
 
 PORTS = {10248: "health", 10250: "the kubelet's API", 10255: "the kubelet's read-only API"}
 FOLLOW_SECS, TAKE_DOWN_SECS_MAX = .2, 60
@@ -44,7 +44,7 @@ def describe(pod, work):
     print(f"\npod {namespace}/{name}: {status['phase']} at {ip}")
     for container in pod["spec"]["containers"]:
         for port in container.get("ports", []):
-            if port.get("protocol", "TCP") == "TCP": print(f"  curl http://{ip}:{port['containerPort']}/")
+            if port.get("protocol", "TCP") == "TCP": print(f"  curl http://{ip}:{port['containerPort']}/" + (f" or http://127.0.0.1:{port['hostPort']}/" if port.get("hostPort") else ""))
     for container in pod["spec"]["containers"]: print(f"  tail -F {work}/pods/{namespace}_{name}_{uid}/{container['name']}/*.log")
     sys.stdout.flush()
 
@@ -83,20 +83,22 @@ def take_down(machine, follower):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kubelet", required=True); parser.add_argument("--containerd"); parser.add_argument("--verbose", action="store_true", help="the kubelet's log at --v=3"); parser.add_argument("folder"); args = parser.parse_args()
+    parser.add_argument("--kubelet", required=True); parser.add_argument("--containerd"); parser.add_argument("--on-containerd", action="store_true", help="instead of the embedded runtime"); parser.add_argument("--verbose", action="store_true", help="the kubelet's log at --v=3"); parser.add_argument("folder"); args = parser.parse_args()
     for port, what in PORTS.items():
         if port_is_taken(port): sys.exit(f"x: port {port} ({what}) is taken: is another kubelet running here?")
     def stop(*_): raise Stopped
     signal.signal(signal.SIGINT, stop); signal.signal(signal.SIGTERM, stop)
     os.makedirs("/var/lib", exist_ok=True); work = tempfile.mkdtemp(prefix="rubelet-run-", dir="/var/lib"); os.chmod(work, 0o755)
-    machine = Machine(work, args.containerd); follower = Follower(args.folder, f"{work}/manifests"); failed = 0
+    machine = Machine(work, args.containerd) if args.on_containerd else Embedded(work); follower = Follower(args.folder, f"{work}/manifests"); failed = 0
     try:
+        built = {}
         if registry_answers("registry-1.docker.io"): print("images: from docker.io")
         else:
-            print("images: docker.io does not answer; nginx and busybox are built from Debian's packages and served by a registry on loopback", flush=True)
-            machine.start_registry({("library/nginx", "latest"): images.nginx(), ("library/busybox", "latest"): images.busybox()})
-        images.archive(f"{work}/pause.tar", {PAUSE: images.pause()}); version = machine.start_containerd(f"{work}/pause.tar")
-        print(f"containerd {version}: {machine.sock}\nmanifests: {os.path.abspath(args.folder)}", flush=True)
+            print("images: docker.io does not answer; nginx and busybox are built from Debian's packages", flush=True)
+            built = {("library/nginx", "latest"): images.nginx(), ("library/busybox", "latest"): images.busybox()}
+        if args.on_containerd: images.archive(f"{work}/pause.tar", {PAUSE: images.pause()})
+        print(machine.start_runtime(built, f"{work}/pause.tar"), f"manifests: {os.path.abspath(args.folder)}", sep="\n", flush=True)
+        if any("cgroup2" not in l for l in open("/proc/self/mounts") if l.split()[1] == "/sys/fs/cgroup"): print("cgroups: version 1 here, which a kubelet refuses unless it is told not to (failCgroupV1: false, set for this run)", flush=True)
         machine.start_kubelet(args.kubelet, flags=["--v", "3"] if args.verbose else []); watch(machine, follower)
     except Stopped: print("\ntaking the pods down", flush=True)
     except RuntimeError as error:

@@ -30,13 +30,14 @@ test_unit() {
 }
 test_tidy() { cargo_test tidy -p xtask; }
 
-# What upstream's kubelet was recorded doing with each manifest, done by ours: on Debian 12's containerd and on Debian forky's.
+# What upstream's kubelet was recorded doing with each manifest, done by ours: on its embedded runtime, on Debian 12's containerd and on Debian forky's.
 test_golden() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden: needs root"; return; fi
   if ! need_go; then tally skipped 1 "golden: needs Go"; return; fi
   golden_tools || { tally failed 1 "golden: its tools do not build"; return; }
   local kubelet containerd
   kubelet=$(kubelet_binary) || { tally failed 1 "golden: the kubelet does not build"; return; }
+  play_golden "$kubelet" embedded --embedded "$kubelet"
   # Debian 12's does not report the users of containers.
   play_golden "$kubelet" containerd1 --without-user
   if containerd=$(containerd2); then play_golden "$kubelet" containerd2 --containerd "$containerd"; else
@@ -68,9 +69,16 @@ tally_golden() {
 # The main job as a user does it: ./x run, looked at from outside, and ^C.
 test_run() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "run: needs root"; return; fi
-  local log=$logs/run.log passed failed
   need_run || { tally failed 1 "run: packages are missing"; return; }
-  python3 tests/lib/check_run.py ./x run 2>&1 | tee "$log" || true
+  check_run "$logs/run-containerd.log" ./x run --on-containerd
+  check_run "$logs/run.log" ./x run
+}
+
+# check_run LOG COMMAND...: counts what check_run.py finds.
+check_run() {
+  local log=$1 passed failed
+  shift
+  python3 tests/lib/check_run.py "$@" 2>&1 | tee "$log" || true
   if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
     tally passed "$passed"
     [ "$failed" = 0 ] || tally failed "$failed" "run: see $log"

@@ -71,6 +71,7 @@ impl Hands {
             memory_limit_bytes: wanted.memory_limit_bytes,
             pids_max: wanted.pids_max,
             hugetlb: wanted.hugetlb.clone(),
+            ..cgroup::Values::default()
         };
         tree.ensure(&wanted.path, &values).map_err(|e| {
             format!(

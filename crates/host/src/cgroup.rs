@@ -49,6 +49,13 @@ pub struct Values {
     pub pids_max: Option<i64>,
     /// (page size in bytes, limit in bytes). Left out where the kernel has no hugetlb controller.
     pub hugetlb: Vec<(u64, i64)>,
+    /// Memory and swap together; negative: no limit. Left out where the kernel does not count swap.
+    pub memory_swap_limit_bytes: Option<i64>,
+    /// A list such as `0-3,6`.
+    pub cpuset_cpus: Option<String>,
+    pub cpuset_mems: Option<String>,
+    /// Files of version 2 and what is written to them, as they are. Version 1 has none of them: refused there.
+    pub unified: Vec<(String, String)>,
 }
 
 /// Why a cgroup could not be made, changed or removed.
@@ -70,6 +77,8 @@ pub enum CgroupError {
     Write { path: PathBuf, value: String, source: io::Error },
     #[error("remove cgroup {path}")]
     Remove { path: PathBuf, source: io::Error },
+    #[error("cgroup file name {0:?} is not allowed here")]
+    File(String),
     #[error("cgroup {path} still holds {left} processes after SIGKILL")]
     Busy { path: String, left: usize },
     #[error("{operation} of systemd for {unit}")]
@@ -157,6 +166,27 @@ impl Tree {
                 v2::write(&self.hierarchies[0].mount.join(&name), values)
             }
         }
+    }
+
+    /// Has systemd make the cgroup of a scope (`some.slice/…/name.scope`, a name in the file system) around a process, gives it its
+    /// values, and makes it in the hierarchies that systemd leaves out. It goes when its last process has gone.
+    pub fn start_scope(&self, path: impl AsRef<Path>, pid: u32, values: &Values) -> Result<(), CgroupError> {
+        let refused = || CgroupError::Path(path.as_ref().display().to_string());
+        let parts = components(path.as_ref())?;
+        let [.., slice, unit] = parts.as_slice() else { return Err(refused()) };
+        if !unit.ends_with(".scope") || !slice.ends_with(".slice") {
+            return Err(refused());
+        }
+        systemd_unit::start_scope(unit, slice, pid, self.version, values)?;
+        self.ensure(path, values)
+    }
+
+    /// Writes the values of a scope that runs, and tells systemd.
+    pub fn set_scope(&self, path: impl AsRef<Path>, values: &Values) -> Result<(), CgroupError> {
+        let parts = components(path.as_ref())?;
+        let unit = parts.last().ok_or_else(|| CgroupError::Path(String::new()))?;
+        systemd_unit::set(unit, self.version, values)?;
+        self.ensure(path, values)
     }
 
     /// Whether the cgroup exists in every hierarchy: a half of it is not enough to run in.
@@ -257,6 +287,17 @@ impl Tree {
             Version::V2 => self.hierarchies.first(),
         };
         hierarchy.map(|h| h.mount.join(name)).ok_or(CgroupError::MissingController(controller))
+    }
+
+    /// Directories of the cgroup in all hierarchies, each with the name of the hierarchy's mount, such as `memory` or
+    /// `cpu,cpuacct`; version 2: the only one, without a name.
+    pub fn dirs(&self, path: impl AsRef<Path>) -> Result<Vec<(String, PathBuf)>, CgroupError> {
+        let name = self.fs_name(path)?;
+        let label = |h: &Hierarchy| match self.version {
+            Version::V1 => h.mount.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            Version::V2 => String::new(),
+        };
+        Ok(self.hierarchies.iter().map(|h| (label(h), h.mount.join(&name))).collect())
     }
 
     /// Path below a hierarchy's mount point, in the driver's names.

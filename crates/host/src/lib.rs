@@ -6,9 +6,12 @@ pub mod cgroup;
 mod dbus;
 pub mod memory;
 pub mod mount;
+pub mod netlink;
+pub mod netns;
 pub mod paths;
 pub mod proc;
 pub mod process;
+pub mod ready;
 pub mod tuning;
 pub mod watch;
 

@@ -67,6 +67,8 @@ pub struct Tmpfs {
     pub size_bytes: Option<u64>,
     /// `noswap` (Linux 6.4); left out where the kernel does not know it.
     pub noswap: bool,
+    /// `nosuid,noexec,nodev`: nothing in it is a program or a device.
+    pub is_data_only: bool,
 }
 
 /// The mount table of the calling thread's namespace, in mount order.
@@ -156,9 +158,13 @@ pub fn is_mount_point(path: &Path) -> Result<bool, MountError> {
 /// Mounts a tmpfs with the kernel's default mode 1777.
 pub fn tmpfs(target: &Path, wish: Tmpfs) -> Result<(), MountError> {
     let size = wish.size_bytes.map(|s| format!("size={s}"));
+    let flags = match wish.is_data_only {
+        true => MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV,
+        false => MountFlags::empty(),
+    };
     let attempt = |noswap: Option<&str>| {
         let options: Vec<&str> = size.as_deref().into_iter().chain(noswap).collect();
-        attach("tmpfs", target, &options.join(","))
+        attach("tmpfs", target, &options.join(","), flags)
     };
     if wish.noswap && attempt(Some("noswap")).is_ok() {
         return Ok(());
@@ -168,16 +174,13 @@ pub fn tmpfs(target: &Path, wish: Tmpfs) -> Result<(), MountError> {
 
 /// Mounts a hugetlbfs of one page size.
 pub fn hugetlbfs(target: &Path, page_size_bytes: u64) -> Result<(), MountError> {
-    attach("hugetlbfs", target, &format!("pagesize={page_size_bytes}")).map_err(|e| MountError::Mount {
-        what: "hugetlbfs".into(),
-        target: target.to_owned(),
-        source: e.into(),
-    })
+    attach("hugetlbfs", target, &format!("pagesize={page_size_bytes}"), MountFlags::empty())
+        .map_err(|e| MountError::Mount { what: "hugetlbfs".into(), target: target.to_owned(), source: e.into() })
 }
 
-fn attach(fs_type: &str, target: &Path, options: &str) -> rustix::io::Result<()> {
+fn attach(fs_type: &str, target: &Path, options: &str, flags: MountFlags) -> rustix::io::Result<()> {
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount(fs_type, target, fs_type, MountFlags::empty(), options.as_c_str())
+    rustix::mount::mount(fs_type, target, fs_type, flags, options.as_c_str())
 }
 
 /// Binds `source` (without what is mounted below it) on `target`.

@@ -22,7 +22,8 @@ use rubelet_host::chain;
 use rubelet_server::Servers;
 use tracing::{info, warn};
 
-use crate::assemble::Assembled;
+use crate::assemble::{Assembled, EMBEDDED};
+use crate::embedded;
 
 /// How often a runtime that does not answer is asked again.
 const RUNTIME_AGAIN: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ impl Running {
 pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     let failed = |what: String| format!("failed to run Kubelet: {what}");
     let config = &assembled.config;
-    let runtime = connect(&assembled.runtime_endpoint, config).await.map_err(failed)?;
+    let runtime = runtime(&assembled).await.map_err(failed)?;
     let driver = driver(runtime.as_ref(), &config.resources.cgroup_driver).await;
     let root = cgroup_root(config);
     let cgroups = config
@@ -95,6 +96,19 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     });
     info!(node = assembled.node_name.as_str(), "Started kubelet");
     Ok(Running { pulse, _servers: servers, _end: end })
+}
+
+/// The runtime that is configured, or the one in this program.
+async fn runtime(assembled: &Assembled) -> Result<Arc<dyn Runtime>, String> {
+    if assembled.runtime_endpoint != EMBEDDED {
+        return connect(&assembled.runtime_endpoint, &assembled.config).await;
+    }
+    let driver = match assembled.config.resources.cgroup_driver.as_str() {
+        "systemd" => Driver::Systemd,
+        _ => Driver::Cgroupfs,
+    };
+    let embedded = embedded::start(&assembled.flags.embedded, driver, &assembled.around).await?;
+    Ok(Arc::new(embedded))
 }
 
 /// A runtime that is configured is waited for. What keeps it away is told when it changes.

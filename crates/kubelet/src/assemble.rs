@@ -16,14 +16,16 @@ use rubelet_api::config::{ConfigError, Draft, KubeletConfiguration, Loaded};
 use rubelet_api::gates::Gates;
 use serde_json::Value;
 
+use crate::commands::Command;
 use crate::flags::{self, FlagError, Given};
 use crate::host_checks::HostSettings;
 use crate::own::{OwnFlagError, OwnFlags};
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Program, Surroundings};
 use crate::{klog, version};
 
 use files::FileError;
 pub(crate) use remarks::Remark;
+pub(crate) use runtime::EMBEDDED;
 
 /// Why the program does not start, in upstream's words.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +36,6 @@ pub(crate) enum StartError {
     Command(String),
     #[error("failed to validate kubelet flags: {0}")]
     OwnFlag(#[from] OwnFlagError),
-    #[error(transparent)]
-    Runtime(#[from] runtime::NoEmbeddedRuntime),
     #[error("failed to load kubelet config file, path: {}, error: {source}", .path.display())]
     ConfigFile { path: PathBuf, source: LoadError },
     #[error("failed to merge kubelet configs: {0}")]
@@ -76,6 +76,8 @@ pub(crate) enum Call {
     Show(String),
     /// Run the agent.
     Run(Box<Assembled>),
+    /// Do something else with the embedded runtime.
+    Command(Box<Command>),
 }
 
 /// Everything that the program was told, in one place.
@@ -91,7 +93,7 @@ pub(crate) struct Assembled {
     pub(crate) host: HostSettings,
     /// The node's name.
     pub(crate) node_name: String,
-    /// Socket of the container runtime.
+    /// Socket of the container runtime; [`EMBEDDED`] for the one in this program.
     pub(crate) runtime_endpoint: String,
     /// How to log.
     pub(crate) logging: Logging,
@@ -121,8 +123,12 @@ pub(crate) fn assemble(
     notices: &mut Vec<String>,
 ) -> Result<Call, StartError> {
     let given = flags::parse(arguments, notices)?;
+    if let (Program::Kubelet, Some(name)) = (around.program, given.rubelets()) {
+        return Err(FlagError::Unknown(name.to_owned()).into());
+    }
     if let Some(operand) = given.operands.first() {
-        return Err(StartError::Command(operand.clone()));
+        let command = Command::read(&given, around).ok_or_else(|| StartError::Command(operand.clone()))?;
+        return Ok(Call::Command(Box::new(command)));
     }
     if let Some(text) = shown(&given, around) {
         return Ok(Call::Show(text));
@@ -133,7 +139,7 @@ pub(crate) fn assemble(
     overlay::lay_over(draft.value_mut(), &given);
     if given.text(RUNTIME_FLAG).is_empty() && given.value(RUNTIME_FLAG).is_some() {
         // An empty flag says as little as an empty field.
-        overlay::put(draft.value_mut(), RUNTIME_FIELD, runtime::CONTAINERD.into());
+        overlay::put(draft.value_mut(), RUNTIME_FIELD, runtime::choose(around.program, None).into());
     }
     // Only files have a place: what says something about the runtime is one of them or the flag.
     let is_given = given.value(RUNTIME_FLAG).is_some() && !given.text(RUNTIME_FLAG).is_empty();
@@ -189,10 +195,9 @@ fn complete(
     around: &Surroundings,
 ) -> Result<Assembled, StartError> {
     let Loaded { mut config, gates, warnings } = loaded;
-    let mut remarks = remarks::all(warnings, &config, &gates, given);
+    let remarks = remarks::all(warnings, &config, &gates, given);
     let said = says_runtime.then_some(config.runtime.endpoint.as_str());
-    let (runtime_endpoint, remark) = runtime::choose(around.program, said)?;
-    remarks.extend(remark);
+    let runtime_endpoint = runtime::choose(around.program, said).to_owned();
     config.runtime.endpoint.clone_from(&runtime_endpoint);
     config.runtime.seccomp_default |= given.is_on("seccomp-default");
     let node_name = match own.node.hostname_override.as_str() {

@@ -89,6 +89,11 @@ impl Given {
         })
     }
 
+    /// The first of the given flags that upstream's command line does not have.
+    pub(crate) fn rubelets(&self) -> Option<&'static str> {
+        self.values.keys().copied().find(|name| table::find(name).is_some_and(Flag::is_rubelets))
+    }
+
     /// The given flags that have no effect here.
     pub(crate) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
         self.values.keys().copied().filter(|name| table::find(name).is_some_and(|flag| flag.target == Target::Ignored))

@@ -4,6 +4,8 @@
 
 mod agent;
 mod assemble;
+mod commands;
+mod embedded;
 mod flags;
 mod host_checks;
 mod klog;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             log.set_patterns(assembled.logging.patterns.clone());
             run::run(*assembled)
         }
+        Ok(Call::Command(command)) => command.carry_out(),
         Err(error) => {
             tracing::error!(err = %error, "command failed");
             if let Some(hint) = error.hint() {

@@ -50,11 +50,44 @@ pub(crate) struct OwnFlags {
     /// `--runtime-cgroups`, empty when not given.
     #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) runtime_cgroups: String,
+    /// Where the embedded runtime keeps things.
+    pub(crate) embedded: EmbeddedFlags,
     /// How the node presents itself.
     pub(crate) node: NodeFlags,
     /// What is kept of dead containers.
     #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) dead: DeadContainers,
+}
+
+/// Where the embedded runtime keeps things.
+#[derive(Clone, Debug)]
+pub(crate) struct EmbeddedFlags {
+    /// `--embedded-root-dir`.
+    pub(crate) root_dir: PathBuf,
+    /// `--embedded-run-dir`.
+    pub(crate) run_dir: PathBuf,
+    /// `--embedded-import-dir`.
+    pub(crate) import_dir: PathBuf,
+    /// `--embedded-hosts-dirs`.
+    pub(crate) hosts_dirs: Vec<PathBuf>,
+    /// `--embedded-pod-cidrs`, as given.
+    pub(crate) pod_cidrs: Vec<String>,
+}
+
+impl EmbeddedFlags {
+    /// Reads the given flags; paths are as they were given.
+    pub(crate) fn read(given: &Given) -> Self {
+        let list = |name: &str| -> Vec<String> {
+            given.text(name).split(',').filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        };
+        Self {
+            hosts_dirs: list("embedded-hosts-dirs").into_iter().map(PathBuf::from).collect(),
+            root_dir: given.text("embedded-root-dir").into(),
+            run_dir: given.text("embedded-run-dir").into(),
+            import_dir: given.text("embedded-import-dir").into(),
+            pod_cidrs: list("embedded-pod-cidrs"),
+        }
+    }
 }
 
 /// How the node presents itself.
@@ -111,6 +144,7 @@ impl OwnFlags {
             credential_provider_config: path("image-credential-provider-config"),
             credential_provider_bin_dir: path("image-credential-provider-bin-dir"),
             runtime_cgroups: given.text("runtime-cgroups"),
+            embedded: EmbeddedFlags::read(given),
             node: NodeFlags {
                 hostname_override: given.text("hostname-override").trim().to_lowercase(),
                 ip: given.text("node-ip"),
@@ -136,7 +170,14 @@ impl OwnFlags {
             &mut self.credential_provider_config,
             &mut self.credential_provider_bin_dir,
         ];
-        for path in optional.into_iter().flatten().chain([&mut self.cert_dir, &mut self.root_dir]) {
+        let required = [
+            &mut self.cert_dir,
+            &mut self.root_dir,
+            &mut self.embedded.root_dir,
+            &mut self.embedded.run_dir,
+            &mut self.embedded.import_dir,
+        ];
+        for path in optional.into_iter().flatten().chain(required) {
             *path = working_dir.join(&*path);
         }
     }

@@ -118,6 +118,17 @@ async fn end(ending: impl Future<Output = ()>, second: impl Future<Output = &'st
     }
 }
 
+/// Completes when the process is told to end.
+///
+/// # Errors
+/// The system's, at once.
+pub(crate) fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    let mut signals = Signals::listen()?;
+    Ok(async move {
+        signals.next().await;
+    })
+}
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,

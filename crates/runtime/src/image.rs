@@ -158,6 +158,11 @@ impl Images {
         Ok(Self { store: Arc::new(store) })
     }
 
+    /// The store's directory.
+    pub fn root(&self) -> &Path {
+        &self.store.root
+    }
+
     /// All images, or those that `filter` names.
     pub fn list(&self, filter: Option<&cri::ImageFilter>) -> Vec<cri::Image> {
         let state = self.store.state();
@@ -186,12 +191,13 @@ impl Images {
 
     /// What containers of the image run unless they are told otherwise.
     pub async fn config(&self, image: &str) -> Result<Config, ImageError> {
-        let id = self.store.state().find(image).ok_or_else(|| ImageError::missing(image))?.id;
-        self.blocking(move |store| {
-            let bytes = store.blobs.read_small(id, CONFIG_MAX).ok_or_else(|| ImageError::missing(&id.to_string()))?;
-            Ok(Config::parse(&bytes, id)?)
-        })
-        .await
+        let image = image.to_owned();
+        self.blocking(move |store| store.config(&image)).await
+    }
+
+    /// As [`config`](Self::config), for who may block.
+    pub(crate) fn config_now(&self, image: &str) -> Result<Config, ImageError> {
+        self.store.config(image)
     }
 
     /// Removes an image with all its names; one that is not there is no error. What containers use of it stays as long as
@@ -236,16 +242,17 @@ impl Images {
 
     async fn claim(&self, name: &str, image: &str, is_view: bool) -> Result<RootFs, ImageError> {
         let (name, image) = (name.to_owned(), image.to_owned());
-        self.blocking(move |store| {
-            let _changing = store.change();
-            let record = store.state().find(&image).ok_or_else(|| ImageError::missing(&image))?.clone();
-            let claim = Claim { name: name.clone(), image: record.id, chains: record.chains.clone(), is_view };
-            let rootfs = store.stacks.make(&claim, &store.layers)?;
-            store.records.touch(claim.image, std::time::SystemTime::now());
-            store.state().claims.insert(name, claim);
-            Ok(rootfs)
-        })
-        .await
+        self.blocking(move |store| store.claim(name, &image, is_view)).await
+    }
+
+    /// As [`prepare`](Self::prepare), for who may block.
+    pub(crate) fn prepare_now(&self, container: &str, image: &str) -> Result<RootFs, ImageError> {
+        self.store.claim(container.to_owned(), image, false)
+    }
+
+    /// As [`view`](Self::view), for who may block.
+    pub(crate) fn view_now(&self, name: &str, image: &str) -> Result<RootFs, ImageError> {
+        self.store.claim(name.to_owned(), image, true)
     }
 
     /// The file system made for `container` earlier, e.g. before a restart.
@@ -262,17 +269,12 @@ impl Images {
     /// Removes what a container changed, or a view. Unmount it before. What is not there is no error.
     pub async fn release(&self, container: &str) -> Result<(), ImageError> {
         let name = container.to_owned();
-        self.blocking(move |store| {
-            let _changing = store.change();
-            if !store.state().claims.contains_key(&name) {
-                return Ok(());
-            }
-            // The files go in the background.
-            drop(store.stacks.remove(&name)?);
-            store.state().claims.remove(&name);
-            Ok(())
-        })
-        .await
+        self.blocking(move |store| store.release(&name)).await
+    }
+
+    /// As [`release`](Self::release), for who may block.
+    pub(crate) fn release_now(&self, container: &str) -> Result<(), ImageError> {
+        self.store.release(container)
     }
 
     /// Room that a container's changes take; `None` if it is unknown.
@@ -295,6 +297,33 @@ impl Store {
     fn state(&self) -> MutexGuard<'_, State> {
         // Files are written before the state changes, so that it is right also if somebody panicked meanwhile.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn config(&self, image: &str) -> Result<Config, ImageError> {
+        let id = self.state().find(image).ok_or_else(|| ImageError::missing(image))?.id;
+        let bytes = self.blobs.read_small(id, CONFIG_MAX).ok_or_else(|| ImageError::missing(&id.to_string()))?;
+        Ok(Config::parse(&bytes, id)?)
+    }
+
+    fn claim(&self, name: String, image: &str, is_view: bool) -> Result<RootFs, ImageError> {
+        let _changing = self.change();
+        let record = self.state().find(image).ok_or_else(|| ImageError::missing(image))?.clone();
+        let claim = Claim { name: name.clone(), image: record.id, chains: record.chains, is_view };
+        let rootfs = self.stacks.make(&claim, &self.layers)?;
+        self.records.touch(claim.image, std::time::SystemTime::now());
+        self.state().claims.insert(name, claim);
+        Ok(rootfs)
+    }
+
+    fn release(&self, name: &str) -> Result<(), ImageError> {
+        let _changing = self.change();
+        if !self.state().claims.contains_key(name) {
+            return Ok(());
+        }
+        // The files go in the background.
+        drop(self.stacks.remove(name)?);
+        self.state().claims.remove(name);
+        Ok(())
     }
 
     fn change(&self) -> MutexGuard<'_, ()> {
@@ -349,7 +378,13 @@ impl State {
         }
         if let Ok(reference) = Reference::parse(image) {
             let name = reference.to_string();
-            let found = self.images.values().find(|i| i.tags.contains(&name) || i.digests.contains(&name));
+            let is_imported = |i: &Record| {
+                let by_document =
+                    |tag: &str, document| Reference::parse(tag).is_ok_and(|t| t.at(document).to_string() == name);
+                name.contains('@') && i.documents.iter().any(|d| i.tags.iter().any(|tag| by_document(tag, *d)))
+            };
+            let has_name = |i: &&Record| i.tags.contains(&name) || i.digests.contains(&name) || is_imported(i);
+            let found = self.images.values().find(has_name);
             if found.is_some() {
                 return found;
             }

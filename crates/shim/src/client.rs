@@ -15,7 +15,7 @@ use crate::birth::{self, Birth};
 use crate::cgroups;
 use crate::end;
 use crate::mounts::{READ_ONLY, clone_tree};
-use crate::nursery::Nursery;
+use crate::nursery::{self, Nursery};
 use crate::setup::{self, BIRTH_FILE, ERRORS_FILE, EXIT_FILE, SETUP_FILE, SOCKET_FILE};
 use crate::sys::{self, MountChange};
 use crate::wire::{self, Exec, Exit, Reply, Request, State};
@@ -74,6 +74,8 @@ pub enum ShimError {
 pub struct Program {
     file: OwnedFd,
     arguments: Vec<String>,
+    /// Cgroup directories that shims live in; none: those of the agent.
+    cgroups: Vec<PathBuf>,
     nursery: Mutex<Option<Nursery>>,
 }
 
@@ -95,22 +97,55 @@ impl Program {
         };
         let file = open().map_err(|source| ShimError::Program { source })?;
         let arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
-        Ok(Self { file, arguments, nursery: Mutex::new(None) })
+        Ok(Self { file, arguments, cgroups: Vec::new(), nursery: Mutex::new(None) })
+    }
+
+    /// Lets shims live in these cgroup directories, which exist, instead of in those of the agent: what ends the agent with all that is
+    /// in its cgroup spares them.
+    #[must_use]
+    pub fn in_cgroups(mut self, dirs: Vec<PathBuf>) -> Self {
+        self.cgroups = dirs;
+        self
+    }
+
+    /// A process that does nothing: service managers make a cgroup around one. It ends when the answer is dropped.
+    pub fn park(&self) -> io::Result<Parked> {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let nothing = std::fs::File::open("/dev/null")?.into();
+        self.ask_bytes(nursery::PARK, [&theirs, &nothing])?;
+        drop(theirs);
+        let (text, _) = wire::receive_bytes(&ours)?;
+        let pid = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+        Ok(Parked { pid: pid.ok_or(io::ErrorKind::UnexpectedEof)?, _socket: ours })
     }
 
     /// Has a shim started; the process that shims are copies of is started at need, and again when it was killed.
     fn ask(&self, bundle: &Path, streams: [&OwnedFd; 2]) -> io::Result<()> {
-        let bundle = std::path::absolute(bundle)?;
+        use std::os::unix::ffi::OsStrExt;
+        self.ask_bytes(std::path::absolute(bundle)?.as_os_str().as_bytes(), streams)
+    }
+
+    fn ask_bytes(&self, what: &[u8], streams: [&OwnedFd; 2]) -> io::Result<()> {
         let mut nursery = self.nursery.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = nursery.as_ref()
-            && known.ask(&bundle, streams).is_ok()
+            && known.ask(what, streams).is_ok()
         {
             return Ok(());
         }
         *nursery = None;
         let new = Nursery::start(&self.file, &self.arguments)?;
-        nursery.insert(new).ask(&bundle, streams)
+        new.move_into(&self.cgroups)?;
+        nursery.insert(new).ask(what, streams)
     }
+}
+
+/// A process that does nothing. See [`Program::park`].
+#[derive(Debug)]
+pub struct Parked {
+    /// On the host.
+    pub pid: u32,
+    _socket: OwnedFd,
 }
 
 /// What became of a container.
@@ -238,8 +273,8 @@ impl Shim {
         let gone = |_| ShimError::Gone { bundle: bundle.to_owned() };
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(gone)?;
-        let address = SocketAddrUnix::new(bundle.join(SOCKET_FILE)).map_err(gone)?;
-        rustix::net::connect(&socket, &address).map_err(gone)?;
+        let connect = |path: &Path| rustix::net::connect(&socket, &SocketAddrUnix::new(path)?);
+        setup::with_short_path(&bundle.join(SOCKET_FILE), connect).map_err(gone)?;
         Ok(Self { bundle: bundle.to_owned(), socket })
     }
 

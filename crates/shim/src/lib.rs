@@ -34,6 +34,6 @@ mod syscalls;
 pub mod wire;
 
 pub use capabilities::names as capability_names;
-pub use client::{Attached, ExecStreams, Execution, ExitWatch, Program, Shim, ShimError, Standing};
+pub use client::{Attached, ExecStreams, Execution, ExitWatch, Parked, Program, Shim, ShimError, Standing};
 pub use serve::{called, main};
 pub use sys::resize_terminal;

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -36,12 +36,17 @@ impl Nursery {
         Ok(Self { socket: Some(ours), process })
     }
 
-    /// Asks for a shim of a bundle, with the descriptors that it gets as standard input and standard error.
-    pub(crate) fn ask(&self, bundle: &Path, streams: [&OwnedFd; 2]) -> io::Result<()> {
+    /// Moves the process, and with it all its copies to come.
+    pub(crate) fn move_into(&self, cgroups: &[PathBuf]) -> io::Result<()> {
+        let pid = self.process.id().to_string();
+        cgroups.iter().try_for_each(|dir| std::fs::write(dir.join("cgroup.procs"), &pid))
+    }
+
+    /// Asks for a shim of a bundle (or [`PARK`]), with the descriptors that it gets as standard input and standard error.
+    pub(crate) fn ask(&self, bundle: &[u8], streams: [&OwnedFd; 2]) -> io::Result<()> {
         use std::os::fd::AsFd;
-        use std::os::unix::ffi::OsStrExt;
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        wire::send_bytes(socket, bundle.as_os_str().as_bytes(), &streams.map(AsFd::as_fd))
+        wire::send_bytes(socket, bundle, &streams.map(AsFd::as_fd))
     }
 }
 
@@ -51,6 +56,9 @@ impl Drop for Nursery {
         let _ = self.process.wait();
     }
 }
+
+/// In place of a bundle: the copy does nothing but wait until its client lets go.
+pub(crate) const PARK: &[u8] = b":park";
 
 /// The process itself; standard input is its socket. Each copy goes on as a shim.
 pub(crate) fn serve() -> ExitCode {
@@ -70,7 +78,7 @@ pub(crate) fn serve() -> ExitCode {
                 let Ok(streams) = <[OwnedFd; 2]>::try_from(streams) else { continue };
                 // Should it fail, its streams are closed: the client hears that its shim is gone.
                 if let Ok(Forked::Child) = sys::clone_process(0) {
-                    return shim(path, streams);
+                    return if path == PARK { park(streams) } else { shim(path, streams) };
                 }
             }
             // The agent has gone.
@@ -78,6 +86,17 @@ pub(crate) fn serve() -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         }
     }
+}
+
+/// Tells its pid and waits for the end of the connection.
+fn park([control, _]: [OwnedFd; 2]) -> ExitCode {
+    sys::set_name(c"rubelet-parked");
+    let pid = std::process::id().to_string();
+    if wire::send_bytes(&control, pid.as_bytes(), &[]).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let _ = wire::receive_bytes(&control);
+    ExitCode::SUCCESS
 }
 
 fn shim(path: Vec<u8>, [control, errors]: [OwnedFd; 2]) -> ExitCode {

@@ -437,7 +437,7 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    setup::with_short_path(path, |short| rustix::net::bind(&socket, &SocketAddrUnix::new(short)?))?;
     rustix::fs::chmod(path, Mode::from_bits_truncate(0o600))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)

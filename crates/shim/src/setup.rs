@@ -65,6 +65,19 @@ pub fn write_bundle(dir: &Path, spec: &Spec, setup: &Setup) -> io::Result<()> {
     fs::write(dir.join(SETUP_FILE), serde_json::to_vec(setup)?)
 }
 
+/// Runs something with another path of the same file, short enough for the address of a socket, which holds 107 bytes.
+pub(crate) fn with_short_path<T>(
+    path: &Path,
+    work: impl FnOnce(&Path) -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let (dir, name) = (path.parent().unwrap_or(Path::new("/")), path.file_name().unwrap_or_default());
+    let dir = openat(CWD, dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    work(&PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(name))
+}
+
 pub(crate) fn read_bundle(dir: &Path) -> io::Result<(Spec, Setup)> {
     let spec = serde_json::from_slice(&fs::read(dir.join(CONFIG_FILE))?)?;
     let setup = serde_json::from_slice(&fs::read(dir.join(SETUP_FILE))?)?;

@@ -115,6 +115,21 @@ def may_lower_oom_score():
     with open("/proc/self/status") as f: return any(l.startswith("CapEff") and int(l.split()[1], 16) >> 24 & 1 for l in f)
 
 
+def with_names(archive, out, names):
+    """Writes an archive of images anew in which some have a second name, docker.io's."""
+    import tarfile
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(archive) as tar: tar.extractall(folder, filter="data")
+        with open(f"{folder}/index.json") as f: index = json.load(f)
+        key = "org.opencontainers.image.ref.name"
+        for have, want in names.items():
+            one = next(m for m in index["manifests"] if m["annotations"][key].endswith("/" + have))
+            index["manifests"].append({**one, "annotations": {key: f"docker.io/library/{want}:latest"}})
+        with open(f"{folder}/index.json", "w") as f: json.dump(index, f)
+        with tarfile.open(out, "w") as tar:
+            for name in sorted(os.listdir(folder)): tar.add(f"{folder}/{name}", name)
+
+
 class Names:
     """Stable names for ids, digests, times and addresses, numbered in order of appearance."""
     def __init__(self, known): self.known = dict(known)
@@ -138,7 +153,9 @@ class Bench:
         for d in (MANIFESTS, ROOT, f"{self.work}/cni"): os.makedirs(d, exist_ok=True)
         for f in os.listdir(MANIFESTS): os.unlink(f"{MANIFESTS}/{f}")
         subprocess.run(["mount", "--bind", ROOT, ROOT], check=True); subprocess.run(["mount", "--make-rshared", ROOT], check=True)
-        self.start_containerd(args.images)
+        self.embedded = None
+        if args.embedded: self.start_embedded(os.path.realpath(args.embedded), args.images)
+        else: self.start_containerd(args.images)
         self.spawn([args.recorder, self.recorder, self.sock, f"{self.work}/cri.jsonl"], "recorder.log"); wait(lambda: os.path.exists(self.recorder), 10)
         self.write("resolv.conf", "nameserver 10.0.0.2\nsearch host.test\n"); self.write("config.yaml", self.CONFIG.format(manifests=MANIFESTS, recorder=self.recorder, work=self.work, driver=self.driver))
         self.kubelet = f"{self.work}/kubelet"; os.symlink(os.path.realpath(args.kubelet), self.kubelet)  # the name under which upstream's command line is taken
@@ -178,6 +195,15 @@ class Bench:
         if (done := self.ctr("images", "import", images)).returncode: raise RuntimeError(done.stderr)
         for have, want in (("nginx:1.15-4", "nginx"), ("busybox:1.37.0-1", "busybox")): self.ctr("images", "tag", f"registry.k8s.io/e2e-test-images/{have}", f"docker.io/library/{want}:latest")
 
+    def start_embedded(self, program, images):
+        """The embedded runtime of rubelet, served on a socket, in containerd's place; with the built-in network."""
+        archive = f"{self.work}/images.tar"; with_names(images, archive, {"nginx:1.15-4": "nginx", "busybox:1.37.0-1": "busybox"})
+        own = [f"--embedded-root-dir={self.work}/root", f"--embedded-run-dir={self.work}/state", "--embedded-pod-cidrs=10.87.0.0/16", "--cgroup-driver", self.driver]
+        subprocess.run([program, "image", "import", archive, *own], check=True, stdout=subprocess.DEVNULL)
+        self.spawn([program, "cri", f"--listen=unix://{self.sock}", *own], "embedded.log")
+        if not wait(lambda: os.path.exists(self.sock), 30): raise RuntimeError(f"the embedded runtime does not start; see {self.work}/embedded.log")
+        self.embedded = [program, "stop", "--all", *own]
+
     def calls(self):
         with open(f"{self.work}/cri.jsonl") as f: return [json.loads(line) for line in f if line.endswith("\n")]
     def log(self):
@@ -191,8 +217,10 @@ class Bench:
 
     def stop(self):
         for p in reversed(self.procs[1:]): end(p)
-        for i in self.ctr("c", "ls", "-q").stdout.split(): self.ctr("t", "rm", "-f", i); self.ctr("c", "rm", i)
-        if self.procs: end(self.procs[0])
+        if self.embedded: end(self.procs[0]); subprocess.run(self.embedded); subprocess.run(["ip", "link", "del", "rubelet0"], capture_output=True)
+        else:
+            for i in self.ctr("c", "ls", "-q").stdout.split(): self.ctr("t", "rm", "-f", i); self.ctr("c", "rm", i)
+            if self.procs: end(self.procs[0])
         with open("/proc/self/mounts") as f: points = sorted((l.split()[1] for l in f), reverse=True)
         for m in points:
             if m.startswith((ROOT + "/", self.work)) or m == ROOT: subprocess.run(["umount", "-l", m])
@@ -295,6 +323,7 @@ def comparable(path, without_user):
     if uid := re.search(r'"uid": "([0-9a-f]{32})"', read(os.path.join(os.path.dirname(path), "pod.json"))): text = text.replace(uid.group(1), "<pod-uid>")
     for pattern, name in ((r'("oom_score_adj": )"(?!1000"|0")\d+"', r'\1"<by memory>"'), (r'("key": "EPH", "value": )"\d+"', r'\1"<disk>"'), (r"cpuset\.cpus=.*", "cpuset.cpus=<cpus>"), (r"(\.scope pids\.max)=\d+", r"\1=<by systemd>"), (r"(kubepods(?:\.slice)? cpu\.(?:shares|weight))=.*", r"\1=<by cpus>"), (r'"hugepage_limits": \[[^]]*\]', '"hugepage_limits": "<page sizes>"')):
         text = re.sub(pattern, name, text)
+    text = text.replace("rubelet://", "containerd://")
     if path.endswith("calls.jsonl"): return calls_in_order(text)
     if path.endswith("pod.json") and text.strip() not in ("", "null"):
         pod = json.loads(text)
@@ -343,7 +372,7 @@ def compare(args):
 
 
 def add_bench_options(verb):
-    verb.add_argument("--containerd"); verb.add_argument("--only")
+    verb.add_argument("--containerd"); verb.add_argument("--embedded", help="rubelet: its embedded runtime instead of containerd"); verb.add_argument("--only")
     verb.add_argument("--cgroup-driver", choices=("cgroupfs", "systemd"), default="cgroupfs"); verb.add_argument("--slow", type=float, default=1, help="multiply the settling times (emulated machines)")
 
 

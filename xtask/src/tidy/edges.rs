@@ -6,8 +6,9 @@ use super::{File, Problem};
 
 const TABLE: &str = "ARCHITECTURE.md";
 const PREFIX: &str = "rubelet-";
-/// The edges inside a floor: the embedded runtime fulfils the contract that `cri` states, and speaks the protocol of `shim`.
-const INSIDE_A_FLOOR: [(&str, &str); 2] = [("runtime", "cri"), ("runtime", "shim")];
+/// The edges inside a floor: the embedded runtime fulfils the contract that `cri` states, speaks the protocol of `shim`, and gives its
+/// pods their network by `network`.
+const INSIDE_A_FLOOR: [(&str, &str); 3] = [("runtime", "cri"), ("runtime", "shim"), ("runtime", "network")];
 
 /// A row of the table: the crate's floor and what it may depend on.
 struct Row<'a> {

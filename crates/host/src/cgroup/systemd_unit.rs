@@ -35,6 +35,44 @@ pub(super) fn ensure(unit: &str, version: Version, values: &Values) -> Result<()
     }
 }
 
+/// Starts a scope in a slice around a process that is there. Its cgroup is ours to write to (`Delegate`); the values are told to systemd
+/// too, which would undo them at its next reload.
+pub(super) fn start_scope(
+    unit: &str,
+    slice: &str,
+    pid: u32,
+    version: Version,
+    values: &Values,
+) -> Result<(), CgroupError> {
+    let failed = |operation| move |source| CgroupError::Systemd { operation, unit: unit.to_owned(), source };
+    let mut bus = Bus::connect_system(PATIENCE).map_err(failed("connection"))?;
+    let mut all = vec![
+        ("Description", Value::Str(format!("container {unit}"))),
+        ("Slice", Value::Str(slice.to_owned())),
+        ("Delegate", Value::Bool(true)),
+        ("DefaultDependencies", Value::Bool(false)),
+        ("MemoryAccounting", Value::Bool(true)),
+        ("CPUAccounting", Value::Bool(true)),
+        ("TasksAccounting", Value::Bool(true)),
+        ("IOAccounting", Value::Bool(true)),
+        ("PIDs", Value::U32Array(vec![pid])),
+    ];
+    all.extend(properties(version, values));
+    start(&mut bus, unit, all).map_err(failed("StartTransientUnit"))
+}
+
+/// Tells systemd new values of a scope or slice that runs.
+pub(super) fn set(unit: &str, version: Version, values: &Values) -> Result<(), CgroupError> {
+    let failed = |operation| move |source| CgroupError::Systemd { operation, unit: unit.to_owned(), source };
+    let limits = properties(version, values);
+    if limits.is_empty() {
+        return Ok(());
+    }
+    let mut bus = Bus::connect_system(PATIENCE).map_err(failed("connection"))?;
+    let body = [Value::Str(unit.to_owned()), Value::Bool(true), Value::Properties(limits)];
+    bus.call(DESTINATION, PATH, INTERFACE, "SetUnitProperties", &body).map(drop).map_err(failed("SetUnitProperties"))
+}
+
 fn start(bus: &mut Bus, unit: &str, properties: Vec<Property>) -> Result<(), BusError> {
     bus.watch_signal(INTERFACE, "JobRemoved")?;
     bus.call(DESTINATION, PATH, INTERFACE, "Subscribe", &[]).map(drop).or_else(|e| match e {
@@ -147,7 +185,7 @@ mod tests {
             cpu_period_us: Some(100_000),
             memory_limit_bytes: Some(4096),
             pids_max: Some(-1),
-            hugetlb: vec![],
+            ..Values::default()
         };
         let names = |version| -> Vec<(&str, Value)> { properties(version, &values) };
         assert_eq!(

@@ -40,6 +40,7 @@ fn guaranteed() -> Values {
         memory_limit_bytes: Some(100_663_296),
         pids_max: Some(100),
         hugetlb: vec![(2 << 20, 0)],
+        ..Values::default()
     }
 }
 

@@ -88,8 +88,16 @@ pub(super) fn write(hierarchies: &[Hierarchy], name: &str, values: &Values) -> R
     if values.cpu_quota_us.is_some() || values.cpu_period_us.is_some() {
         write_quota(&dir("cpu")?, values)?;
     }
-    if let Some(limit) = values.memory_limit_bytes {
-        write_file(dir("memory")?.join("memory.limit_in_bytes"), &limit.max(-1).to_string())?;
+    if values.memory_limit_bytes.is_some() || values.memory_swap_limit_bytes.is_some() {
+        write_memory(&dir("memory")?, values)?;
+    }
+    for (file, value) in [("cpuset.cpus", &values.cpuset_cpus), ("cpuset.mems", &values.cpuset_mems)] {
+        if let Some(value) = value {
+            write_file(dir("cpuset")?.join(file), value)?;
+        }
+    }
+    if let Some((file, _)) = values.unified.first() {
+        return Err(CgroupError::File(file.clone()));
     }
     if let Some(max) = values.pids_max {
         let text = if max > 0 { max.to_string() } else { "max".to_owned() };
@@ -101,6 +109,22 @@ pub(super) fn write(hierarchies: &[Hierarchy], name: &str, values: &Values) -> R
         }
     }
     Ok(())
+}
+
+/// Memory alone is never above memory with swap: which is written first depends on which way they go.
+fn write_memory(dir: &Path, values: &Values) -> Result<(), CgroupError> {
+    let both = dir.join("memory.memsw.limit_in_bytes");
+    let both = values.memory_swap_limit_bytes.filter(|_| both.exists()).map(|limit| (both, limit.max(-1).to_string()));
+    let memory = values.memory_limit_bytes.map(|limit| (dir.join("memory.limit_in_bytes"), limit.max(-1).to_string()));
+    let put = |file: &Option<(std::path::PathBuf, String)>| match file {
+        Some((path, value)) => write_file(path.clone(), value),
+        None => Ok(()),
+    };
+    if put(&memory).is_err() {
+        put(&both)?;
+        return put(&memory);
+    }
+    put(&both)
 }
 
 /// Period and quota are checked together by the kernel; when the period alone does not fit, the quota goes first.

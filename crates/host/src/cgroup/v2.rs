@@ -47,8 +47,12 @@ fn enable_controllers(dir: &Path) -> Result<(), CgroupError> {
 /// Writes the values, converted.
 pub(super) fn write(dir: &Path, values: &Values) -> Result<(), CgroupError> {
     for (file, value) in files(values) {
+        if file.contains('/') {
+            return Err(CgroupError::File(file));
+        }
         let path = dir.join(&file);
-        if file.starts_with("hugetlb.") && !path.exists() {
+        let is_optional = file.starts_with("hugetlb.") || file == SWAP_FILE;
+        if is_optional && !path.exists() {
             continue;
         }
         match write_file(path, &value) {
@@ -61,11 +65,15 @@ pub(super) fn write(dir: &Path, values: &Values) -> Result<(), CgroupError> {
     Ok(())
 }
 
+/// Missing where the kernel does not count swap.
+const SWAP_FILE: &str = "memory.swap.max";
+
 fn controller_of(file: &str) -> &'static str {
     match file.split('.').next() {
         Some("cpu") => "cpu",
         Some("memory") => "memory",
         Some("pids") => "pids",
+        Some("cpuset") => "cpuset",
         _ => "unknown",
     }
 }
@@ -90,8 +98,20 @@ fn files(values: &Values) -> Vec<(String, String)> {
     if let Some(max) = values.pids_max {
         put("pids.max", if max > 0 { max.to_string() } else { "max".to_owned() });
     }
+    if let Some(both) = values.memory_swap_limit_bytes {
+        let memory = values.memory_limit_bytes.filter(|m| *m >= 0).unwrap_or(0);
+        put(SWAP_FILE, if both < 0 { "max".to_owned() } else { (both - memory).max(0).to_string() });
+    }
+    for (file, value) in [("cpuset.cpus", &values.cpuset_cpus), ("cpuset.mems", &values.cpuset_mems)] {
+        if let Some(value) = value {
+            put(file, value.clone());
+        }
+    }
     for &(size, limit) in &values.hugetlb {
         put(&format!("hugetlb.{}.max", page_size_name(size)), limit.to_string());
+    }
+    for (file, value) in &values.unified {
+        put(file, value.clone());
     }
     out
 }
@@ -118,6 +138,7 @@ mod tests {
             memory_limit_bytes: Some(100_663_296),
             pids_max: Some(-1),
             hugetlb: vec![(2 << 20, 0), (1 << 30, 1 << 30)],
+            ..Values::default()
         };
         assert_eq!(
             text(&guaranteed),
@@ -134,6 +155,14 @@ mod tests {
             ..Values::default()
         };
         assert_eq!(text(&unlimited), "cpu.max=max 100000; memory.max=max; pids.max=42");
+        let container = Values {
+            memory_limit_bytes: Some(4096),
+            memory_swap_limit_bytes: Some(4096),
+            cpuset_cpus: Some("0-1".to_owned()),
+            unified: vec![("memory.oom.group".to_owned(), "1".to_owned())],
+            ..Values::default()
+        };
+        assert_eq!(text(&container), "memory.max=4096; memory.swap.max=0; cpuset.cpus=0-1; memory.oom.group=1");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub(crate) enum Value {
     U64(u64),
     Bool(bool),
     StrArray(Vec<String>),
+    U32Array(Vec<u32>),
     Properties(Vec<Property>),
     /// An empty `a(sa(sv))`.
     NoAuxiliaryUnits,
@@ -28,6 +29,7 @@ impl Value {
             Self::U64(_) => "t",
             Self::Bool(_) => "b",
             Self::StrArray(_) => "as",
+            Self::U32Array(_) => "au",
             Self::Properties(_) => "a(sv)",
             Self::NoAuxiliaryUnits => "a(sa(sv))",
         }
@@ -44,6 +46,7 @@ impl Value {
             }
             Self::Bool(v) => out.u32(u32::from(*v)),
             Self::StrArray(items) => out.array(4, |out| items.iter().for_each(|i| out.text(i))),
+            Self::U32Array(items) => out.array(4, |out| items.iter().for_each(|i| out.u32(*i))),
             Self::Properties(items) => out.array(8, |out| {
                 for (name, value) in items {
                     out.align(8);

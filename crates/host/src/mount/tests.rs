@@ -33,7 +33,7 @@ fn the_table_is_parsed() {
 fn a_tmpfs_has_its_size_and_goes() {
     in_private_namespace(|| {
         let dir = tempfile::tempdir().unwrap();
-        tmpfs(dir.path(), Tmpfs { size_bytes: Some(1 << 20), noswap: true }).unwrap();
+        tmpfs(dir.path(), Tmpfs { size_bytes: Some(1 << 20), noswap: true, is_data_only: false }).unwrap();
         assert!(is_mount_point(dir.path()).unwrap());
         let stat = rustix::fs::statvfs(dir.path()).unwrap();
         assert_eq!(stat.f_blocks * stat.f_frsize, 1 << 20);

@@ -12,7 +12,7 @@ pub(crate) fn help(program: &str) -> String {
          static manifests.\n\nUsage:\n  {program} [flags]\n"
     );
     let width = SECTIONS.iter().flat_map(|section| section.flags).map(|flag| head(flag).len()).max().unwrap_or(0);
-    for section in &SECTIONS {
+    for section in SECTIONS.iter().filter(|section| program != "kubelet" || !section.is_rubelets()) {
         // Writing to a String never fails.
         let _ = writeln!(out, "\n{}:", section.heading);
         for flag in section.flags {

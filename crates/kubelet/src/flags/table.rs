@@ -4,6 +4,7 @@
 
 mod cadvisor;
 mod config;
+mod embedded;
 mod own;
 
 /// The form that a flag's value must have.
@@ -190,14 +191,32 @@ pub(crate) struct Section {
 }
 
 /// All flags, each section sorted by name.
-pub(crate) const SECTIONS: [Section; 3] = [
+pub(crate) const SECTIONS: [Section; 4] = [
     Section { heading: "Flags of the command line", flags: own::FLAGS },
     Section {
         heading: "Flags with a field in the configuration file, which wins over the file when given",
         flags: config::FLAGS,
     },
     Section { heading: "Flags accepted for old command lines, without effect unless said", flags: cadvisor::FLAGS },
+    RUBELETS,
 ];
+
+/// What only a program that is not called `kubelet` has.
+const RUBELETS: Section = Section { heading: "Flags of the embedded runtime", flags: embedded::FLAGS };
+
+impl Section {
+    /// Whether upstream's command line has nothing like it.
+    pub(crate) fn is_rubelets(&self) -> bool {
+        self.heading == RUBELETS.heading
+    }
+}
+
+impl Flag {
+    /// Whether upstream's command line has no such flag.
+    pub(crate) fn is_rubelets(&self) -> bool {
+        embedded::has(self.name)
+    }
+}
 
 /// All flags of all sections.
 pub(crate) fn all() -> impl Iterator<Item = &'static Flag> {

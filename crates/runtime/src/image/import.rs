@@ -322,19 +322,13 @@ impl Store {
             let text = fs::read(&document.path).map_err(file_error("read", &document.path))?;
             documents.push(self.blobs.put(&text)?);
         }
-        // Docker's archives do not have the manifest under which registries know the image.
-        let digests = match documents.first() {
-            Some(top) => {
-                image.names.iter().filter_map(|n| Some(Reference::parse(n).ok()?.at(*top).to_string())).collect()
-            }
-            None => Vec::new(),
-        };
         let all = image.documents.iter().chain(&image.layers).map(|t| t.bytes).sum::<u64>();
         let record = Record {
             id: image.config.digest,
             documents,
             tags: image.names.clone(),
-            digests,
+            // Those are names under which a registry gave it; by the digests of its documents it is found all the same.
+            digests: Vec::new(),
             size: all + image.config.bytes,
             chains,
             user: config.config.user,

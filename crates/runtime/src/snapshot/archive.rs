@@ -112,11 +112,13 @@ impl<R: Read> Archive<R> {
     }
 
     fn skip(&mut self) -> io::Result<()> {
-        let rest = self.left.checked_add(self.padding).ok_or_else(|| invalid("an entry's size is absurd"))?;
+        let (left, padding) = (self.left, self.padding);
         (self.left, self.padding) = (0, 0);
-        if io::copy(&mut self.source.by_ref().take(rest), &mut io::sink())? < rest {
+        if io::copy(&mut self.source.by_ref().take(left), &mut io::sink())? < left {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        // Some programs do not fill up the last block; others, Go's among them, read that.
+        io::copy(&mut self.source.by_ref().take(padding), &mut io::sink())?;
         Ok(())
     }
 
@@ -330,13 +332,28 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_may_end_with_its_last_content() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = Header::new_ustar();
+        header.set_size(3);
+        header.set_entry_type(EntryType::Regular);
+        header.set_path("a").unwrap();
+        header.set_cksum();
+        builder.append(&header, &b"abc"[..]).unwrap();
+        let bytes = builder.into_inner().unwrap();
+        let mut archive = Archive::new(&bytes[..515]);
+        assert!(archive.next().unwrap().is_some());
+        assert!(archive.next().unwrap().is_none());
+    }
+
+    #[test]
     fn a_cut_archive_is_an_error() {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = Header::new_gnu();
         header.set_size(1000);
         builder.append_data(&mut header, "x", [7; 1000].as_slice()).unwrap();
         let whole = builder.into_inner().unwrap();
-        for length in [100, 512 + 10, 512 + 1000] {
+        for length in [100, 512 + 10, 512 + 999] {
             let mut archive = Archive::new(&whole[..length]);
             let outcome = archive.next().and_then(|_| archive.next());
             assert!(outcome.is_err(), "{length}");

@@ -42,7 +42,10 @@ pub(crate) fn mount_as(plan: &VolumePlan, pod_dir: &Path, ready_name: &str, medi
         match medium {
             Medium::Disk => {}
             Medium::Memory { size_bytes } => {
-                host_mount::tmpfs(dir, host_mount::Tmpfs { size_bytes: *size_bytes, noswap: true })?;
+                host_mount::tmpfs(
+                    dir,
+                    host_mount::Tmpfs { size_bytes: *size_bytes, noswap: true, is_data_only: false },
+                )?;
             }
             Medium::HugePages { page_size_bytes } => host_mount::hugetlbfs(dir, *page_size_bytes)?,
         }

@@ -49,7 +49,8 @@ async fn an_oci_layout_plain_and_packed() {
             (images[0].id.as_str(), images[0].repo_tags.as_slice()),
             (sample.id().as_str(), ["docker.io/library/x:1".to_owned()].as_slice())
         );
-        assert_eq!(images[0].repo_digests, [format!("docker.io/library/x@{}", sample.manifest.unwrap())]);
+        assert!(images[0].repo_digests.is_empty());
+        assert!(ground.images.status(&format!("docker.io/library/x@{}", sample.manifest.unwrap())).is_some());
         assert_eq!(ground.files("x:1").await["etc/c"], "C");
         assert_eq!(ground.images.store.blobs.list().unwrap().len(), 2);
     }
@@ -94,7 +95,8 @@ async fn both_lists_are_one_image_with_all_names() {
     let images = import(&ground, &tar(&files)).unwrap();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].repo_tags, ["docker.io/library/x:1", "docker.io/library/x:2"]);
-    assert_eq!(images[0].repo_digests, [format!("docker.io/library/x@{}", sample.manifest.unwrap())]);
+    assert!(images[0].repo_digests.is_empty());
+    assert!(ground.images.status(&format!("docker.io/library/x@{}", sample.manifest.unwrap())).is_some());
 }
 
 #[tokio::test]

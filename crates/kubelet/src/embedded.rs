@@ -1,0 +1,42 @@
+//! The embedded runtime in this program: its settings from flags and configuration.
+
+use rubelet_host::cgroup::Driver;
+use rubelet_host::chain;
+use rubelet_network::{Subnet, SubnetError};
+use rubelet_runtime::image::Proxy;
+use rubelet_runtime::image::hosts::HostsConfig;
+use rubelet_runtime::{Embedded, Options};
+use tracing::info;
+
+use crate::own::EmbeddedFlags;
+use crate::surroundings::Surroundings;
+
+/// Starts it; pods that run go on.
+///
+/// # Errors
+/// Why it does not start, in words.
+pub(crate) async fn start(flags: &EmbeddedFlags, driver: Driver, around: &Surroundings) -> Result<Embedded, String> {
+    let mut options = Options::at(&flags.root_dir, &flags.run_dir);
+    options.cgroup_driver = driver;
+    if !flags.pod_cidrs.is_empty() {
+        let parse = |text: &String| {
+            text.parse().map_err(|error: SubnetError| format!("--embedded-pod-cidrs: {}", chain(&error)))
+        };
+        options.network.subnets = flags.pod_cidrs.iter().map(parse).collect::<Result<Vec<Subnet>, _>>()?;
+    }
+    options.import_dir = flags.import_dir.is_dir().then(|| flags.import_dir.clone());
+    options.images.hosts = HostsConfig { dirs: flags.hosts_dirs.clone(), ..HostsConfig::default() };
+    options.images.proxy = proxy(around);
+    let embedded = Embedded::start(options).await.map_err(|error| format!("embedded runtime: {}", chain(&error)))?;
+    info!(root = %flags.root_dir.display(), run = %flags.run_dir.display(), "Embedded container runtime started");
+    Ok(embedded)
+}
+
+/// The variables in both spellings; the one in capitals wins, as with Go's programs.
+fn proxy(around: &Surroundings) -> Proxy {
+    let variable = |name: &str| {
+        let found = around.variable(name).or_else(|| around.variable(&name.to_lowercase()));
+        found.unwrap_or_default().to_owned()
+    };
+    Proxy { http: variable("HTTP_PROXY"), https: variable("HTTPS_PROXY"), no: variable("NO_PROXY") }
+}
