@@ -153,7 +153,6 @@ class Bench:
         for d in (MANIFESTS, ROOT, f"{self.work}/cni"): os.makedirs(d, exist_ok=True)
         for f in os.listdir(MANIFESTS): os.unlink(f"{MANIFESTS}/{f}")
         subprocess.run(["mount", "--bind", ROOT, ROOT], check=True); subprocess.run(["mount", "--make-rshared", ROOT], check=True)
-        self.embedded = None
         if args.embedded: self.start_embedded(os.path.realpath(args.embedded), args.images)
         else: self.start_containerd(args.images)
         self.spawn([args.recorder, self.recorder, self.sock, f"{self.work}/cri.jsonl"], "recorder.log"); wait(lambda: os.path.exists(self.recorder), 10)
@@ -164,7 +163,7 @@ class Bench:
         time.sleep(3)
 
     # where pods come from: here a folder
-    CONFIG = KUBELET_CONFIG
+    CONFIG, embedded = KUBELET_CONFIG, None
     def start_kubelet(self, flags): self.spawn([self.kubelet, *flags], "kubelet.log")
     def pod_name(self, text):
         found = re.search(r"^  name: (\S+)$|metadata: \{name: ([a-z0-9-]+)", text, re.M); return (found.group(1) or found.group(2)) + "-" + NODE

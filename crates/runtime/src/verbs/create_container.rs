@@ -109,7 +109,7 @@ fn make(engine: &Arc<Engine>, mut work: Work) -> Result<Arc<Container>, Refusal>
     Ok(Container::new(ContainerId::new(&id), record, Life::Created))
 }
 
-/// Mounts the images that are volumes of the container. From then on they are directories of the host, read-only.
+/// Mounts the images that are volumes of the container: from then on they are directories of the host.
 fn mount_images(engine: &Engine, id: &str, dir: &Path, mounts: &mut [cri::Mount]) -> Result<(), Refusal> {
     for (at, mount) in mounts.iter_mut().enumerate() {
         let Some(image) = mount.image.as_ref().map(|i| i.image.clone()).filter(|image| !image.is_empty()) else {
@@ -122,39 +122,9 @@ fn mount_images(engine: &Engine, id: &str, dir: &Path, mounts: &mut [cri::Mount]
         let target = dir.join(format!("image{at}"));
         fs::create_dir(&target).doing(said())?;
         engine.images.view_now(&sweep::view_name(id, at), &image)?.attach(&target).doing(said())?;
-        let sub = Path::new(&mount.image_sub_path);
-        let is_inside = sub.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        if !is_inside {
-            return Err(Refusal::invalid(format!("{}: sub path {:?} leaves the image", said(), mount.image_sub_path)));
-        }
-        // Links of the image are not followed out of it: the way is looked at once, in a tree that nobody can change.
-        let source = match mount.image_sub_path.is_empty() {
-            true => target,
-            false => inside(&target, sub).ok_or_else(|| {
-                Refusal::unknown(format!(
-                    "{}: sub path {:?} is not a directory of the image",
-                    said(),
-                    mount.image_sub_path
-                ))
-            })?,
-        };
-        mount.host_path = source.display().to_string();
-        mount.readonly = true;
-        mount.image = None;
+        mount.host_path = target.display().to_string();
     }
     Ok(())
-}
-
-/// The directory below another one, if no link is on the way.
-fn inside(dir: &Path, sub: &Path) -> Option<PathBuf> {
-    let mut path = dir.to_owned();
-    for part in sub.components() {
-        path.push(part);
-        if !fs::symlink_metadata(&path).ok()?.is_dir() {
-            return None;
-        }
-    }
-    Some(path)
 }
 
 fn pid_mode(config: &cri::ContainerConfig) -> NamespaceMode {

@@ -185,6 +185,12 @@ fn write_files(
         fs::create_dir(&shm).doing("create the pod's shared memory")?;
         let wish = mount::Tmpfs { size_bytes: Some(SHM_BYTES), noswap: false, is_data_only: true };
         mount::tmpfs(&shm, wish).doing("mount the pod's shared memory")?;
+        // The pod's own root has it, whoever that is on the host.
+        if let Some(users) = spec::user_namespace(config).doing("the pod's user namespace")? {
+            let first = |maps: &[cri::IdMapping]| maps.first().map(|map| map.host_id);
+            let owner = (first(&users.uids), first(&users.gids));
+            std::os::unix::fs::chown(&shm, owner.0, owner.1).doing("give the pod its shared memory")?;
+        }
     }
     Ok(())
 }
