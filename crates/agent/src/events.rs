@@ -3,6 +3,21 @@
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_core::pod::PodEvent;
 
+/// Tells of an event about the node.
+pub(crate) fn tell_of_node(name: &str, type_: &'static str, reason: &str, message: &str) {
+    tracing::info!(
+        target: "event",
+        object = %name,
+        fieldPath = %"",
+        kind = "Node",
+        apiVersion = "v1",
+        r#type = %type_,
+        reason = %reason,
+        message = %message,
+        "Event occurred"
+    );
+}
+
 /// Tells of an event about a pod.
 ///
 /// Kubelet 1.36: standalone, events are seen at `--v` ≥ 3 only, in exactly this line.

@@ -1,10 +1,8 @@
-//! What the node is: the runtime's own words and the levels of the cgroup tree.
+//! What the node is, in the runtime's own words.
 
 use rubelet_core::node::{HandlerFacts, NodeFacts, RuntimeFacts};
 use rubelet_cri::{Runtime, RuntimeError};
 use rubelet_proto::cri;
-
-use crate::hands::Hands;
 
 /// Asks the runtime who it is and what it can.
 ///
@@ -51,22 +49,4 @@ fn problem_in(status: &cri::StatusResponse) -> Option<String> {
             network.reason, network.message
         )
     })
-}
-
-/// Makes `kubepods` and its QoS levels, and holds all pods to what is not reserved.
-///
-/// # Errors
-/// The operation and the file it failed on.
-pub(crate) fn make_qos_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String> {
-    let Some(tree) = &hands.cgroups else { return Ok(()) };
-    let shares = rubelet_core::resources::cpu_shares(node.machine.pods_cpu_milli);
-    tree.ensure_levels(shares).map_err(|e| rubelet_host::chain(&e))?;
-    let Some(limit) = node.machine.pods_memory_limit_bytes else { return Ok(()) };
-    let values = rubelet_host::cgroup::Values { memory_limit_bytes: Some(limit), ..Default::default() };
-    // Kubelet 1.36: pods go on when they use more already; it is told.
-    if let Err(error) = tree.ensure("kubepods", &values) {
-        let err = rubelet_host::chain(&error);
-        tracing::warn!(err, limit, "Failed to limit the memory of all pods to what is not reserved");
-    }
-    Ok(())
 }

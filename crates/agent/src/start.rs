@@ -17,6 +17,7 @@ use crate::life::Life;
 use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
+use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
 use crate::worker::Surroundings;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub sync_frequency: Duration,
     /// Cgroup tree of the node; `None` with `cgroupsPerQOS: false`.
     pub cgroups: Option<rubelet_host::cgroup::Tree>,
+    /// Cgroups of others that are held to what is kept for them.
+    pub reservations: Vec<Reservation>,
     /// Directory of the process, where credentials are looked for too.
     pub working_dir: PathBuf,
     pub home: Option<PathBuf>,
@@ -66,6 +69,8 @@ pub enum StartError {
     ForeignPods { pods: String, endpoint: String },
     #[error("make the pods' cgroups: {0}")]
     Cgroups(String),
+    #[error("{0}")]
+    Reserved(String),
 }
 
 /// A running agent: what the servers need of it.
@@ -140,7 +145,9 @@ pub async fn lay(
         survey::survey(&hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
     foreign::refuse_foreign_pods(&hands, &surveyed)
         .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
-    facts::make_qos_levels(&hands, &node).map_err(StartError::Cgroups)?;
+    reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
+    reserve::hold_pods(&hands, &node, life);
+    reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let picture = Picture::default();

@@ -45,11 +45,8 @@ pub struct Machine {
     pub allocatable_memory_bytes: i64,
     /// Allocatable ephemeral storage in bytes.
     pub allocatable_ephemeral_storage_bytes: i64,
-    /// Bytes of memory that all pods together are held to: capacity less reservations. `None`: `enforceNodeAllocatable` does not name
-    /// pods.
-    pub pods_memory_limit_bytes: Option<i64>,
-    /// CPU of the same limit in thousandths: the shares of all pods towards the rest of the machine.
-    pub pods_cpu_milli: i64,
+    /// What all pods together are held to.
+    pub pods_limits: NodeLimits,
     /// Huge page sizes that the kernel offers, in bytes, ascending by the kernel's file order.
     pub huge_page_sizes: Vec<u64>,
     /// Bytes of each huge page size that pods may ask for: (page size, bytes set aside).
@@ -66,6 +63,19 @@ pub struct Machine {
     pub thermal_throttle_paths: Vec<String>,
     /// Kernel release as (major, minor).
     pub kernel: (u32, u32),
+}
+
+/// What a cgroup of the node's own level is held to; what is `None` (or not listed) is left as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeLimits {
+    /// CPUs in thousandths: the weight towards the rest of the machine, no quota.
+    pub cpu_milli: Option<i64>,
+    /// Bytes of memory.
+    pub memory_bytes: Option<i64>,
+    /// Processes and threads.
+    pub pids: Option<i64>,
+    /// (page size in bytes, bytes).
+    pub huge_pages: Vec<(u64, i64)>,
 }
 
 /// The hierarchy that the host mounts.

@@ -85,6 +85,17 @@ pub enum CgroupError {
     Systemd { operation: &'static str, unit: String, source: dbus::BusError },
 }
 
+/// Why a cgroup is not one that can be held to something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Version 1: directories that are not there, sorted.
+    Paths(Vec<PathBuf>),
+    /// Version 2: controllers that are not switched on, sorted.
+    Controllers(Vec<String>),
+    /// Version 2: its list of controllers cannot be read.
+    Unreadable { path: PathBuf, kind: io::ErrorKind },
+}
+
 /// One mounted hierarchy with the controllers it serves (version 2: exactly one, and the list is empty).
 #[derive(Clone, Debug, PartialEq)]
 struct Hierarchy {
@@ -146,6 +157,44 @@ impl Tree {
 
     pub fn driver(&self) -> Driver {
         self.driver
+    }
+
+    /// The same machine's tree from the very top.
+    #[must_use]
+    pub fn top(&self) -> Self {
+        Self { root: Vec::new(), ..self.clone() }
+    }
+
+    /// Components of a cgroup's name as a user writes it, in the driver's words: `/system` or `system.slice`.
+    pub fn components_of(&self, name: &str) -> Vec<String> {
+        match self.driver {
+            Driver::Cgroupfs => name.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+            Driver::Systemd => {
+                let slice = last(name.trim_end_matches('/'));
+                slice.strip_suffix(".slice").unwrap_or(slice).split('-').map(systemd_name::unescape).collect()
+            }
+        }
+    }
+
+    /// What keeps a cgroup that others made from being held to values, in kubelet 1.36's words; `None`: nothing.
+    pub fn lack(&self, path: impl AsRef<Path>) -> Result<Option<Lack>, CgroupError> {
+        let name = self.fs_name(path)?;
+        Ok(match self.version {
+            Version::V1 => v1::lack(&self.hierarchies, &name),
+            Version::V2 => v2::lack(&self.hierarchies[0].mount, &name),
+        })
+    }
+
+    /// Writes the values of a cgroup that is there.
+    pub fn update(&self, path: impl AsRef<Path>, values: &Values) -> Result<(), CgroupError> {
+        let name = self.fs_name(path)?;
+        if self.driver == Driver::Systemd {
+            systemd_unit::ensure(last(&name), self.version, values)?;
+        }
+        match self.version {
+            Version::V1 => v1::write(&self.hierarchies, &name, values),
+            Version::V2 => v2::write(&self.hierarchies[0].mount.join(&name), values),
+        }
     }
 
     /// Makes the cgroup and its parents where missing and writes the values. Idempotent.

@@ -59,6 +59,12 @@ fn read(path: &str) -> Result<String, ProcError> {
     read_bounded(Path::new(path), FILE_MAX)
 }
 
+/// The most processes and threads that the kernel lets live: the least of its limits. `None` when it tells none.
+pub fn pids_max() -> Option<i64> {
+    let limit = |path| read(path).ok()?.trim().parse().ok();
+    ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].into_iter().filter_map(limit).min()
+}
+
 /// Number of processors that are online.
 pub fn cpu_count() -> Result<u32, ProcError> {
     let path = "/sys/devices/system/cpu/online";

@@ -69,6 +69,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         .then(|| Tree::detect(host_driver(driver), &root).map_err(|e| failed(chain(&e))))
         .transpose()?;
     let node = node::facts(&assembled, driver, root).map_err(failed)?;
+    let reservations = amounts::reservations(config, &node.machine.huge_page_sizes);
     let (life, end) = Life::new();
     let settings = Settings {
         node,
@@ -78,6 +79,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),
         cgroups,
+        reservations,
         working_dir: assembled.around.working_dir.clone(),
         home: assembled.around.variable("HOME").map(PathBuf::from),
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),

@@ -1,10 +1,29 @@
 //! Events as they are told, and what happens when telling goes wrong.
 
-use std::sync::{Arc, Mutex};
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
 use tracing::span;
-use tracing::subscriber::{DefaultGuard, Subscriber};
+use tracing::subscriber::{Subscriber, set_global_default};
+
+static GLOBAL: Once = Once::new();
+
+thread_local! {
+    static HERE: RefCell<Option<Told>> = const { RefCell::new(None) };
+}
+
+/// Somebody listens on this thread.
+pub(crate) struct Listening;
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        HERE.set(None);
+    }
+}
+
+/// Gives events to who listens on their thread.
+struct Router;
 
 type Breaks = Box<dyn Fn(&str) -> bool + Send + Sync>;
 
@@ -17,10 +36,21 @@ pub(crate) struct Told {
 
 impl Told {
     /// Listens until the guard is dropped.
-    pub(crate) fn listen() -> (Self, DefaultGuard) {
+    pub(crate) fn listen() -> (Self, Listening) {
+        // One for the whole process: with one for each thread, tracing takes what another thread does not want for unwanted.
+        GLOBAL.call_once(|| set_global_default(Router).expect("the first"));
         let told = Self::default();
-        let guard = tracing::subscriber::set_default(told.clone());
-        (told, guard)
+        HERE.set(Some(told.clone()));
+        (told, Listening)
+    }
+
+    fn take(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let line = format!("{} {}: {}", fields.object, fields.reason, fields.message);
+        self.lines.lock().expect("whole").push(line.clone());
+        let breaks = self.breaks.lock().expect("whole").as_ref().is_some_and(|breaks| breaks(&line));
+        assert!(!breaks, "broken as told: {line}");
     }
 
     /// Whoever tells an event of this kind panics.
@@ -60,7 +90,7 @@ impl Visit for Fields {
     }
 }
 
-impl Subscriber for Told {
+impl Subscriber for Router {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
         metadata.target() == "event"
     }
@@ -74,12 +104,10 @@ impl Subscriber for Told {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let line = format!("{} {}: {}", fields.object, fields.reason, fields.message);
-        self.lines.lock().expect("whole").push(line.clone());
-        let breaks = self.breaks.lock().expect("whole").as_ref().is_some_and(|breaks| breaks(&line));
-        assert!(!breaks, "broken as told: {line}");
+        let here = HERE.with_borrow(Clone::clone);
+        if let Some(told) = here {
+            told.take(event);
+        }
     }
 
     fn enter(&self, _: &span::Id) {}

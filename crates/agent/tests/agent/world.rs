@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use rubelet_agent::clock::Clock;
 use rubelet_agent::life::{Life, LifeEnd};
+use rubelet_agent::reserve::Reservation;
 use rubelet_agent::roster::RosterNote;
 use rubelet_agent::sources::{DesiredPod, DesiredSet};
 use rubelet_agent::start::{Ground, lay};
-use rubelet_agent::{PullSettings, Settings};
+use rubelet_agent::{PullSettings, Settings, StartError};
 use rubelet_api::pod::{Gates, Origin, static_pod};
 use rubelet_api::v1;
 use rubelet_core::node::{
-    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, PodGates, PodSettings, RuntimeFacts,
+    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, NodeLimits, PodGates, PodSettings,
+    RuntimeFacts,
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
@@ -33,7 +35,11 @@ pub(crate) struct World {
     start: Instant,
     /// Real cgroups below a root of this world's own.
     pub(crate) cgroups: Option<Tree>,
-    root: String,
+    /// Path of that root.
+    pub(crate) root: String,
+    /// What all pods are held to.
+    pub(crate) pods_limits: NodeLimits,
+    pub(crate) reservations: Vec<Reservation>,
 }
 
 impl Drop for World {
@@ -61,7 +67,15 @@ impl World {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let dir = dir.expect("a temporary folder");
-        Self { runtime: FakeRuntime::new(temper), dir, start: Instant::now(), cgroups: None, root: String::new() }
+        Self {
+            runtime: FakeRuntime::new(temper),
+            dir,
+            start: Instant::now(),
+            cgroups: None,
+            root: String::new(),
+            pods_limits: NodeLimits::default(),
+            reservations: Vec::new(),
+        }
     }
 
     /// With real cgroups; `None` where the host gives none.
@@ -87,17 +101,19 @@ impl World {
 
     /// An agent that waits for these sources.
     pub(crate) async fn agent_of(&self, sources: Vec<Source>) -> Agent {
+        self.try_agent(sources).await.expect("the agent starts")
+    }
+
+    /// The same, or why it does not start.
+    pub(crate) async fn try_agent(&self, sources: Vec<Source>) -> Result<Agent, StartError> {
         let epoch = Wall::from_nanosecond(i128::from(rubelet_testkit::runtime::EPOCH_NANOS)).expect("in range");
         let now = epoch.saturating_add(self.start.elapsed()).expect("in range");
-        let node = NodeFacts {
-            cgroup: CgroupFacts {
-                per_qos: self.cgroups.is_some(),
-                root: format!("/{}", self.root),
-                ..node(self.path()).cgroup
-            },
-            ..node(self.path())
-        };
-        let cgroups = self.cgroups.clone();
+        let mut node = node(self.path());
+        node.machine.pods_limits.clone_from(&self.pods_limits);
+        if self.cgroups.is_some() {
+            (node.cgroup.per_qos, node.cgroup.root) = (true, format!("/{}", self.root));
+        }
+        let cgroups = Cgroups { tree: self.cgroups.clone(), reservations: self.reservations.clone() };
         born(node, cgroups, Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
     }
 
@@ -136,18 +152,25 @@ impl World {
     }
 }
 
+/// What an agent has to do with cgroups.
+#[derive(Default)]
+struct Cgroups {
+    tree: Option<Tree>,
+    reservations: Vec<Reservation>,
+}
+
 /// An agent whose folders are below `dir`.
 pub(crate) async fn born_on(dir: &Path, runtime: Arc<dyn Runtime>, clock: Clock, sources: Vec<Source>) -> Agent {
-    born(node(dir), None, runtime, clock, sources).await
+    born(node(dir), Cgroups::default(), runtime, clock, sources).await.expect("the agent starts")
 }
 
 async fn born(
     node: NodeFacts,
-    cgroups: Option<Tree>,
+    cgroups: Cgroups,
     runtime: Arc<dyn Runtime>,
     clock: Clock,
     sources: Vec<Source>,
-) -> Agent {
+) -> Result<Agent, StartError> {
     let (life, end) = Life::new();
     let dir = node.root_dir.parent().expect("it has one").to_owned();
     let settings = Settings {
@@ -157,13 +180,14 @@ async fn born(
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
-        cgroups,
+        cgroups: cgroups.tree,
+        reservations: cgroups.reservations,
         working_dir: dir.clone(),
         home: None,
         container_logs_dir: dir.join("container-logs"),
     };
-    let ground = lay(settings, runtime, "test", sources, &life, clock).await.expect("the agent starts");
-    Agent { ground, _end: end }
+    let ground = lay(settings, runtime, "test", sources, &life, clock).await?;
+    Ok(Agent { ground, _end: end })
 }
 
 fn names_in(dir: &Path) -> BTreeSet<String> {

@@ -35,6 +35,7 @@ const EFFECTIVE: &[&str] = &[
     "httpCheckFrequency",
     "imageServiceEndpoint",
     "kubeReserved",
+    "kubeReservedCgroup",
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
@@ -59,6 +60,7 @@ const EFFECTIVE: &[&str] = &[
     "staticPodURL",
     "staticPodURLHeader",
     "systemReserved",
+    "systemReservedCgroup",
     "tlsCertFile",
     "tlsPrivateKeyFile",
 ];
@@ -84,11 +86,6 @@ pub fn not_effective(config: &KubeletConfiguration) -> Vec<String> {
     let mut all = Vec::new();
     if let (Value::Object(ours), Value::Object(default)) = (&ours, &default) {
         differing(ours, default, "", &mut all);
-    }
-    // `enforceNodeAllocatable` works for pods and for nobody else.
-    let enforced = &config.resources.enforce_node_allocatable;
-    if enforced.iter().any(|on| !["pods", "none"].contains(&on.as_str())) {
-        all.push("enforceNodeAllocatable".to_owned());
     }
     all.sort();
     all

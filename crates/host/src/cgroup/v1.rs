@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{CgroupError, Hierarchy, Values, page_size_name, write_file};
+use super::{CgroupError, Hierarchy, Lack, Values, page_size_name, write_file};
 use crate::mount::Mount;
 
 /// Every mounted hierarchy of version 1 once, `name=systemd` included; other named ones are left alone.
@@ -61,6 +61,17 @@ pub(super) fn make(hierarchy: &Hierarchy, name: &str) -> Result<(), CgroupError>
         }
     }
     Ok(())
+}
+
+/// kubelet 1.36: the controllers without which a cgroup of version 1 is none.
+const NEEDED: [&str; 7] = ["cpu", "cpuacct", "cpuset", "memory", "name=systemd", "pids", "hugetlb"];
+
+/// The directories that a whole cgroup has and this one has not.
+pub(super) fn lack(hierarchies: &[Hierarchy], name: &str) -> Option<Lack> {
+    let needed = hierarchies.iter().filter(|h| h.controllers.iter().any(|c| NEEDED.contains(&c.as_str())));
+    let mut missing: Vec<PathBuf> = needed.map(|h| h.mount.join(name)).filter(|path| !path.exists()).collect();
+    missing.sort();
+    (!missing.is_empty()).then_some(Lack::Paths(missing))
 }
 
 /// Copies a file's value from the parent where the child's is empty.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{CgroupError, Hierarchy, Values, page_size_name, write_file};
+use super::{CgroupError, Hierarchy, Lack, Values, page_size_name, write_file};
 use crate::mount::Mount;
 
 pub(super) fn hierarchies(mounts: &[Mount]) -> Vec<Hierarchy> {
@@ -25,6 +25,24 @@ pub(super) fn make(mount: &Path, name: &str) -> Result<(), CgroupError> {
         }
     }
     Ok(())
+}
+
+/// kubelet 1.36: the controllers that a cgroup of version 2 must have, if the machine has them.
+const NEEDED: [&str; 5] = ["cpu", "cpuset", "hugetlb", "memory", "pids"];
+
+/// The controllers that a whole cgroup has and this one has not.
+pub(super) fn lack(mount: &Path, name: &str) -> Option<Lack> {
+    let read =
+        |path: &Path| fs::read_to_string(path).map_err(|e| Lack::Unreadable { path: path.to_owned(), kind: e.kind() });
+    let (machine, own) =
+        match (read(&mount.join("cgroup.controllers")), read(&mount.join(name).join("cgroup.controllers"))) {
+            (Ok(machine), Ok(own)) => (machine, own),
+            (Err(lack), _) | (_, Err(lack)) => return Some(lack),
+        };
+    let has = |list: &str, controller: &str| list.split_whitespace().any(|c| c == controller);
+    let missing = NEEDED.into_iter().filter(|c| has(&machine, c) && !has(&own, c)).map(str::to_owned);
+    let missing: Vec<String> = missing.collect();
+    (!missing.is_empty()).then_some(Lack::Controllers(missing))
 }
 
 /// Switches on, for the children of `dir`, all controllers that it has. One that refuses (a real-time CPU user, say) is

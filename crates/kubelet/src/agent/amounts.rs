@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rubelet_agent::reserve::{Reservation, Whose};
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::quantity::Amount;
 use rubelet_core::node::Machine;
-use rubelet_core::resources::allocatable::{NodeAmounts, Reserved, allocatable, pods_limit};
+use rubelet_core::node::NodeLimits;
+use rubelet_core::resources::allocatable::{NodeAmounts, Reserved, allocatable, pods_limits};
 use rubelet_host::{chain, proc};
 
 /// The machine with what is left of it for pods.
@@ -20,6 +22,7 @@ pub(super) fn machine(config: &KubeletConfiguration, root_dir: &Path) -> Result<
     let huge: Vec<(u64, i64)> =
         huge_pages.iter().map(|p| (p.size_bytes, whole(p.size_bytes.saturating_mul(p.count)))).collect();
     let capacity = NodeAmounts {
+        pids: proc::pids_max().unwrap_or(0),
         cpu_milli: i64::from(proc::cpu_count().map_err(|e| chain(&e))?) * 1000,
         memory_bytes: whole(memory.total),
         ephemeral_storage_bytes: whole(disk.capacity),
@@ -35,7 +38,7 @@ pub(super) fn machine(config: &KubeletConfiguration, root_dir: &Path) -> Result<
         (reserved.system.cpu_milli, reserved.kube.cpu_milli) = (cpus * 1000, 0);
     }
     let left = allocatable(capacity, reserved);
-    let limit = pods_limit(capacity, reserved);
+    check(config, capacity, reserved.eviction)?;
     let is_enforced = config.resources.enforce_node_allocatable.iter().any(|on| on == "pods");
     Ok(Machine {
         cpu_milli: capacity.cpu_milli,
@@ -44,8 +47,7 @@ pub(super) fn machine(config: &KubeletConfiguration, root_dir: &Path) -> Result<
         allocatable_cpu_milli: left.cpu_milli,
         allocatable_memory_bytes: left.memory_bytes,
         allocatable_ephemeral_storage_bytes: left.ephemeral_storage_bytes,
-        pods_memory_limit_bytes: is_enforced.then_some(limit.memory_bytes),
-        pods_cpu_milli: if is_enforced { limit.cpu_milli } else { capacity.cpu_milli },
+        pods_limits: pods_limits(capacity, reserved, huge.clone(), is_enforced),
         huge_page_sizes: huge_pages.iter().map(|p| p.size_bytes).collect(),
         huge_pages: huge.into_iter().filter(|(_, bytes)| *bytes > 0).collect(),
         swap_bytes: whole(memory.swap_total),
@@ -55,6 +57,69 @@ pub(super) fn machine(config: &KubeletConfiguration, root_dir: &Path) -> Result<
         thermal_throttle_paths: thermal_throttle_paths(),
         kernel: proc::kernel_version(&proc::kernel_release()),
     })
+}
+
+/// Whose cgroup is held to what is kept for him, in the order in which it is done (kubelet 1.36).
+pub(super) fn reservations(config: &KubeletConfiguration, huge_page_sizes: &[u64]) -> Vec<Reservation> {
+    let resources = &config.resources;
+    let all = [("", false), ("-compressible", true)].into_iter().flat_map(|(suffix, is_compressible)| {
+        let of = |name: &str, whose, cgroup: &str, amounts: &BTreeMap<String, String>| {
+            let is_on = resources.enforce_node_allocatable.contains(&format!("{name}-reserved{suffix}"));
+            let limits = (!amounts.is_empty()).then(|| limits(amounts, is_compressible, huge_page_sizes));
+            is_on.then(|| Reservation { whose, cgroup: cgroup.to_owned(), is_compressible, limits })
+        };
+        let system = of("system", Whose::System, &resources.system_reserved_cgroup, &resources.system_reserved);
+        [system, of("kube", Whose::Kube, &resources.kube_reserved_cgroup, &resources.kube_reserved)]
+    });
+    all.flatten().collect()
+}
+
+/// kubelet 1.36: what is not named is not limited, but for huge pages, of which there are none to have.
+fn limits(amounts: &BTreeMap<String, String>, is_compressible: bool, huge_page_sizes: &[u64]) -> NodeLimits {
+    let named = |name: &str| amounts.get(name).map(|text| amount(Some(text)));
+    let rest = |name: &str| named(name).filter(|_| !is_compressible).map(|a| a.units());
+    NodeLimits {
+        cpu_milli: named("cpu").map(|a| a.milli()),
+        memory_bytes: rest("memory"),
+        pids: rest("pid"),
+        huge_pages: huge_page_sizes.iter().map(|size| (*size, 0)).collect(),
+    }
+}
+
+/// kubelet 1.36: nobody can keep more than there is.
+fn check(config: &KubeletConfiguration, capacity: NodeAmounts, eviction: NodeAmounts) -> Result<(), String> {
+    let resources = &config.resources;
+    let has_storage = config.pods.local_storage_capacity_isolation;
+    let rows = [
+        ("cpu", shown(capacity.cpu_milli, "m"), 0),
+        ("ephemeral-storage", in_bytes(capacity.ephemeral_storage_bytes), eviction.ephemeral_storage_bytes),
+        ("memory", in_bytes(capacity.memory_bytes), eviction.memory_bytes),
+    ];
+    let problems = rows.into_iter().filter(|(name, ..)| has_storage || *name != "ephemeral-storage").filter_map(
+        |(name, capacity, eviction)| {
+            let kept = amount(resources.system_reserved.get(name)).plus(amount(resources.kube_reserved.get(name)));
+            let kept = kept.plus(in_bytes(eviction));
+            let is_too_much = kept > capacity;
+            is_too_much.then(|| {
+                format!("Resource {name:?} has a reservation of {kept} but capacity of {capacity}. Expected capacity >= reservation.")
+            })
+        },
+    );
+    let problems: Vec<String> = problems.collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("invalid Node Allocatable configuration. {}", problems.join(" ")))
+    }
+}
+
+fn in_bytes(bytes: i64) -> Amount {
+    if bytes % 1024 == 0 { shown(bytes / 1024, "Ki") } else { shown(bytes, "") }
+}
+
+fn shown(number: i64, suffix: &str) -> Amount {
+    // A number and a suffix are a quantity.
+    Amount::parse(&format!("{number}{suffix}")).unwrap_or(Amount::ZERO)
 }
 
 fn whole(bytes: u64) -> i64 {
@@ -71,6 +136,7 @@ fn amounts(map: &BTreeMap<String, String>) -> NodeAmounts {
         cpu_milli: amount(map.get("cpu")).milli(),
         memory_bytes: amount(map.get("memory")).units(),
         ephemeral_storage_bytes: amount(map.get("ephemeral-storage")).units(),
+        pids: amount(map.get("pid")).units(),
     }
 }
 
@@ -88,6 +154,7 @@ fn thresholds(hard: &BTreeMap<String, String>, capacity: NodeAmounts) -> NodeAmo
         cpu_milli: 0,
         memory_bytes: bytes("memory.available", capacity.memory_bytes),
         ephemeral_storage_bytes: bytes("nodefs.available", capacity.ephemeral_storage_bytes),
+        pids: 0,
     }
 }
 
@@ -145,11 +212,66 @@ mod tests {
         assert_eq!(cpus_in("1"), Some(1));
     }
 
+    fn config(text: &str) -> KubeletConfiguration {
+        let text = format!("apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n{text}");
+        let draft = rubelet_api::config::Draft::from_file("c", text.as_bytes()).unwrap();
+        draft.finish(rubelet_api::config::Surroundings { has_cgroup_v1: None }).unwrap().config
+    }
+
+    #[test]
+    fn nobody_keeps_more_than_there_is() {
+        let capacity =
+            NodeAmounts { cpu_milli: 2000, memory_bytes: 8 << 30, ephemeral_storage_bytes: 10 << 30, pids: 100 };
+        let check = |text: &str, eviction| check(&config(text), capacity, eviction);
+        let none = NodeAmounts::default();
+        assert_eq!(check("systemReserved: {cpu: '2', memory: 8Gi, pid: '1000'}", none), Ok(()));
+        assert_eq!(
+            check("systemReserved: {cpu: 1500m}\nkubeReserved: {cpu: 501m, memory: 7Gi}", none).unwrap_err(),
+            "invalid Node Allocatable configuration. Resource \"cpu\" has a reservation of 2001m but capacity of 2. \
+             Expected capacity >= reservation."
+        );
+        let eviction = NodeAmounts { memory_bytes: 100 << 20, ..none };
+        assert_eq!(
+            check("kubeReserved: {memory: 8Gi, ephemeral-storage: 11Gi}", eviction).unwrap_err(),
+            "invalid Node Allocatable configuration. Resource \"ephemeral-storage\" has a reservation of 11Gi but \
+             capacity of 10Gi. Expected capacity >= reservation. Resource \"memory\" has a reservation of 8292Mi but \
+             capacity of 8Gi. Expected capacity >= reservation."
+        );
+        assert_eq!(
+            check("localStorageCapacityIsolation: false\nkubeReserved: {ephemeral-storage: 11Gi}", none),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn who_is_held_to_what() {
+        let text = "enforceNodeAllocatable: [kube-reserved, system-reserved-compressible]\n\
+                    systemReservedCgroup: /system\nkubeReservedCgroup: /kube\n\
+                    systemReserved: {cpu: 500m, memory: 1Gi}\nkubeReserved: {memory: 2Gi, pid: '300'}\n";
+        let all = reservations(&config(text), &[2 << 20]);
+        let rows: Vec<_> =
+            all.iter().map(|r| (r.whose, r.cgroup.as_str(), r.is_compressible, r.limits.clone().unwrap())).collect();
+        let limits = |cpu_milli, memory_bytes, pids| NodeLimits {
+            cpu_milli,
+            memory_bytes,
+            pids,
+            huge_pages: vec![(2 << 20, 0)],
+        };
+        assert_eq!(
+            rows,
+            [
+                (Whose::Kube, "/kube", false, limits(None, Some(2 << 30), Some(300))),
+                (Whose::System, "/system", true, limits(Some(500), None, None)),
+            ]
+        );
+        assert_eq!(reservations(&config(""), &[]).len(), 0);
+    }
+
     #[test]
     fn thresholds_are_bytes_or_shares() {
         let hard = [("memory.available", "100Mi"), ("nodefs.available", "10%")];
         let hard = hard.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-        let capacity = NodeAmounts { cpu_milli: 4000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 1001 };
+        let capacity = NodeAmounts { cpu_milli: 4000, memory_bytes: 1 << 30, ephemeral_storage_bytes: 1001, pids: 0 };
         let got = thresholds(&hard, capacity);
         assert_eq!((got.memory_bytes, got.ephemeral_storage_bytes), (100 << 20, 100));
     }
