@@ -118,6 +118,7 @@ async fn container_as_rendered(
             pulled: None,
         },
         sandbox: &sandbox.id,
+        target: None,
         sandbox_attempt: sandbox.attempt,
         pod_ips: &sandbox.ips,
         now: rubelet_core::now::Now { mono: rubelet_core::now::Mono::default(), wall: container.created_at },

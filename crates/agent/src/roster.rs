@@ -226,7 +226,7 @@ impl Roster {
         }
         match adopt::change(&entry.pod, &desired.pod) {
             Change::Nothing => entry.digest = desired.digest,
-            Change::Images => {
+            Change::InPlace => {
                 entry.digest = desired.digest;
                 entry.pod = desired.pod.clone();
                 entry.worker.send(Note::Fact(Fact::Desired(desired.pod))).await;

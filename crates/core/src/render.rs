@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use rubelet_api::ids::SandboxId;
+use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_api::v1;
 
 use crate::node::NodeFacts;
@@ -68,11 +68,13 @@ impl From<RenderError> for StepFailure {
 #[derive(Clone, Copy, Debug)]
 pub struct ContainerView<'a> {
     pub pod: &'a v1::Pod,
-    /// Name of a regular or init container of the pod.
+    /// Name of a container of the pod.
     pub container: &'a str,
     pub node: &'a NodeFacts,
     pub restart_count: u32,
     pub image: &'a ImageFound,
+    /// The container whose processes an ephemeral one sees.
+    pub target: Option<&'a ContainerId>,
     pub sandbox: &'a SandboxId,
     /// The sandbox's attempt, for the configuration that goes with the request.
     pub sandbox_attempt: u32,
@@ -111,6 +113,48 @@ fn full_name(pod: &v1::Pod) -> String {
 /// Regular and init containers, init ones first.
 pub fn containers(pod: &v1::Pod) -> impl Iterator<Item = &v1::Container> {
     pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten().chain(&s.containers))
+}
+
+/// The pod's ephemeral containers as containers: they have the same fields, but for the target.
+pub fn ephemeral(pod: &v1::Pod) -> Vec<v1::Container> {
+    pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten()).map(as_container).collect()
+}
+
+/// Name of the container whose processes the ephemeral container of that name wants to see.
+pub fn target<'a>(pod: &'a v1::Pod, name: &str) -> Option<&'a str> {
+    let mut all = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    all.find(|e| e.name == name)?.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+
+fn as_container(of: &v1::EphemeralContainer) -> v1::Container {
+    let of = of.clone();
+    v1::Container {
+        name: of.name,
+        image: of.image,
+        command: of.command,
+        args: of.args,
+        working_dir: of.working_dir,
+        ports: of.ports,
+        env_from: of.env_from,
+        env: of.env,
+        resources: of.resources,
+        resize_policy: of.resize_policy,
+        restart_policy: of.restart_policy,
+        restart_policy_rules: of.restart_policy_rules,
+        volume_mounts: of.volume_mounts,
+        volume_devices: of.volume_devices,
+        liveness_probe: of.liveness_probe,
+        readiness_probe: of.readiness_probe,
+        startup_probe: of.startup_probe,
+        lifecycle: of.lifecycle,
+        termination_message_path: of.termination_message_path,
+        termination_message_policy: of.termination_message_policy,
+        image_pull_policy: of.image_pull_policy,
+        security_context: of.security_context,
+        stdin: of.stdin,
+        stdin_once: of.stdin_once,
+        tty: of.tty,
+    }
 }
 
 #[cfg(test)]

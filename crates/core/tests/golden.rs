@@ -43,6 +43,7 @@ fn every_recorded_container_is_rendered_alike() {
             restart_count: restarts.parse().expect("a number"),
             image: &ImageFound { image_ref: "<digest>".to_owned(), uid: Some(0), ..Default::default() },
             sandbox: &sandbox,
+            target: None,
             sandbox_attempt: u32::try_from(sandbox_attempt).expect("a small number"),
             pod_ips: &record.pod_ips(),
             now: node::now(),

@@ -58,8 +58,8 @@ pub(super) async fn runs_as_wanted(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
     Nothing,
-    /// Only images: containers are replaced in their pod.
-    Images,
+    /// Only images, or ephemeral containers: what changes is done in the pod.
+    InPlace,
     /// Anything else: the pod is replaced.
     Other,
 }
@@ -76,17 +76,18 @@ pub(super) fn change(old: &v1::Pod, new: &v1::Pod) -> Change {
         }
         pod
     };
-    let imageless = |mut pod: v1::Pod| {
+    let rest = |mut pod: v1::Pod| {
         if let Some(spec) = &mut pod.spec {
             spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(|c| c.image = None);
+            spec.ephemeral_containers = None;
         }
         pod
     };
     let (old, new) = (bare(old), bare(new));
     if old == new {
         Change::Nothing
-    } else if imageless(old) == imageless(new) {
-        Change::Images
+    } else if rest(old) == rest(new) {
+        Change::InPlace
     } else {
         Change::Other
     }
@@ -109,7 +110,11 @@ mod tests {
     fn images_change_in_place_and_the_time_of_reading_is_no_change() {
         let old = pod("a:1", "x", "then");
         assert_eq!(change(&old, &pod("a:1", "x", "now")), Change::Nothing);
-        assert_eq!(change(&old, &pod("a:2", "x", "now")), Change::Images);
+        assert_eq!(change(&old, &pod("a:2", "x", "now")), Change::InPlace);
         assert_eq!(change(&old, &pod("a:2", "y", "then")), Change::Other);
+        let mut debugged = old.clone();
+        let guest = v1::EphemeralContainer { name: "dbg".to_owned(), ..Default::default() };
+        debugged.spec.get_or_insert_default().ephemeral_containers = Some(vec![guest]);
+        assert_eq!(change(&old, &debugged), Change::InPlace);
     }
 }

@@ -114,7 +114,7 @@ impl PodRecord {
     }
 
     fn pulling(&mut self, container: &ContainerName) {
-        if let Some(wanted) = spec::find(&self.pod, container.as_str()) {
+        if let Some(wanted) = spec::find_any(&self.pod, &self.guests, container.as_str()) {
             let image = wanted.spec.image.as_deref().unwrap_or_default();
             self.events.push(PodEvent::normal(wanted.field_path(), "Pulling", format!("Pulling image \"{image}\"")));
         }
@@ -230,11 +230,11 @@ impl PodRecord {
     }
 
     fn field_path(&self, name: &ContainerName) -> String {
-        spec::find(&self.pod, name.as_str()).map(|w| w.field_path()).unwrap_or_default()
+        spec::find_any(&self.pod, &self.guests, name.as_str()).map(|w| w.field_path()).unwrap_or_default()
     }
 
     fn image_found(&mut self, name: &ContainerName, found: ImageFound) {
-        let Some(wanted) = spec::find(&self.pod, name.as_str()) else { return };
+        let Some(wanted) = spec::find_any(&self.pod, &self.guests, name.as_str()) else { return };
         let image = wanted.spec.image.as_deref().unwrap_or_default();
         let message = match &found.pulled {
             None => format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
@@ -254,7 +254,7 @@ impl PodRecord {
     fn container_started(&mut self, id: &ContainerId, now: Now) {
         let is_it = |l: &Option<Launch>| matches!(l, Some(Launch::Start { id: of, .. }) if of == id);
         let Some(name) = self.containers.iter().find(|(_, c)| is_it(&c.launch)).map(|(n, _)| n.clone()) else { return };
-        let Some(wanted) = spec::find(&self.pod, name.as_str()) else { return };
+        let Some(wanted) = spec::find_any(&self.pod, &self.guests, name.as_str()) else { return };
         let has_hook = wanted.spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
         self.events.push(PodEvent::normal(wanted.field_path(), "Started", "Container started"));
         let is_seen = self.newest(name.as_str()).is_some_and(|c| c.id == *id && super::container::is_alive(&c.state));
@@ -382,7 +382,7 @@ impl PodRecord {
 
     /// kubelet 1.36: failed pulls back off; what can be said without asking a registry is tried again with the pod.
     fn image_failed(&mut self, name: &ContainerName, failure: StepFailure, now: Now) {
-        let Some(wanted) = spec::find(&self.pod, name.as_str()) else { return };
+        let Some(wanted) = spec::find_any(&self.pod, &self.guests, name.as_str()) else { return };
         let (path, image) = (wanted.field_path(), wanted.spec.image.clone().unwrap_or_default());
         let reason = if failure.reason.is_empty() { "ErrImagePull".to_owned() } else { failure.reason };
         let error = |reason: &str| PodEvent::warning(path.clone(), "Failed", format!("Error: {reason}"));

@@ -85,7 +85,7 @@ impl PodRecord {
             }
             return;
         }
-        let wanted = spec::find(&self.pod, name.as_str());
+        let wanted = spec::find_any(&self.pod, &self.guests, name.as_str());
         let hook = wanted.and_then(|w| w.spec.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
         let hook = if hook.is_some() && why.grace_secs > 0 { Hook::Due } else { Hook::Over };
         let path = wanted.map(|w| w.field_path()).unwrap_or_default();

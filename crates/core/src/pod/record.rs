@@ -24,6 +24,8 @@ use crate::now::{Mono, Now, Wall};
 pub struct PodRecord {
     pub(super) source: Source,
     pub(super) pod: Arc<v1::Pod>,
+    /// Its ephemeral containers, as containers.
+    pub(super) guests: Vec<v1::Container>,
     pub(super) uid: PodUid,
     pub(super) key: PodKey,
     pub(super) stage: Stage,
@@ -106,10 +108,12 @@ impl PodRecord {
             started_at: pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             is_trouble_told: false,
             restart_all: None,
+            guests: Vec::new(),
             pod,
         };
         record.know_containers();
-        for shown in pod_statuses(record.pod.status.as_ref()) {
+        let guests = record.pod.status.iter().flat_map(|s| s.ephemeral_container_statuses.iter().flatten());
+        for shown in pod_statuses(record.pod.status.as_ref()).chain(guests) {
             if let Some(container) = record.containers.get_mut(&ContainerName::new(&shown.name))
                 && (shown.container_id.is_some() || shown.restart_count > 0)
             {
@@ -174,7 +178,9 @@ impl PodRecord {
 
     /// A container's memory exists for each that the specification names.
     pub(super) fn know_containers(&mut self) {
-        let names: Vec<ContainerName> = spec::wanted(&self.pod).map(|w| ContainerName::new(w.name())).collect();
+        self.guests = crate::render::ephemeral(&self.pod);
+        let all = spec::wanted(&self.pod).chain(spec::guests(&self.guests));
+        let names: Vec<ContainerName> = all.map(|w| ContainerName::new(w.name())).collect();
         for name in names {
             self.containers.entry(name).or_default();
         }

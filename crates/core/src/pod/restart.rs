@@ -27,6 +27,9 @@ pub(super) enum AfterExit {
 
 /// What the policies say about an exit code: the container's rules first, then its own policy, then the pod's.
 pub(super) fn after_exit(pod: &v1::Pod, wanted: &Wanted<'_>, code: i32) -> AfterExit {
+    if wanted.role == Role::Ephemeral {
+        return AfterExit::Stay;
+    }
     if wanted.role == Role::Sidecar {
         return AfterExit::Restart;
     }
@@ -62,6 +65,9 @@ pub(super) fn pod_policy(pod: &v1::Pod) -> &str {
 
 /// Whether a dead instance is followed by another one, with regard to who ended it.
 pub(super) fn is_restarted(pod: &v1::Pod, wanted: &Wanted<'_>, record: &ContainerRecord, id: &str, code: i32) -> bool {
+    if wanted.role == Role::Ephemeral {
+        return false;
+    }
     let ended_by_us = record.ended_by_us.as_ref().filter(|e| e.id.as_str() == id);
     match ended_by_us.map(EndedByUs::cause) {
         Some(KillCause::Definition | KillCause::Sandbox | KillCause::RestartAll | KillCause::Unknown) => true,

@@ -72,7 +72,7 @@ pub(super) fn decide(p: &mut Planner<'_>, all: &RestartAll) {
         match role {
             _ if all.sources.contains(name) => 2,
             Some(Role::Init | Role::Sidecar) => 1,
-            Some(Role::Regular) | None => 0,
+            Some(Role::Regular | Role::Ephemeral) | None => 0,
         }
     };
     let first = observed.containers.iter().map(|c| place(&c.name)).min();

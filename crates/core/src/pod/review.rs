@@ -53,7 +53,7 @@ impl PodRecord {
         let Some(observed) = &self.observed else { return };
         let Some(sandbox) = observed.sandboxes.first().filter(|s| s.is_ready).map(|s| s.id.clone()) else { return };
         let mut created = Vec::new();
-        for wanted in spec::wanted(&self.pod) {
+        for wanted in spec::wanted(&self.pod).chain(spec::guests(&self.guests)) {
             if let Some(newest) = self.newest(wanted.name())
                 && newest.state == ContainerState::Created
                 && newest.sandbox == sandbox

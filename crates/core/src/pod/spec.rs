@@ -10,6 +10,8 @@ pub(super) enum Role {
     /// An init container that keeps running (`restartPolicy: Always`).
     Sidecar,
     Regular,
+    /// Put into a running pod for a look around: started once, never again, and it counts for nothing.
+    Ephemeral,
 }
 
 /// One container of the specification.
@@ -29,6 +31,7 @@ impl<'a> Wanted<'a> {
         match self.role {
             Role::Init | Role::Sidecar => format!("spec.initContainers{{{}}}", self.spec.name),
             Role::Regular => format!("spec.containers{{{}}}", self.spec.name),
+            Role::Ephemeral => format!("spec.ephemeralContainers{{{}}}", self.spec.name),
         }
     }
 }
@@ -56,6 +59,16 @@ pub(super) fn regulars(pod: &v1::Pod) -> impl DoubleEndedIterator<Item = Wanted<
 /// The container of that name, unless it is an ephemeral one.
 pub(super) fn find<'a>(pod: &'a v1::Pod, name: &str) -> Option<Wanted<'a>> {
     wanted(pod).find(|w| w.spec.name == name)
+}
+
+/// The ephemeral containers in their order, of those that [`crate::render::ephemeral`] made containers.
+pub(super) fn guests(made: &[v1::Container]) -> impl Iterator<Item = Wanted<'_>> {
+    made.iter().map(|spec| Wanted { role: Role::Ephemeral, spec })
+}
+
+/// The container of that name, ephemeral ones included.
+pub(super) fn find_any<'a>(pod: &'a v1::Pod, made: &'a [v1::Container], name: &str) -> Option<Wanted<'a>> {
+    wanted(pod).chain(guests(made)).find(|w| w.spec.name == name)
 }
 
 /// Grace that the pod's own specification gives, in seconds; kubelet 1.36: without one it is the least that the runtime gets.

@@ -1,5 +1,6 @@
 //! Whole lives of pods in virtual time.
 
+mod guests;
 mod properties;
 mod shown;
 mod world;

@@ -19,7 +19,8 @@ use crate::resources::linux_resources;
 /// With the reason `CreateContainerConfigError`: a variable, mount or security setting cannot be had as the pod wants it.
 pub fn create_container(view: &ContainerView<'_>) -> Result<CreateContainer, RenderError> {
     let pod = view.pod;
-    let Some(container) = containers(pod).find(|c| c.name == view.container) else {
+    let ephemeral = super::ephemeral(pod);
+    let Some(container) = containers(pod).chain(&ephemeral).find(|c| c.name == view.container) else {
         return Err(RenderError::config(format!("container {:?} is not in the pod's specification", view.container)));
     };
     let env = environment(view, container)?;
@@ -46,7 +47,7 @@ pub fn create_container(view: &ContainerView<'_>) -> Result<CreateContainer, Ren
         tty: container.tty.unwrap_or(false),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(linux_resources(pod, container, view.node)),
-            security_context: Some(security::container(pod, container, view.image, view.node)?),
+            security_context: Some(security::container(view, container)?),
         }),
         stop_signal: stop_signal(view, container)?,
         ..Default::default()

@@ -1,10 +1,11 @@
 //! Users, groups, namespaces, capabilities and profiles.
 
+use rubelet_api::ids::ContainerId;
 use rubelet_api::v1;
 use rubelet_proto::cri;
 use rubelet_proto::cri::security_profile::ProfileType;
 
-use super::{RenderError, containers, full_name};
+use super::{ContainerView, RenderError, containers, full_name};
 use crate::node::NodeFacts;
 use crate::pod::fact::ImageFound;
 
@@ -39,7 +40,7 @@ pub fn sandbox(pod: &v1::Pod) -> cri::LinuxSandboxSecurityContext {
         run_as_group: context.and_then(|c| c.run_as_group).map(|value| cri::Int64Value { value }),
         supplemental_groups: groups(pod),
         supplemental_groups_policy: groups_policy(pod),
-        privileged: containers(pod).any(is_privileged),
+        privileged: containers(pod).chain(&super::ephemeral(pod)).any(is_privileged),
         seccomp: Some(profile(ProfileType::RuntimeDefault)),
         ..Default::default()
     }
@@ -51,11 +52,10 @@ pub fn sandbox(pod: &v1::Pod) -> cri::LinuxSandboxSecurityContext {
 ///
 /// The image would run as root although `runAsNonRoot` forbids it, or a profile is incomplete.
 pub fn container(
-    pod: &v1::Pod,
+    view: &ContainerView<'_>,
     container: &v1::Container,
-    image: &ImageFound,
-    node: &NodeFacts,
 ) -> Result<cri::LinuxContainerSecurityContext, RenderError> {
+    let ContainerView { pod, image, node, .. } = *view;
     let own = container.security_context.as_ref();
     let above = of_pod(pod);
     let user = own.and_then(|c| c.run_as_user).or(above.and_then(|c| c.run_as_user));
@@ -65,7 +65,7 @@ pub fn container(
     Ok(cri::LinuxContainerSecurityContext {
         capabilities: own.and_then(|c| c.capabilities.as_ref()).map(capabilities),
         privileged: is_privileged(container),
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(with_target(namespaces(pod), view.target)),
         selinux_options: own
             .and_then(|c| c.se_linux_options.as_ref())
             .or(above.and_then(|c| c.se_linux_options.as_ref()))
@@ -87,6 +87,14 @@ pub fn container(
         apparmor_profile,
         ..Default::default()
     })
+}
+
+/// An ephemeral container may see the processes of another one instead of its own only.
+fn with_target(own: cri::NamespaceOption, target: Option<&ContainerId>) -> cri::NamespaceOption {
+    match target {
+        Some(id) => cri::NamespaceOption { pid: cri::NamespaceMode::Target.into(), target_id: id.to_string(), ..own },
+        None => own,
+    }
 }
 
 /// Namespaces that the pod shares with the host, and its containers with each other.

@@ -91,3 +91,10 @@ fn references_without_the_gate_stay_few() {
     assert_eq!(found(false), always);
     assert_eq!(found(true).len(), 3);
 }
+
+#[test]
+fn nobody_is_a_guest_from_the_start() {
+    let spec = json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
+    let expected = ["spec.ephemeralContainers: Forbidden: cannot be set on create"];
+    assert_eq!(messages(spec, Gates::default()), expected);
+}

@@ -5,6 +5,7 @@ use rubelet_api::ids::{ContainerName, SandboxId};
 use crate::pod::container::{ContainerRecord, Launch, exit_code, is_alive};
 use crate::pod::decide::Planner;
 use crate::pod::event::PodEvent;
+use crate::pod::fact::StepFailure;
 use crate::pod::look::PATIENCE;
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::record::{PodRecord, SandboxNeed};
@@ -120,6 +121,9 @@ enum Standing {
 
 fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox) {
     let record = p.record;
+    for guest in spec::guests(&record.guests) {
+        launch_guest(p, &guest, sandbox);
+    }
     let in_sandbox = |name| instance_in(record, name, &sandbox.id);
     let is_initialized = spec::regulars(&record.pod).any(|w| in_sandbox(w.name()).is_some());
     let inits: Vec<Wanted<'_>> = spec::inits(&record.pod).collect();
@@ -129,7 +133,7 @@ fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox) {
         let standing = match wanted.role {
             Role::Init if is_initialized || nth < reached => Standing::Done,
             Role::Init => run_init(p, wanted, sandbox, in_sandbox(wanted.name())),
-            Role::Sidecar | Role::Regular => run_sidecar(p, wanted, sandbox),
+            Role::Sidecar | Role::Regular | Role::Ephemeral => run_sidecar(p, wanted, sandbox),
         };
         if standing == Standing::Awaited && !is_initialized {
             return;
@@ -140,6 +144,15 @@ fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox) {
     for wanted in spec::regulars(&record.pod) {
         launch(p, &wanted, sandbox, may_create);
         may_create &= !is_holding_up(record, &wanted);
+    }
+}
+
+/// Starts an ephemeral container unless it was created at any time. kubelet 1.36: init containers do not hold it up.
+fn launch_guest(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox) {
+    let known = p.record.container(wanted.name());
+    let is_new = p.record.newest(wanted.name()).is_none() && known.is_some_and(|c| c.count_max.is_none());
+    if is_new || known.is_some_and(|c| c.launch.is_some()) {
+        launch(p, wanted, sandbox, true);
     }
 }
 
@@ -215,7 +228,7 @@ fn launch(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, m
 /// It ended, and nothing starts it again. kubelet 1.36: what was initialized in another sandbox is initialized again.
 fn stays_down(record: &PodRecord, wanted: &Wanted<'_>, container: &ContainerRecord, sandbox: &ObservedSandbox) -> bool {
     let Some(newest) = record.newest(wanted.name()) else { return false };
-    if wanted.role != Role::Regular && newest.sandbox != sandbox.id {
+    if matches!(wanted.role, Role::Init | Role::Sidecar) && newest.sandbox != sandbox.id {
         return false;
     }
     let Some(code) = exit_code(&newest.state) else { return false };
@@ -266,12 +279,22 @@ fn create(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, i
         return;
     }
     let count = record.containers.get(&name).map_or(0, ContainerRecord::next_count);
+    let target = match render::target(&record.pod, wanted.name()).map(|name| (name, record.newest(name))) {
+        None => None,
+        Some((_, Some(target))) => Some(&target.id),
+        Some((target, None)) => {
+            let message = format!("unable to find target container {target}");
+            let failure = StepFailure { reason: render::CONFIG_ERROR.to_owned(), message };
+            return p.refuse(StepKey::CreateContainer(name, count), failure);
+        }
+    };
     let rendered = render::create_container(&ContainerView {
         pod: &record.pod,
         container: wanted.name(),
         node: p.node,
         restart_count: count,
         image,
+        target,
         sandbox: &sandbox.id,
         sandbox_attempt: sandbox.attempt,
         pod_ips: &sandbox.ips,

@@ -123,7 +123,7 @@ fn initialized(view: &View<'_>, statuses: &Statuses, phase: Phase) -> Said {
             Some(status) => {
                 let is_done = match wanted.role {
                     Role::Sidecar => status.started == Some(true),
-                    Role::Init | Role::Regular => status.ready,
+                    Role::Init | Role::Regular | Role::Ephemeral => status.ready,
                 };
                 if !is_done {
                     incomplete.push(wanted.name());

@@ -314,7 +314,7 @@ fn is_initialized(record: &PodRecord, statuses: &Statuses) -> bool {
     let has_begun = |s: &v1::ContainerStatus| last_terminated(s).is_some() || waiting(s).is_none();
     let is_last_done = statuses.init.iter().rfind(|s| s.name == last.name()).is_some_and(|s| match last.role {
         Role::Sidecar => running(s).is_some() && s.started == Some(true),
-        Role::Init | Role::Regular => {
+        Role::Init | Role::Regular | Role::Ephemeral => {
             [terminated(s), last_terminated(s)].into_iter().flatten().any(|t| t.exit_code == 0)
         }
     });

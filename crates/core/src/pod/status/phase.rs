@@ -73,7 +73,7 @@ pub(super) fn of(view: &View<'_>, statuses: &Statuses, is_over: bool) -> Phase {
         let status = statuses.init.iter().find(|s| s.name == wanted.name());
         match wanted.role {
             Role::Sidecar => count.sidecar(status),
-            Role::Init | Role::Regular => count.init(view, &wanted, status),
+            Role::Init | Role::Regular | Role::Ephemeral => count.init(view, &wanted, status),
         }
     }
     for wanted in spec::regulars(pod) {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::{Done, ImageFound, ProbeAnswer};
+use crate::pod::step::CreateContainer;
 use crate::pod::{
     ContainerState, Fact, Observed, ObservedContainer, ObservedSandbox, PodRecord, Source, Step, StepFailure,
 };
@@ -48,6 +49,8 @@ pub(super) struct World {
     deaths: Vec<(Duration, ContainerId, i32)>,
     made: usize,
     pub(super) is_withdrawn: bool,
+    /// What the runtime was told of each container that was created.
+    pub(super) created: Vec<CreateContainer>,
 }
 
 pub(super) fn pod(spec: Value) -> v1::Pod {
@@ -56,7 +59,7 @@ pub(super) fn pod(spec: Value) -> v1::Pod {
         "metadata": {"name": "web", "namespace": "default", "uid": "u-1"},
         "spec": spec,
     });
-    for kind in ["initContainers", "containers"] {
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
         for container in pod["spec"][kind].as_array_mut().into_iter().flatten() {
             container["image"] = json!("busybox");
         }
@@ -88,6 +91,7 @@ impl World {
             deaths: Vec::new(),
             made: 100,
             is_withdrawn: false,
+            created: Vec::new(),
         };
         world.look();
         world
@@ -100,6 +104,11 @@ impl World {
 
     pub(super) fn tell(&mut self, fact: Fact) {
         self.record.absorb(fact, self.now());
+    }
+
+    /// The same pod with another specification.
+    pub(super) fn want(&mut self, spec: Value) {
+        self.tell(Fact::Desired(Arc::new(pod(spec))));
     }
 
     pub(super) fn withdraw(&mut self) {
@@ -238,6 +247,7 @@ impl World {
                 return (at_once, Done::Image(ImageFound { image_ref: "sha256:1".into(), ..ImageFound::default() }));
             }
             Step::CreateContainer(create) => {
+                self.created.push((*create).clone());
                 self.made += 1;
                 let id = ContainerId::new(format!("{}-{}", create.container, self.made));
                 self.runtime.containers.push(ObservedContainer {
