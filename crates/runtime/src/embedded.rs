@@ -24,6 +24,33 @@ use crate::verbs::Refusal;
 /// Events that a slow listener may be behind by before it misses some.
 const EVENTS_MAX: usize = 1024;
 
+/// The points at which a killed agent leaves something half done: what [`Options::fault`] is called with.
+pub const FAULT_POINTS: [&str; 23] = [
+    "create.bundle",
+    "create.directory",
+    "create.images",
+    "create.mounted",
+    "create.recorded",
+    "run.cgroup",
+    "run.created",
+    "run.directory",
+    "run.files",
+    "run.netns",
+    "run.network",
+    "run.recorded",
+    "run.started",
+    "start.cgroup",
+    "start.created",
+    "start.started",
+    "sweep.container-ended",
+    "sweep.container-released",
+    "sweep.container-unmounted",
+    "sweep.detached",
+    "sweep.ended",
+    "sweep.sandbox-directory",
+    "sweep.sandbox-stopped",
+];
+
 /// Where shims live: not in the agent's cgroup, which a service manager may end as a whole.
 const SHIMS_CGROUP: &str = "rubelet-shims";
 

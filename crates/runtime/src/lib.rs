@@ -29,4 +29,4 @@ mod watch;
 
 pub use contract::NAME;
 pub use digest::{Digest, DigestError};
-pub use embedded::{Embedded, Options, StartError};
+pub use embedded::{Embedded, FAULT_POINTS, Options, StartError};

@@ -1,0 +1,163 @@
+//! The agent that is killed, and the one that comes after it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use rubelet_cri::Runtime;
+use rubelet_proto::cri;
+use rubelet_runtime::{Embedded, Options};
+
+use crate::{POINT, REACHED};
+
+const IMAGE: &str = "test/busybox:1";
+const PARENT: &str = "/rubelet-killed-test";
+
+pub(crate) fn play(part: &str, dir: &Path) -> ExitCode {
+    let (part, point) = part.split_once(':').unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _ = REACHED.set(dir.join("reached"));
+    let _ = POINT.set(if part == "live" { point.to_owned() } else { String::new() });
+    runtime.block_on(async {
+        let mut options = Options::at(&dir.join("root"), &dir.join("run"));
+        options.network.cni_conf_dir = dir.join("none");
+        options.fault = Some(fault);
+        let embedded = Embedded::start(options).await.unwrap();
+        match part {
+            "live" => live(&embedded, dir).await,
+            "find" => find(&embedded, point).await,
+            other => panic!("{other}"),
+        }
+    });
+    ExitCode::SUCCESS
+}
+
+/// Notes the point, and ends the process there if it is the one.
+fn fault(point: &'static str) {
+    let mut file = fs::File::options().append(true).create(true).open(REACHED.get().unwrap()).unwrap();
+    writeln!(file, "{point}").unwrap();
+    if POINT.get().is_some_and(|wanted| wanted == point) {
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+    }
+}
+
+/// A pod from its beginning to its end.
+async fn live(embedded: &Embedded, dir: &Path) {
+    let (images, archive) = (embedded.images().clone(), archive());
+    tokio::task::spawn_blocking(move || images.import(archive.as_slice(), "test", false)).await.unwrap().unwrap();
+    let metadata =
+        cri::PodSandboxMetadata { name: "pod".into(), uid: "uid".into(), namespace: "default".into(), attempt: 0 };
+    let linux = cri::LinuxPodSandboxConfig { cgroup_parent: PARENT.into(), ..Default::default() };
+    let pod = cri::PodSandboxConfig {
+        metadata: Some(metadata),
+        log_directory: dir.join("logs").display().to_string(),
+        port_mappings: vec![cri::PortMapping { host_port: 8080, container_port: 80, ..Default::default() }],
+        linux: Some(linux),
+        ..Default::default()
+    };
+    let sandbox = embedded.run_pod_sandbox(pod.clone(), "").await.unwrap();
+    // Its grace is for who does not hear the signal: busybox's shell as a first process does not.
+    let security = cri::LinuxContainerSecurityContext::default();
+    let resources = cri::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
+    let config = cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: "main".into(), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        command: ["sh", "-c", "echo hello; exec sleep 1000"].map(str::to_owned).to_vec(),
+        log_path: "main.log".into(),
+        linux: Some(cri::LinuxContainerConfig { resources: Some(resources), security_context: Some(security) }),
+        ..Default::default()
+    };
+    let container = embedded.create_container(&sandbox, config, pod).await.unwrap();
+    embedded.start_container(&container).await.unwrap();
+    let echo = ["echo", "there"].map(str::to_owned).to_vec();
+    let said = embedded.exec_sync(&container, echo, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((said.stdout.as_slice(), said.exit_code), (&b"there\n"[..], 0));
+    embedded.stop_container(&container, 0).await.unwrap();
+    embedded.remove_container(&container).await.unwrap();
+    embedded.stop_pod_sandbox(&sandbox).await.unwrap();
+    embedded.remove_pod_sandbox(&sandbox).await.unwrap();
+}
+
+/// What must be there after a kill at a point; then all of it is removed.
+async fn find(embedded: &Embedded, point: &str) {
+    let sandboxes = embedded.list_pod_sandbox(None).await.unwrap();
+    let containers = embedded.list_containers(None).await.unwrap();
+    let ready = i32::from(cri::PodSandboxState::SandboxReady);
+    let running = i32::from(cri::ContainerState::ContainerRunning);
+    let is_ready = sandboxes.iter().any(|s| s.state == ready);
+    let is_running = containers.iter().any(|c| c.state == running);
+    let (verb, at) = point.split_once('.').unwrap();
+    // What had been said to be there must be there.
+    match (verb, at) {
+        ("run", "recorded") | ("create" | "start", _) => assert!(is_ready, "{point}: {sandboxes:?}"),
+        _ => {}
+    }
+    match (verb, at) {
+        ("create", "recorded") | ("start", "cgroup" | "created") => {
+            assert_eq!((containers.len(), is_running), (1, false), "{point}: {containers:?}");
+            // It starts, as if nothing had been.
+            let id = containers[0].id.as_str().into();
+            embedded.start_container(&id).await.unwrap();
+        }
+        ("start", "started") => assert!(is_running, "{point}: {containers:?}"),
+        ("run", at) if at != "recorded" => assert!(sandboxes.is_empty(), "{point}: {sandboxes:?}"),
+        _ => {}
+    }
+    for sandbox in sandboxes {
+        let id = sandbox.id.into();
+        embedded.stop_pod_sandbox(&id).await.unwrap();
+        embedded.remove_pod_sandbox(&id).await.unwrap();
+    }
+    assert!(embedded.list_containers(None).await.unwrap().is_empty(), "{point}");
+}
+
+/// The cgroups of the test's pods, in all hierarchies.
+pub(crate) fn cgroups() -> Vec<PathBuf> {
+    let tree = rubelet_host::cgroup::Tree::detect(rubelet_host::cgroup::Driver::Cgroupfs, "/").unwrap();
+    let dirs = tree.dirs(PARENT).unwrap().into_iter().map(|(_, dir)| dir);
+    dirs.flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// `docker save` of an image with busybox alone.
+fn archive() -> Vec<u8> {
+    let busybox = fs::read("/usr/bin/busybox").unwrap();
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut add = |header: &mut tar::Header, name: &str, content: &[u8]| {
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        layer.append_data(header, name, content).unwrap();
+    };
+    add(&mut tar::Header::new_gnu(), "bin/busybox", &busybox);
+    for applet in ["sh", "sleep", "echo"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_link_name("busybox").unwrap();
+        add(&mut header, &format!("bin/{applet}"), &[]);
+    }
+    let layer = layer.into_inner().unwrap();
+    use sha2::Digest as _;
+    let digest: String = sha2::Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let platform = rubelet_runtime::image::document::Platform::of_this_machine();
+    let config = serde_json::json!({
+        "architecture": platform.architecture, "os": "linux", "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    let manifest = serde_json::json!([{"Config": "c.json", "RepoTags": [IMAGE], "Layers": ["l.tar"]}]);
+    let mut all = tar::Builder::new(Vec::new());
+    for (name, content) in [
+        ("l.tar", layer),
+        ("c.json", config.to_string().into_bytes()),
+        ("manifest.json", manifest.to_string().into_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        all.append_data(&mut header, name, content.as_slice()).unwrap();
+    }
+    all.into_inner().unwrap()
+}

@@ -1,0 +1,140 @@
+//! SIGKILL of the agent at every point at which something is half done: whatever ran goes on, and in the end nothing is left.
+//!
+//! For each point this program is started again in a network namespace that plays the host, as an agent that makes a pod and removes it and kills
+//! itself when it gets there; then as one that finds what is left, and removes it. Needs root and busybox.
+
+#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::print_stdout, reason = "it is its own harness, and speaks as the usual one")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rubelet_host::netns;
+use rubelet_runtime::FAULT_POINTS;
+
+mod agent;
+
+/// The agent's part, and where things are, by the environment.
+const PART: &str = "KILLED_TEST_PART";
+const PLACE: &str = "KILLED_TEST_DIR";
+const SIGKILL: i32 = 9;
+/// What ends, ends in this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where the agent kills itself; empty: nowhere.
+static POINT: OnceLock<String> = OnceLock::new();
+static REACHED: OnceLock<PathBuf> = OnceLock::new();
+
+fn main() -> ExitCode {
+    if let Some(arguments) = rubelet_shim::called() {
+        return rubelet_shim::main(&arguments);
+    }
+    if let Ok(part) = std::env::var(PART) {
+        return agent::play(&part, Path::new(&std::env::var_os(PLACE).unwrap()));
+    }
+    println!("\nrunning 1 test");
+    let is_ok = std::panic::catch_unwind(every_point).is_ok();
+    let verdict = if is_ok { "ok" } else { "FAILED" };
+    println!("test every_point ... {verdict}");
+    let (passed, failed) = (usize::from(is_ok), usize::from(!is_ok));
+    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn every_point() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/busybox").exists() {
+        println!("not run: it needs root and /usr/bin/busybox (apt-get install busybox-static)");
+        return;
+    }
+    let top = tempfile::tempdir().unwrap();
+    let host = top.path().join("host");
+    netns::make(&host, || Ok(())).unwrap();
+    let done = std::panic::catch_unwind(|| {
+        netns::within(&host, || {
+            let whole = top.path().join("whole");
+            run("live:", &whole, true);
+            let reached: BTreeSet<String> =
+                fs::read_to_string(whole.join("reached")).unwrap().lines().map(str::to_owned).collect();
+            let known: BTreeSet<String> = FAULT_POINTS.iter().map(|point| (*point).to_owned()).collect();
+            assert_eq!(reached, known, "the points that a pod's life passes are those that are listed");
+            assert_nothing_left(&whole, "a life without a kill");
+            for point in FAULT_POINTS {
+                let dir = top.path().join(point);
+                run(&format!("live:{point}"), &dir, false);
+                run(&format!("find:{point}"), &dir, true);
+                assert_nothing_left(&dir, point);
+            }
+            Ok(())
+        })
+        .unwrap();
+    });
+    netns::remove(&host).unwrap();
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Runs one part to its end, which is a kill or not.
+fn run(part: &str, dir: &Path, is_well: bool) {
+    fs::create_dir_all(dir).unwrap();
+    let log = fs::File::options().append(true).create(true).open(dir.join("log")).unwrap();
+    let status =
+        Command::new(std::env::current_exe().unwrap()).env(PART, part).env(PLACE, dir).stderr(log).status().unwrap();
+    let said = fs::read_to_string(dir.join("log")).unwrap();
+    match is_well {
+        true => assert!(status.success(), "{part}: {status}\n{said}"),
+        false => assert_eq!(status.signal(), Some(SIGKILL), "{part}: {status}\n{said}"),
+    }
+}
+
+fn assert_nothing_left(dir: &Path, after: &str) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let left = left(dir);
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "after {after}: {left:#?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Everything of pods that there still is.
+fn left(dir: &Path) -> Vec<String> {
+    let mut left = Vec::new();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let below = dir.display().to_string();
+    left.extend(mounts.lines().filter(|line| line.contains(&format!(" {below}/"))).map(|l| format!("mount {l}")));
+    for place in [
+        "run/sandboxes",
+        "run/containers",
+        "run/netns",
+        "root/records/sandboxes",
+        "root/records/containers",
+        "root/volumes",
+        "root/images/containers",
+    ] {
+        for entry in fs::read_dir(dir.join(place)).into_iter().flatten().flatten() {
+            // What is removed in the background goes on its own.
+            left.push(entry.path().display().to_string());
+        }
+    }
+    let links = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+    left.extend(links.lines().filter(|l| l.contains("rbl") || l.contains("rubelet0")).map(|l| format!("link {l}")));
+    left.extend(agent::cgroups().into_iter().map(|path| format!("cgroup {}", path.display())));
+    let own = std::env::current_exe().unwrap();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let exe = fs::read_link(process.path().join("exe")).ok();
+        let pid: Option<u32> = process.file_name().to_string_lossy().parse().ok();
+        let is_other = pid.is_some_and(|pid| pid != std::process::id());
+        if is_other && exe.as_ref() == Some(&own) {
+            left.push(format!("process {}", process.path().display()));
+        }
+    }
+    left
+}
