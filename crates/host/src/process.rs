@@ -29,6 +29,14 @@ impl Handle {
         let _ = pidfd_send_signal(&self.0, Signal::KILL);
     }
 
+    /// Sends SIGTERM. A process that is gone already is fine.
+    pub fn tell_to_end(&self) -> io::Result<()> {
+        match pidfd_send_signal(&self.0, Signal::TERM) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            other => other.map_err(Into::into),
+        }
+    }
+
     /// Blocks until the process has ended or `deadline` passed; true when it has ended.
     pub fn wait_until(&self, deadline: Instant) -> bool {
         loop {

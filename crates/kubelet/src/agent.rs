@@ -23,7 +23,7 @@ use rubelet_server::Servers;
 use tracing::{info, warn};
 
 use crate::assemble::{Assembled, EMBEDDED};
-use crate::embedded;
+use crate::{control, embedded};
 
 /// How often a runtime that does not answer is asked again.
 const RUNTIME_AGAIN: Duration = Duration::from_secs(1);
@@ -110,6 +110,7 @@ async fn runtime(assembled: &Assembled) -> Result<Arc<dyn Runtime>, String> {
         _ => Driver::Cgroupfs,
     };
     let embedded = embedded::start(&assembled.flags.embedded, driver, &assembled.around).await?;
+    control::listen(&assembled.flags.embedded.run_dir, embedded.clone())?;
     Ok(Arc::new(embedded))
 }
 

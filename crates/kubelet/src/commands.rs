@@ -2,21 +2,24 @@
 //!
 //! - `rubelet cri [--listen=SOCKET]`: serves the embedded runtime to other programs, without an agent.
 //! - `rubelet image import FILE…`: brings images from archives into the store, pinned.
-//! - `rubelet stop --all`: stops all pods, each within its grace. The records of them stay.
+//! - `rubelet stop --all`: stops all pods, each within its grace, after their hooks. An agent that runs is told to end before. The records
+//!   of the pods stay, so that a later start goes on with them.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use rubelet_cri::{Runtime, serve};
+use rubelet_cri::{Runtime, RuntimeError, serve};
 use rubelet_host::cgroup::Driver;
 use rubelet_host::chain;
 use rubelet_proto::cri;
-use rubelet_runtime::Embedded;
+use rubelet_runtime::{Embedded, StartError};
 
-use crate::embedded;
+use crate::control;
+use crate::embedded::{self, Unstarted};
 use crate::flags::Given;
 use crate::own::EmbeddedFlags;
 use crate::surroundings::{Program, Surroundings};
@@ -24,6 +27,13 @@ use crate::surroundings::{Program, Surroundings};
 /// Where kubelet 1.36 notes the grace of a container's pod, in seconds.
 const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 const GRACE_DEFAULT_SECS: i64 = 30;
+/// kubelet 1.36: what a hook leaves at least.
+const GRACE_LEAST_SECS: i64 = 2;
+/// Where kubelet 1.36 notes a container's hook.
+const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
+
+/// How long an agent may take to end.
+const AGENT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One command.
 #[derive(Debug)]
@@ -85,7 +95,12 @@ impl Command {
     }
 
     async fn run(self) -> Result<(), String> {
-        let embedded = embedded::start(&self.flags, self.driver, &self.around).await?;
+        let embedded = match embedded::try_start(&self.flags, self.driver, &self.around).await {
+            Ok(embedded) => embedded,
+            Err(Unstarted::Settings(text)) => return Err(text),
+            Err(Unstarted::Runtime(StartError::Locked { pid: Some(pid), .. })) => return self.beside(pid).await,
+            Err(Unstarted::Runtime(error)) => return Err(format!("embedded runtime: {}", chain(&error))),
+        };
         match self.verb {
             Verb::Cri { listen } => {
                 let ended = crate::run::told_to_end().map_err(|e| e.to_string())?;
@@ -105,13 +120,45 @@ impl Command {
     }
 }
 
+impl Command {
+    /// What is done while another process of rubelet, with this pid, has the runtime.
+    async fn beside(self, pid: u32) -> Result<(), String> {
+        match &self.verb {
+            Verb::Cri { .. } => Err(format!("embedded runtime: the process {pid} runs pods with it already")),
+            Verb::Import { files } => {
+                for name in control::import(&self.flags.run_dir, files)? {
+                    let _ = writeln!(std::io::stdout(), "{name}");
+                }
+                Ok(())
+            }
+            Verb::StopAll => {
+                tracing::info!(pid, "The agent is told to end, so that it does not start what is stopped");
+                end(pid).await?;
+                let embedded = embedded::start(&self.flags, self.driver, &self.around).await?;
+                stop_all(&embedded).await
+            }
+        }
+    }
+}
+
+/// Tells a process to end, and waits for that.
+async fn end(pid: u32) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("end the process {pid}: {e}");
+    let handle = match rubelet_host::process::Handle::open(pid) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        handle => handle.map_err(failed)?,
+    };
+    handle.tell_to_end().map_err(failed)?;
+    match tokio::time::timeout(AGENT_PATIENCE, handle.exited()).await {
+        Ok(ended) => ended.map_err(failed),
+        Err(_) => Err(format!("the process {pid} does not end")),
+    }
+}
+
 async fn import(embedded: Embedded, files: Vec<PathBuf>) -> Result<(), String> {
     let work = move || {
         for path in files {
-            let file = File::open(&path).map_err(|e| format!("open {}: {e}", path.display()))?;
-            let what = path.display().to_string();
-            let images = embedded.images().import(file, &what, true).map_err(|e| chain(&e))?;
-            for name in images.iter().flat_map(|image| image.repo_tags.iter().chain(&image.repo_digests)) {
+            for name in import_one(&embedded, &path)? {
                 // Nobody listens: nobody misses it.
                 let _ = writeln!(std::io::stdout(), "{name}");
             }
@@ -121,17 +168,45 @@ async fn import(embedded: Embedded, files: Vec<PathBuf>) -> Result<(), String> {
     tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
 }
 
+/// Imports one archive, to be kept; the names of its images. Blocks.
+pub(crate) fn import_one(embedded: &Embedded, path: &Path) -> Result<Vec<String>, String> {
+    let file = File::open(path).map_err(|e| format!("open {}: {e}", path.display()))?;
+    let images = embedded.images().import(file, &path.display().to_string(), true).map_err(|e| chain(&e))?;
+    Ok(images.into_iter().flat_map(|image| image.repo_tags.into_iter().chain(image.repo_digests)).collect())
+}
+
+/// Stops a container within its grace, of which its hook takes a part.
+async fn stop(embedded: &Embedded, container: cri::Container) -> Result<(), RuntimeError> {
+    let grace = container.annotations.get(GRACE).and_then(|text| text.parse().ok()).unwrap_or(GRACE_DEFAULT_SECS);
+    let id = container.id.into();
+    let begin = Instant::now();
+    if let Some(command) = container.annotations.get(PRE_STOP).and_then(|text| hook(text)) {
+        let patience = Duration::from_secs(u64::try_from(grace).unwrap_or(0).max(1));
+        if let Err(error) = embedded.exec_sync(&id, command, patience).await {
+            tracing::warn!(container = %id, err = %error, "A hook failed before its container was stopped");
+        }
+    }
+    let used = i64::try_from(begin.elapsed().as_secs()).unwrap_or(i64::MAX);
+    embedded.stop_container(&id, (grace - used).max(GRACE_LEAST_SECS)).await
+}
+
+/// The command of a hook. Those by HTTP are the agent's: nobody asks them here.
+fn hook(text: &str) -> Option<Vec<String>> {
+    let handler: serde_json::Value = serde_json::from_str(text).ok()?;
+    let words = handler.get("exec")?.get("command")?.as_array()?;
+    words.iter().map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
 /// All pods at once, each with its containers at once.
 async fn stop_all(embedded: &Embedded) -> Result<(), String> {
-    let failed = |error: rubelet_cri::RuntimeError| error.to_string();
+    let failed = |error: RuntimeError| error.to_string();
     let state = Some(cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() });
     let filter = cri::ContainerFilter { state, ..cri::ContainerFilter::default() };
     let running = embedded.list_containers(Some(filter)).await.map_err(failed)?;
     let mut stops = tokio::task::JoinSet::new();
     for container in running {
-        let grace = container.annotations.get(GRACE).and_then(|text| text.parse().ok()).unwrap_or(GRACE_DEFAULT_SECS);
         let embedded = embedded.clone();
-        stops.spawn(async move { embedded.stop_container(&container.id.into(), grace).await });
+        stops.spawn(async move { stop(&embedded, container).await });
     }
     let mut failure = None;
     while let Some(stopped) = stops.join_next().await {
@@ -144,4 +219,17 @@ async fn stop_all(embedded: &Embedded) -> Result<(), String> {
         }
     }
     failure.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_that_execute_something() {
+        assert_eq!(hook(r#"{"exec":{"command":["sh","-c","x"]}}"#).unwrap(), ["sh", "-c", "x"]);
+        for other in [r#"{"httpGet":{"port":80}}"#, "{", r#"{"exec":{"command":[1]}}"#] {
+            assert_eq!(hook(other), None, "{other}");
+        }
+    }
 }

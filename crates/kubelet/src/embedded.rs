@@ -5,7 +5,7 @@ use rubelet_host::chain;
 use rubelet_network::{Subnet, SubnetError};
 use rubelet_runtime::image::Proxy;
 use rubelet_runtime::image::hosts::HostsConfig;
-use rubelet_runtime::{Embedded, Options};
+use rubelet_runtime::{Embedded, Options, StartError};
 use tracing::info;
 
 use crate::own::EmbeddedFlags;
@@ -16,18 +16,38 @@ use crate::surroundings::Surroundings;
 /// # Errors
 /// Why it does not start, in words.
 pub(crate) async fn start(flags: &EmbeddedFlags, driver: Driver, around: &Surroundings) -> Result<Embedded, String> {
+    try_start(flags, driver, around).await.map_err(|error| match error {
+        Unstarted::Settings(text) => text,
+        Unstarted::Runtime(error) => format!("embedded runtime: {}", chain(&error)),
+    })
+}
+
+/// Why it did not start.
+pub(crate) enum Unstarted {
+    /// A flag cannot be used.
+    Settings(String),
+    Runtime(StartError),
+}
+
+/// As [`start`], with the reason.
+pub(crate) async fn try_start(
+    flags: &EmbeddedFlags,
+    driver: Driver,
+    around: &Surroundings,
+) -> Result<Embedded, Unstarted> {
     let mut options = Options::at(&flags.root_dir, &flags.run_dir);
     options.cgroup_driver = driver;
     if !flags.pod_cidrs.is_empty() {
         let parse = |text: &String| {
             text.parse().map_err(|error: SubnetError| format!("--embedded-pod-cidrs: {}", chain(&error)))
         };
-        options.network.subnets = flags.pod_cidrs.iter().map(parse).collect::<Result<Vec<Subnet>, _>>()?;
+        let subnets = flags.pod_cidrs.iter().map(parse).collect::<Result<Vec<Subnet>, _>>();
+        options.network.subnets = subnets.map_err(Unstarted::Settings)?;
     }
     options.import_dir = flags.import_dir.is_dir().then(|| flags.import_dir.clone());
     options.images.hosts = HostsConfig { dirs: flags.hosts_dirs.clone(), ..HostsConfig::default() };
     options.images.proxy = proxy(around);
-    let embedded = Embedded::start(options).await.map_err(|error| format!("embedded runtime: {}", chain(&error)))?;
+    let embedded = Embedded::start(options).await.map_err(Unstarted::Runtime)?;
     info!(root = %flags.root_dir.display(), run = %flags.run_dir.display(), "Embedded container runtime started");
     Ok(embedded)
 }

@@ -5,6 +5,7 @@
 mod agent;
 mod assemble;
 mod commands;
+mod control;
 mod embedded;
 mod flags;
 mod host_checks;

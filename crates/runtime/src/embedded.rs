@@ -21,6 +21,7 @@ use crate::recover;
 use crate::spec::HostFacts;
 use crate::verbs::Refusal;
 
+const LOCK: &str = "lock";
 /// Events that a slow listener may be behind by before it misses some.
 const EVENTS_MAX: usize = 1024;
 
@@ -90,8 +91,9 @@ impl Options {
 pub enum StartError {
     #[error("prepare {path}")]
     Directory { path: PathBuf, source: io::Error },
-    #[error("another process runs pods from {path}")]
-    Locked { path: PathBuf },
+    /// With the other's pid, if it told it.
+    #[error("another process{} runs pods from {path}", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked { path: PathBuf, pid: Option<u32> },
     #[error("open the image store")]
     Images(#[from] ImageError),
     #[error("look at the cgroups")]
@@ -155,6 +157,25 @@ impl Embedded {
     }
 }
 
+/// The lock of a directory, with our pid in it; `None`: another process has it.
+fn lock(run: &Path) -> io::Result<Option<fs::File>> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = run.join(LOCK);
+    let mut lock = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if lock.try_lock().is_err() {
+        return Ok(None);
+    }
+    lock.set_len(0)?;
+    lock.write_all(std::process::id().to_string().as_bytes())?;
+    Ok(Some(lock))
+}
+
+/// Who wrote the pid into the lock.
+fn holder(run: &Path) -> Option<u32> {
+    fs::read_to_string(run.join(LOCK)).ok()?.trim().parse().ok()
+}
+
 /// What is in the directory; an archive that is no image harms nobody.
 async fn import(engine: &Arc<Engine>, dir: PathBuf) {
     let done = engine.blocking(move |engine| Ok(engine.images.import_dir(&dir))).await;
@@ -180,8 +201,8 @@ impl Engine {
             fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed(dir))?;
         }
         let places = Places::new(&options.run, &options.root).map_err(failed(&options.run))?;
-        let lock = fs::File::create(options.run.join("lock")).map_err(failed(&options.run))?;
-        lock.try_lock().map_err(|_| StartError::Locked { path: options.run.clone() })?;
+        let lock = lock(&options.run).map_err(failed(&options.run))?;
+        let lock = lock.ok_or_else(|| StartError::Locked { path: options.run.clone(), pid: holder(&options.run) })?;
         let records = |kind: &str| {
             let dir = options.root.join("records").join(kind);
             Records::open(dir.clone()).map_err(failed(&dir))
