@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast and how small a kubelet is, beside bare calls to the runtime in the same run. Called by ./x bench.
 
-usage: bench.py start|memory|restart|all --kubelet NAME=BIN [--kubelet NAME=BIN ...] --barecri BARECRI [--containerd DIR] [--rounds N] [--pods N]
+usage: bench.py start|memory|restart|embedded|all --kubelet NAME=BIN [--kubelet NAME=BIN ...] --barecri BARECRI [--containerd DIR] [--rounds N] [--pods N]
 
 start    from the rename of a static pod's manifest to the first instruction of its workload, one pod after the other, on the host's
          network and on a bridge; from killing a workload to the first instruction of its successor; N pods at once, until the last.
@@ -9,13 +9,15 @@ start    from the rename of a static pod's manifest to the first instruction of 
          it exited, then CreateContainer and StartContainer; N at once with the same parallelism.
 memory   PSS of the kubelet with 1 and with N pods, CPU per hour at rest with N pods (measured for 60 s), size of the binary.
 restart  SIGKILL of the kubelet with N pods running, and its start, until /pods shows all Running; restarts of containers (wanted: none).
+embedded the same starts on rubelet's embedded runtime (bridge: its built-in network), beside bare calls to containerd; PSS of what stays beside
+         an idle pod (shims and pause) and of the whole tree with 10 pods; an archive of images imported and unpacked, beside ctr's import.
 Times are of CLOCK_MONOTONIC, which the workload reads itself. p50/p95 over all rounds. A ratio is to bare, at p50.
 """
 import argparse, json, os, re, signal, statistics, subprocess, sys, tempfile, time
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib"))
 import images
-from machine import PAUSE, PODS, Machine, end, port_is_taken, wait
+from machine import PAUSE, PODS, Embedded, Machine, end, port_is_taken, wait
 
 IMAGE, START_SECS_MAX, REST_SECS, SETTLE_SECS = "localhost/rubelet/first:1", 120, 60, 20
 # A node's own reserve must not refuse the pods of a small test machine.
@@ -98,6 +100,33 @@ class Subject:
         rows = [[float(v) for v in line.split()] for line in done.stdout.splitlines()]; return [r[0] for r in rows], [r[1] for r in rows]
 
 
+class EmbeddedSubject(Subject):
+    """The kubelet with its embedded runtime."""
+    def __init__(self, args, binary):
+        self.args, self.binary = args, binary; self.machine = Embedded(tempfile.mkdtemp(prefix="rubelet-bench-", dir="/var/lib"))
+        self.stamps = f"{self.machine.work}/stamps"; os.makedirs(self.stamps); self.machine.start_runtime({}, ""); self.containerd = ""
+        images.archive(f"{self.machine.work}/import/images.tar", {IMAGE: first_image()})
+
+    def tree(self):
+        """All its processes: by the name of their program."""
+        pids = [self.process.pid]
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if int(process) != self.process.pid and os.path.samefile(f"/proc/{process}/exe", self.binary): pids.append(int(process))
+                with open(f"/proc/{process}/comm") as f, open(f"/proc/{process}/mountinfo") as g:
+                    if f.read().strip() == "first" and self.stamps in g.read(): pids.append(int(process))
+            except OSError: pass
+        return pids
+
+    def import_secs(self, archive):
+        own = [f"--embedded-root-dir={self.machine.work}/unpacked", f"--embedded-run-dir={self.machine.work}/unpacking"]
+        at = time.monotonic(); subprocess.run([self.binary, "image", "import", archive, *own], check=True, capture_output=True); return time.monotonic() - at
+
+
+def comm(pid):
+    with open(f"/proc/{pid}/comm") as f: return f.read().strip()
+
+
 def pss_mib(pid):
     with open(f"/proc/{pid}/smaps_rollup") as f: return int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M).group(1)) / 1024
 
@@ -146,7 +175,31 @@ def bench_restart(args, subject, name, table):
     row(table, f"kubelet killed, {args.pods} pods Running again", name, times); row(table, "containers restarted by that", name, [max(again, counted)], unit="")
 
 
-KINDS = {"start": bench_start, "memory": bench_memory, "restart": bench_restart}
+def bench_embedded(args, subject, name, table):
+    archive = os.environ.get("X_CACHE", "/var/cache/rubelet") + "/images/golden.tar"
+    bare = {network: subject.bare(network, args.rounds) for network in ("host", "cni")}; unpacks = []
+    for _ in range(3 if os.path.exists(archive) else 0):
+        at = time.monotonic(); subject.machine.ctr("images", "import", archive); unpacks.append(1000 * (time.monotonic() - at))
+        for image in subject.machine.ctr("images", "ls", "-q").stdout.split():
+            if "e2e-test" in image: subject.machine.ctr("images", "rm", "--sync", image)
+    own = EmbeddedSubject(args, subject.binary)
+    try:
+        for network, shown in (("host", "host"), ("cni", "bridge")):
+            own.start_kubelet(); starts, agains = own.one_by_one(network, args.rounds); end(own.process)
+            row(table, f"embedded: start, {shown}", "bare", bare[network][0]); row(table, f"embedded: start, {shown}", name, starts, bare[network][0])
+            row(table, f"embedded: start after a crash, {shown}", "bare", bare[network][1]); row(table, f"embedded: start after a crash, {shown}", name, agains, bare[network][1])
+        if unpacks:
+            mine = []
+            for _ in range(3): mine.append(1000 * own.import_secs(archive)); subprocess.run(["rm", "-rf", f"{own.machine.work}/unpacked"])
+            row(table, "embedded: import of 64 MB in 4 images", "bare", unpacks); row(table, "embedded: import of 64 MB in 4 images", name, mine, unpacks)
+        own.start_kubelet(); own.at_once(10, prefix="ten"); wait(lambda: own.all_running(10), START_SECS_MAX); time.sleep(SETTLE_SECS)
+        sizes = {pid: pss_mib(pid) for pid in own.tree()}; beside = [size for pid, size in sizes.items() if comm(pid) in ("rubelet-shim", "pause")]
+        row(table, "embedded: PSS of shims and pause, per pod of one container", name, [sum(beside) / 10], unit="MiB"); row(table, "embedded: PSS of the agent", name, [sizes[own.process.pid]], unit="MiB")
+        row(table, "embedded: PSS of everything with 10 pods", name, [sum(sizes.values())], unit="MiB"); own.remove([f"ten-{i}" for i in range(10)]); end(own.process)
+    finally: own.machine.stop()
+
+
+KINDS = {"start": bench_start, "memory": bench_memory, "restart": bench_restart, "embedded": bench_embedded}
 
 
 def main():
