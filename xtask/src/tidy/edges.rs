@@ -6,9 +6,10 @@ use super::{File, Problem};
 
 const TABLE: &str = "ARCHITECTURE.md";
 const PREFIX: &str = "rubelet-";
-/// The edges inside a floor: the embedded runtime fulfils the contract that `cri` states, speaks the protocol of `shim`, and gives its
-/// pods their network by `network`.
-const INSIDE_A_FLOOR: [(&str, &str); 3] = [("runtime", "cri"), ("runtime", "shim"), ("runtime", "network")];
+/// The edges inside a floor: the embedded runtime fulfils the contract that `cri` states, speaks the protocol of `shim`, gives its pods
+/// their network by `network`, and serves the streams of its containers with `streaming`.
+const INSIDE_A_FLOOR: [(&str, &str); 4] =
+    [("runtime", "cri"), ("runtime", "shim"), ("runtime", "network"), ("runtime", "streaming")];
 
 /// A row of the table: the crate's floor and what it may depend on.
 struct Row<'a> {
