@@ -3,7 +3,7 @@
 //! Attributes are nested and aligned as the kernel wants them; what is in them is the caller's.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -150,6 +150,8 @@ impl Netlink {
         let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1 << 20)?;
+        // Without them, refusals are numbers only.
+        let _ = explain_refusals(&socket);
         Ok(Self { socket, sequence: 1 })
     }
 
@@ -165,35 +167,26 @@ impl Netlink {
         let mut awaited = Vec::new();
         for message in messages {
             let ack = if message.has_ack { NLM_F_ACK } else { 0 };
-            let length = u32::try_from(HEADER + message.body.len()).map_err(io::Error::other)?;
-            bytes.extend_from_slice(&length.to_ne_bytes());
-            bytes.extend_from_slice(&message.kind.to_ne_bytes());
-            bytes.extend_from_slice(&(message.flags | NLM_F_REQUEST | ack).to_ne_bytes());
-            bytes.extend_from_slice(&self.sequence.to_ne_bytes());
-            bytes.extend_from_slice(&0_u32.to_ne_bytes());
-            bytes.extend_from_slice(&message.body);
+            let sequence = self.put(&mut bytes, message, ack)?;
             if message.has_ack {
-                awaited.push(self.sequence);
+                awaited.push(sequence);
             }
-            self.sequence = self.sequence.wrapping_add(1);
         }
-        let kernel = SocketAddrNetlink::new(0, 0);
-        rustix::net::sendto(&self.socket, &bytes, SendFlags::empty(), &kernel)?;
+        self.send(&bytes)?;
         let mut refusal = None;
         while !awaited.is_empty() {
             let datagram = self.receive()?;
             for (kind, sequence, body) in split(&datagram) {
                 let is_ours = sequence.wrapping_sub(first) < u32::MAX / 2;
                 if kind == NLMSG_ERROR && is_ours {
-                    let code = body.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
-                    if code != 0 {
-                        refusal.get_or_insert_with(|| io::Error::from_raw_os_error(-code));
-                    }
                     awaited.retain(|one| *one != sequence);
-                    // A refused batch is not acknowledged message by message: what comes after may never come.
-                    if code != 0 && messages.len() > 1 {
-                        self.drain();
-                        awaited.clear();
+                    if let Some(error) = answer(body).err() {
+                        refusal.get_or_insert(error);
+                        // A refused batch is not acknowledged message by message: what comes after may never come.
+                        if messages.len() > 1 {
+                            self.drain();
+                            awaited.clear();
+                        }
                     }
                 }
             }
@@ -201,35 +194,55 @@ impl Netlink {
         refusal.map_or(Ok(()), Err)
     }
 
+    /// Asks for one thing; the answer's type and body go to `each`.
+    pub fn fetch(&mut self, message: &Message, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+        self.read_answers(message, NLM_F_ACK, each)
+    }
+
     /// Asks for a list; each answer's type and body goes to `each`.
-    pub fn list(&mut self, message: Message, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+    pub fn list(&mut self, message: Message, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
         const NLM_F_DUMP: u16 = 0x300;
-        let sequence = self.sequence;
-        self.sequence = self.sequence.wrapping_add(1);
-        let length = u32::try_from(HEADER + message.body.len()).map_err(io::Error::other)?;
+        self.read_answers(&message, NLM_F_DUMP, each)
+    }
+
+    fn read_answers(&mut self, message: &Message, flags: u16, mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
         let mut bytes = Vec::new();
-        bytes.extend_from_slice(&length.to_ne_bytes());
-        bytes.extend_from_slice(&message.kind.to_ne_bytes());
-        bytes.extend_from_slice(&(message.flags | NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-        bytes.extend_from_slice(&sequence.to_ne_bytes());
-        bytes.extend_from_slice(&0_u32.to_ne_bytes());
-        bytes.extend_from_slice(&message.body);
-        let kernel = SocketAddrNetlink::new(0, 0);
-        rustix::net::sendto(&self.socket, &bytes, SendFlags::empty(), &kernel)?;
+        let sequence = self.put(&mut bytes, message, flags)?;
+        self.send(&bytes)?;
         loop {
             let datagram = self.receive()?;
             for (kind, number, body) in split(&datagram) {
                 match kind {
                     _ if number != sequence => {}
                     NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => {
-                        let code = body.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
-                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
-                    }
+                    NLMSG_ERROR => return answer(body),
                     kind => each(kind, body),
                 }
             }
         }
+    }
+
+    /// Appends a message with its header; its number.
+    fn put(&mut self, bytes: &mut Vec<u8>, message: &Message, flags: u16) -> io::Result<u32> {
+        let sequence = self.sequence;
+        let length = u32::try_from(HEADER + message.body.len()).map_err(io::Error::other)?;
+        bytes.extend_from_slice(&length.to_ne_bytes());
+        bytes.extend_from_slice(&message.kind.to_ne_bytes());
+        bytes.extend_from_slice(&(message.flags | NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend_from_slice(&sequence.to_ne_bytes());
+        bytes.extend_from_slice(&0_u32.to_ne_bytes());
+        bytes.extend_from_slice(&message.body);
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok(sequence)
+    }
+
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        const USUAL: usize = 128 * 1024;
+        if bytes.len() > USUAL {
+            rustix::net::sockopt::set_socket_send_buffer_size_force(&self.socket, bytes.len() * 2)?;
+        }
+        rustix::net::sendto(&self.socket, bytes, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        Ok(())
     }
 
     fn receive(&self) -> io::Result<Vec<u8>> {
@@ -250,6 +263,56 @@ impl Netlink {
         let mut bytes = vec![0; DATAGRAM_MAX];
         while rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::DONTWAIT).is_ok() {}
     }
+}
+
+/// A refusal that the kernel explains.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}: {said}")]
+struct Refusal {
+    refusal: io::Error,
+    said: String,
+}
+
+/// The kernel's number of a refusal.
+pub fn errno(error: &io::Error) -> Option<i32> {
+    let explained = || error.get_ref()?.downcast_ref::<Refusal>()?.refusal.raw_os_error();
+    error.raw_os_error().or_else(explained)
+}
+
+/// What the kernel answers with a number and, if it likes, in words.
+fn answer(body: &[u8]) -> io::Result<()> {
+    /// Set by the kernel when attributes follow.
+    const WORDS: u16 = 1;
+    const HEADER_AFTER_CODE: usize = 4 + HEADER;
+    let code = body.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    if code == 0 {
+        return Ok(());
+    }
+    let refusal = io::Error::from_raw_os_error(code.saturating_neg());
+    // The first attribute is the text; the request itself is repeated before it, unless the socket asked not to.
+    let said = attributes(body, HEADER_AFTER_CODE).into_iter().find(|(kind, _)| *kind == WORDS);
+    match said.and_then(|(_, text)| std::str::from_utf8(text).ok()) {
+        Some(text) => {
+            let text = text.trim_end_matches('\0');
+            Err(io::Error::new(refusal.kind(), Refusal { refusal, said: text.to_owned() }))
+        }
+        None => Err(refusal),
+    }
+}
+
+/// Asks for refusals with a text, and without a repetition of the request.
+fn explain_refusals(socket: &OwnedFd) -> io::Result<()> {
+    for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
+        let on: libc::c_int = 1;
+        let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
+        // SAFETY: the pointer is to an integer of that length, which outlives the call.
+        let done =
+            unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), length) };
+        if done != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Type, sequence number and body of each message of a datagram.
@@ -310,5 +373,10 @@ mod tests {
         let mut netlink = Netlink::open(Family::Route).unwrap();
         let missing = Message::new(17, 0, &[0; 16]).text(3, "no-such-link");
         assert!(netlink.ask(missing).is_err());
+        // The kernel has words for this one, unless it is refused for the lack of rights already.
+        let kind = Attributes::default().text(1, "no-such-kind");
+        let error = netlink.ask(Message::new(16, 0x600, &[0; 16]).nest(18, kind)).unwrap_err();
+        assert!(!rustix::process::geteuid().is_root() || error.to_string().contains(": "), "{error}");
+        assert!(errno(&error).is_some());
     }
 }

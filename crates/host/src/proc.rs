@@ -10,7 +10,7 @@ mod interfaces;
 #[cfg(test)]
 mod tests;
 
-pub use address::{default_addresses, lookup};
+pub use address::{default_addresses, interface_addresses, lookup};
 pub use interfaces::{Interface, Traffic, interfaces};
 
 /// Why a property of the machine could not be read.

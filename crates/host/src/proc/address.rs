@@ -84,7 +84,7 @@ fn by_metric<'a>(routes: impl Iterator<Item = (u32, &'a str)>) -> Vec<&'a str> {
 }
 
 /// (interface, address) of all interfaces that are up, in the kernel's order.
-fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
+pub fn interface_addresses() -> io::Result<Vec<(String, IpAddr)>> {
     let mut head: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: getifaddrs fills `head` with a list that it owns until freeifaddrs; an error leaves nothing to free.
     if unsafe { libc::getifaddrs(&mut head) } != 0 {
