@@ -1,7 +1,7 @@
-//! Who has which addresses and ports: one file, written anew with each change.
+//! Who has which addresses and ports on the bridge: one file, written anew with each change.
 //!
 //! It is renamed into place without waiting for the disk: after a power failure no pod runs, and what the file does not know by then
-//! the kernel does not know either.
+//! the kernel does not know either. For the same reason what an earlier boot has left counts for nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,27 +10,18 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkError, PortMapping, Wanted, file_error};
-
-/// How a pod was attached.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum How {
-    Cni {
-        network: String,
-    },
-    #[default]
-    Bridge,
-}
+use crate::error::file_error;
+use crate::{NetworkError, PortMapping, Subnet, Wanted};
 
 /// What one pod has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Entry {
-    pub(crate) how: How,
     /// For messages.
     pub(crate) pod: String,
     pub(crate) addresses: Vec<IpAddr>,
+    /// What the addresses are out of, in the same order.
+    pub(crate) subnets: Vec<Subnet>,
     pub(crate) ports: Vec<PortMapping>,
     /// Name of the host's end of the pod's link.
     pub(crate) link: String,
@@ -46,6 +37,8 @@ impl Entry {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Content {
+    /// During which all this was given out.
+    boot: String,
     pods: BTreeMap<String, Entry>,
     /// The addresses that were given out last, one of each family at most.
     last: Vec<IpAddr>,
@@ -59,9 +52,9 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    pub(crate) fn open(dir: &Path) -> Result<Self, NetworkError> {
+    pub(crate) fn open(dir: &Path, boot: &str) -> Result<Self, NetworkError> {
         let path = dir.join("addresses.json");
-        let content = match fs::read(&path) {
+        let mut content = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), err = %error, "the list of the pods' addresses is damaged and begun anew");
                 Content::default()
@@ -69,6 +62,10 @@ impl Book {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Content::default(),
             Err(e) => return Err(file_error("read", &path)(e)),
         };
+        if content.boot != boot {
+            content.pods.clear();
+            boot.clone_into(&mut content.boot);
+        }
         Ok(Self { path, content })
     }
 
@@ -132,14 +129,25 @@ mod tests {
     fn entries_outlive_the_process_and_a_damaged_file_is_begun_anew() {
         let dir = tempfile::tempdir().unwrap();
         let address: IpAddr = "10.0.0.2".parse().unwrap();
-        let mut book = Book::open(dir.path()).unwrap();
-        let entry = Entry { addresses: vec![address], pod: "a/b".into(), ..Entry::default() };
+        let mut book = Book::open(dir.path(), "b").unwrap();
+        let subnets = Subnet::defaults();
+        let entry = Entry { addresses: vec![address], pod: "a/b".into(), subnets, ..Entry::default() };
         book.write("x", Some(entry.clone())).unwrap();
-        let mut again = Book::open(dir.path()).unwrap();
+        let mut again = Book::open(dir.path(), "b").unwrap();
         assert_eq!((again.get("x"), again.last(true), again.is_taken(address)), (Some(&entry), Some(address), true));
         again.write("x", None).unwrap();
         assert_eq!((again.get("x"), again.last(true), again.is_taken(address)), (None, Some(address), false));
         fs::write(dir.path().join("addresses.json"), "{").unwrap();
-        assert!(Book::open(dir.path()).unwrap().ids().is_empty());
+        assert!(Book::open(dir.path(), "b").unwrap().ids().is_empty());
+    }
+
+    #[test]
+    fn nobody_has_an_address_after_a_reboot() {
+        let dir = tempfile::tempdir().unwrap();
+        let address: IpAddr = "10.0.0.2".parse().unwrap();
+        let mut book = Book::open(dir.path(), "b").unwrap();
+        book.write("x", Some(Entry { addresses: vec![address], ..Entry::default() })).unwrap();
+        let next = Book::open(dir.path(), "c").unwrap();
+        assert_eq!((next.get("x"), next.is_taken(address), next.last(true)), (None, false, Some(address)));
     }
 }

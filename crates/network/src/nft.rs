@@ -4,15 +4,22 @@
 
 use std::io;
 
-use rubelet_host::netlink::{Attributes, Family, Message, Netlink};
+use rubelet_host::netlink::{Attributes, Family as Subsystem, Message, Netlink, attributes};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
-/// `NFPROTO_INET`: IPv4 and IPv6 in one table.
-const INET: u8 = 1;
+
+/// Whose tables, as `nft` calls it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    /// IPv4 and IPv6 in one table.
+    Inet = 1,
+    Ip = 2,
+    Ip6 = 10,
+}
 
 /// What a transaction is made of.
 pub(crate) enum Change {
@@ -56,17 +63,123 @@ pub(crate) struct Map {
     pub(crate) value_len: u32,
 }
 
-/// Carries out all changes or none.
-pub(crate) fn commit(table: &str, changes: &[Change]) -> io::Result<()> {
+/// A connection to nftables and conntrack. It is worth keeping: the kernel lets nobody go on who closes one after a change until all processors have
+/// taken note of the change, some 10 ms.
+pub(crate) fn open() -> io::Result<Netlink> {
+    Netlink::open(Subsystem::Netfilter)
+}
+
+/// A message about a family's tables.
+fn new(family: Family, kind: u16, flags: u16) -> Message {
+    Message::new(SUBSYSTEM | kind, flags, &[family as u8, 0, 0, 0])
+}
+
+/// Carries out all changes of our own table or none.
+pub(crate) fn commit(netlink: &mut Netlink, table: &str, changes: &[Change]) -> io::Result<()> {
+    batch(netlink, changes.iter().map(|change| message(table, change)))
+}
+
+fn batch(netlink: &mut Netlink, changes: impl Iterator<Item = Message>) -> io::Result<()> {
     let ends = |kind| Message::new(kind, 0, &[0, 0, 0, 10]).silent();
     let mut messages = vec![ends(BATCH_BEGIN)];
-    messages.extend(changes.iter().map(|change| message(table, change)));
+    messages.extend(changes);
+    if messages.len() == 1 {
+        return Ok(());
+    }
     messages.push(ends(BATCH_END));
-    Netlink::open(Family::Netfilter)?.ask_all(&messages)
+    netlink.ask_all(&messages)
+}
+
+/// Whether our own table is there.
+pub(crate) fn has_table(netlink: &mut Netlink, table: &str) -> io::Result<bool> {
+    const GET_TABLE: u16 = 1;
+    there(netlink.ask(new(Family::Inet, GET_TABLE, 0).text(1, table)))
+}
+
+fn there(done: io::Result<()>) -> io::Result<bool> {
+    match done {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether somebody's chain is there, and if so, whether it drops what none of its rules decides.
+pub(crate) fn chain(netlink: &mut Netlink, family: Family, table: &str, chain: &str) -> io::Result<Option<bool>> {
+    const GET_CHAIN: u16 = 4;
+    const POLICY: u16 = 5;
+    const DROP: [u8; 4] = [0; 4];
+    let mut drops = false;
+    let ask = new(family, GET_CHAIN, 0).text(1, table).text(3, chain);
+    let done = netlink.fetch(&ask, |_, body| {
+        drops |= attributes(body, 4).contains(&(POLICY, &DROP[..]));
+    });
+    there(done).map(|is_there| is_there.then_some(drops))
+}
+
+/// Handles of the rules of a chain that have this comment.
+pub(crate) fn rules_with(
+    netlink: &mut Netlink,
+    family: Family,
+    (table, chain): (&str, &str),
+    comment: &str,
+) -> io::Result<Vec<u64>> {
+    const GET_RULE: u16 = 7;
+    const HANDLE: u16 = 3;
+    let mut handles = Vec::new();
+    let ask = new(family, GET_RULE, 0).text(1, table).text(2, chain);
+    let wanted = remark(comment);
+    let done = netlink.list(ask, |_, body| {
+        let found = attributes(body, 4);
+        let value = |kind: u16| found.iter().find(|(k, _)| *k == kind).map(|(_, value)| *value);
+        // Kernels before 6.3 list all chains of a table, whatever is asked.
+        let is_of_chain = value(2).is_some_and(|name| name.strip_suffix(b"\0") == Some(chain.as_bytes()));
+        if is_of_chain && value(USERDATA) == Some(&wanted[..]) {
+            handles.extend(value(HANDLE).and_then(|bytes| bytes.try_into().ok()).map(u64::from_be_bytes));
+        }
+    });
+    there(done)?;
+    Ok(handles)
+}
+
+/// Something said about a rule, as `nft` writes it.
+fn remark(comment: &str) -> Vec<u8> {
+    let mut bytes = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+    bytes.extend_from_slice(comment.as_bytes());
+    bytes.push(0);
+    bytes
+}
+
+/// Puts rules first in somebody's chain, in this order, and removes those with these handles; all or none.
+pub(crate) fn replace_first(
+    netlink: &mut Netlink,
+    family: Family,
+    (table, chain): (&str, &str),
+    comment: &str,
+    gone: &[u64],
+    rules: &[Vec<Attributes>],
+) -> io::Result<()> {
+    const NEW_RULE: u16 = 6;
+    const DELETE_RULE: u16 = 8;
+    let removed = gone
+        .iter()
+        .map(|handle| new(family, DELETE_RULE, 0).text(1, table).text(2, chain).with(3, &handle.to_be_bytes()));
+    // Each comes before those that are there.
+    let added = rules.iter().rev().map(|rule| {
+        let new = new(family, NEW_RULE, CREATE).text(1, table).text(2, chain);
+        new.nest(4, list(rule)).with(USERDATA, &remark(comment))
+    });
+    batch(netlink, removed.chain(added))
+}
+
+const USERDATA: u16 = 7;
+
+fn list(expressions: &[Attributes]) -> Attributes {
+    expressions.iter().fold(Attributes::default(), |list, one| list.nest(1, one.clone()))
 }
 
 fn message(table: &str, change: &Change) -> Message {
-    let new = |kind: u16, flags: u16| Message::new(SUBSYSTEM | kind, flags, &[INET, 0, 0, 0]);
+    let new = |kind: u16, flags: u16| new(Family::Inet, kind, flags);
     let elements = |kind, map: &str, element: Attributes| {
         let list = Attributes::default().nest(1, element);
         new(kind, CREATE).text(1, table).text(2, map).nest(3, list)
@@ -81,8 +194,7 @@ fn message(table: &str, change: &Change) -> Message {
         }
         Change::AddChain { chain } => new(3, CREATE).text(1, table).text(3, chain),
         Change::AddRule { chain, expressions } => {
-            let list = expressions.iter().fold(Attributes::default(), |list, one| list.nest(1, one.clone()));
-            new(6, CREATE | APPEND).text(1, table).text(2, chain).nest(4, list)
+            new(6, CREATE | APPEND).text(1, table).text(2, chain).nest(4, list(expressions))
         }
         Change::AddMap(map) => {
             const IS_MAP: u32 = 8;
@@ -187,9 +299,27 @@ pub(crate) fn redirect(is_v4: bool, address: u32, port: u32) -> Attributes {
     expression("nat", data)
 }
 
-/// Gives the connection this machine's address.
+/// Gives the connection this machine's address, with a port that is drawn: two connections that begin at once do not meet.
 pub(crate) fn masquerade() -> Attributes {
-    expression("masq", Attributes::default())
+    const FULLY_RANDOM: u32 = 1 << 4;
+    expression("masq", Attributes::default().big(1, FULLY_RANDOM))
+}
+
+/// A match of iptables that nftables has no word for, in iptables' own form: its name, revision and bytes.
+pub(crate) fn foreign_match(name: &str, revision: u32, bytes: &[u8]) -> Attributes {
+    expression("match", Attributes::default().text(1, name).big(2, revision).with(3, bytes))
+}
+
+/// Counts what comes by; iptables expects one in each rule.
+pub(crate) fn counter() -> Attributes {
+    const BYTES: u16 = 1;
+    const PACKETS: u16 = 2;
+    let zero = 0_u64.to_be_bytes();
+    expression("counter", Attributes::default().with(BYTES, &zero).with(PACKETS, &zero))
+}
+
+pub(crate) fn accept() -> Attributes {
+    verdict(Attributes::default().big(1, 1))
 }
 
 fn verdict(inside: Attributes) -> Attributes {

@@ -10,14 +10,14 @@
 use std::io;
 use std::net::IpAddr;
 
-use rubelet_host::netlink::Attributes;
+use rubelet_host::netlink::{Attributes, Netlink};
 
+use crate::PortMapping;
 use crate::book::Entry;
 use crate::nft::{
     self, Change, FIFTH_QUARTER, IIFNAME, L4PROTO, Map, NFPROTO, OIFNAME, QUARTER, SECOND, SIXTH_QUARTER, VALUE,
 };
 use crate::subnet::Subnet;
-use crate::{PortMapping, Protocol};
 
 /// Types as `nft` counts them, six bits each.
 const V4: u32 = 7;
@@ -50,6 +50,7 @@ const REDIRECTED: u32 = 1 << 5;
 
 /// Makes the table anew with the ports of these pods, at once: nobody sees it half made.
 pub(crate) fn lay<'a>(
+    netlink: &mut Netlink,
     table: &str,
     bridge: &str,
     subnets: &[Subnet],
@@ -80,20 +81,26 @@ pub(crate) fn lay<'a>(
     for pod in pods {
         changes.extend(ports(pod).into_iter().map(|(map, key, value)| Change::AddElement { map, key, value }));
     }
-    nft::commit(table, &changes)
+    nft::commit(netlink, table, &changes)
 }
 
 /// Adds a pod's ports.
-pub(crate) fn add(table: &str, pod: &Entry) -> io::Result<()> {
+pub(crate) fn add(netlink: &mut Netlink, table: &str, pod: &Entry) -> io::Result<()> {
     let changes: Vec<Change> =
         ports(pod).into_iter().map(|(map, key, value)| Change::AddElement { map, key, value }).collect();
-    if changes.is_empty() { Ok(()) } else { nft::commit(table, &changes) }
+    nft::commit(netlink, table, &changes)
 }
 
 /// Removes a pod's ports; those that are not there are no error.
-pub(crate) fn remove(table: &str, pod: &Entry) -> io::Result<()> {
-    for (map, key, _) in ports(pod) {
-        match nft::commit(table, &[Change::DeleteElement { map, key }]) {
+pub(crate) fn remove(netlink: &mut Netlink, table: &str, pod: &Entry) -> io::Result<()> {
+    let gone: Vec<Change> = ports(pod).into_iter().map(|(map, key, _)| Change::DeleteElement { map, key }).collect();
+    match nft::commit(netlink, table, &gone) {
+        // One that is not there keeps the others: each by itself then.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => return other,
+    }
+    for change in gone {
+        match nft::commit(netlink, table, &[change]) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
@@ -102,8 +109,8 @@ pub(crate) fn remove(table: &str, pod: &Entry) -> io::Result<()> {
 }
 
 /// Removes the table; one that is not there is no error.
-pub(crate) fn dismantle(table: &str) -> io::Result<()> {
-    nft::commit(table, &[Change::AddTable, Change::DeleteTable])
+pub(crate) fn dismantle(netlink: &mut Netlink, table: &str) -> io::Result<()> {
+    nft::commit(netlink, table, &[Change::AddTable, Change::DeleteTable])
 }
 
 /// The elements of a pod's ports: map, key, value.
@@ -130,12 +137,7 @@ fn ports(pod: &Entry) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
 
 /// Parts are filled up to four bytes each.
 fn key(port: &PortMapping, bound: Option<IpAddr>) -> Vec<u8> {
-    let protocol = match port.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    };
-    let mut bytes = vec![protocol, 0, 0, 0];
+    let mut bytes = vec![port.protocol.number(), 0, 0, 0];
     bytes.extend(bound.map(octets).unwrap_or_default());
     bytes.extend(port.host_port.to_be_bytes());
     bytes.extend([0, 0]);
@@ -192,8 +194,9 @@ fn redirect(map: Map) -> Vec<Attributes> {
     expressions
 }
 
-fn in_subnet(subnet: &Subnet, offset: (u32, u32), is_in: bool) -> Vec<Attributes> {
-    let (length, offset) = if subnet.is_v4() { (4_usize, offset.0) } else { (16, offset.1) };
+/// Whose source is in the subnet.
+fn from_subnet(subnet: &Subnet) -> Vec<Attributes> {
+    let (length, offset) = if subnet.is_v4() { (4_usize, 12) } else { (16, 8) };
     let mut bits = vec![0_u8; length];
     for bit in 0..usize::from(subnet.prefix()) {
         bits[bit / 8] |= 0x80 >> (bit % 8);
@@ -202,18 +205,14 @@ fn in_subnet(subnet: &Subnet, offset: (u32, u32), is_in: bool) -> Vec<Attributes
     vec![
         nft::payload(1, offset, bytes, SECOND),
         nft::mask(SECOND, &bits),
-        nft::compare(SECOND, is_in, &octets(subnet.first())),
+        nft::compare(SECOND, true, &octets(subnet.first())),
     ]
 }
-
-const SOURCE_AT: (u32, u32) = (12, 8);
-const DESTINATION_AT: (u32, u32) = (16, 24);
 
 /// From a pod to elsewhere.
 fn leaving(subnet: &Subnet, bridge: &str) -> Vec<Attributes> {
     let mut expressions = is_family(subnet.is_v4()).to_vec();
-    expressions.extend(in_subnet(subnet, SOURCE_AT, true));
-    expressions.extend(in_subnet(subnet, DESTINATION_AT, false));
+    expressions.extend(from_subnet(subnet));
     expressions.extend([nft::meta(OIFNAME, VALUE), nft::compare(VALUE, false, &nft::link_name(bridge))]);
     expressions.push(nft::masquerade());
     expressions
@@ -222,7 +221,7 @@ fn leaving(subnet: &Subnet, bridge: &str) -> Vec<Attributes> {
 /// From a pod by a host port to a pod, itself perhaps: the answer has to come back this way.
 fn to_itself(subnet: &Subnet, bridge: &str) -> Vec<Attributes> {
     let mut expressions = is_family(subnet.is_v4()).to_vec();
-    expressions.extend(in_subnet(subnet, SOURCE_AT, true));
+    expressions.extend(from_subnet(subnet));
     expressions.extend([nft::meta(OIFNAME, VALUE), nft::compare(VALUE, true, &nft::link_name(bridge))]);
     expressions.extend(was_redirected());
     expressions.push(nft::masquerade());
