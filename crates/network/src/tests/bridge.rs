@@ -119,7 +119,7 @@ fn pods_do_not_reach_the_hosts_loopback() {
             // As somebody with the right to would do it.
             run("ip addr flush dev lo");
             run("ip route add 127.0.0.0/8 dev eth0");
-            Ok(())
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1")
         })
         .unwrap();
         std::fs::write("/proc/sys/net/ipv4/conf/rubelet0/rp_filter", "0").unwrap();
@@ -178,6 +178,9 @@ fn udp_finds_its_way_anew() {
                 assert_eq!(tracked(), 2);
             }
             network.detach(id).unwrap();
+            if is_installed("conntrack") {
+                assert!(!run("conntrack -L -p udp").contains("src=10.86."), "the way to a pod that is gone");
+            }
             assert!(try_once().is_err());
         }
         if is_installed("conntrack") {
@@ -363,5 +366,36 @@ fn without_ipv6_there_is_ipv4() {
         mirror(&pod, "0.0.0.0:80");
         assert!(ask(&world.outside(), (UPLINK[0], 8080)).is_ok());
         assert!(try_run("ip -6 addr show dev rubelet0").1.is_empty());
+    });
+}
+
+#[test]
+fn many_are_attached_at_once() {
+    on_a_host(|world| {
+        let network = world.network();
+        let ids: Vec<String> = (0..40).map(|n| format!("pod{n}")).collect();
+        let mut all: Vec<IpAddr> = std::thread::scope(|scope| {
+            let attach = |ids: &[String]| {
+                ids.iter().flat_map(|id| Pod::new(id, &[]).start(&network).1).collect::<Vec<IpAddr>>()
+            };
+            let threads: Vec<_> = ids.chunks(10).map(|ids| scope.spawn(move || attach(ids))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 2 * ids.len());
+        let (first, last) = (world.path("netns/pod0"), world.path("netns/pod39"));
+        mirror(&last, "[::]:80");
+        let shown = netns::within(&last, || Ok(run("ip -4 -o addr show eth0"))).unwrap();
+        let address = shown.split_whitespace().nth(3).unwrap().split('/').next().unwrap().to_owned();
+        assert!(ask(&first, (&address, 80)).is_ok());
+        std::thread::scope(|scope| {
+            for ids in ids.chunks(10) {
+                let network = &network;
+                scope.spawn(move || ids.iter().for_each(|id| network.detach(id).unwrap()));
+            }
+        });
+        network.bridge().leaving.settle();
+        assert!(!run("ip -o link").contains("rbl"));
     });
 }
