@@ -4,6 +4,7 @@ pub(crate) mod containers;
 pub(crate) mod dirs;
 pub(crate) mod hooks;
 pub(crate) mod images;
+mod sizes;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -47,6 +48,8 @@ pub(crate) async fn execute(
         }
         Step::StopSandbox { id } => containers::stop_sandbox(hands, &pod.uid, id).await,
         Step::RemoveSandbox { id } => containers::remove_sandbox(hands, &pod.uid, id).await,
+        Step::ResizePod(resize) => sizes::pod(hands, pod, *resize).await,
+        Step::ResizeContainer(resize) => sizes::container(hands, &pod.uid, *resize).await,
         Step::EnsureImage { container, wish } => (images::ensure(hands, container, wish, inbox).await, Vec::new()),
         Step::CreateContainer(create) => containers::create(hands, pod, *create).await,
         Step::StartContainer { id, log, .. } => containers::start(hands, &pod.uid, id, log).await,

@@ -5,6 +5,7 @@ mod entry;
 mod inquiry;
 mod questions;
 mod remember;
+mod sizes;
 pub mod survey;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -116,7 +117,7 @@ impl Roster {
                     Some(Finding::Compared { number, source, key, is_it }) => self.compared(number, source, &key, is_it).await,
                     None => return,
                 },
-                () = tokio::time::sleep(pulse::ROUND) => {}
+                () = tokio::time::sleep(pulse::ROUND) => self.decide_resizes().await,
             }
             self.weigh_burstable().await;
         }
@@ -140,6 +141,7 @@ impl Roster {
         for (uid, desired) in wanted {
             self.want(source, uid, desired).await;
         }
+        self.decide_resizes().await;
         self.spoke(source);
     }
 
@@ -224,12 +226,15 @@ impl Roster {
             tracing::error!(pod = %entry.key, %uid, origin = %desired.origin, "another source wants a pod of the same UID; the first one stays");
             return;
         }
-        match adopt::change(&entry.pod, &desired.pod) {
+        match adopt::change(source, &entry.pod, &desired.pod) {
             Change::Nothing => entry.digest = desired.digest,
             Change::InPlace => {
+                let granted = entry.granted().clone();
                 entry.digest = desired.digest;
                 entry.pod = desired.pod.clone();
                 entry.worker.send(Note::Fact(Fact::Desired(desired.pod))).await;
+                let is_same = adopt::has_same_sizes(&granted, &entry.pod);
+                entry.waiting = (!is_same).then(|| (granted, Instant::now()));
             }
             Change::Other => {
                 entry.is_withdrawn = true;
@@ -262,7 +267,8 @@ impl Roster {
         let record = PodRecord::new(source, desired.pod.clone());
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
-        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: false, rejected, again: None };
+        let entry =
+            Entry { key, source, pod, digest, worker, is_withdrawn: false, rejected, waiting: None, again: None };
         self.pods.insert(uid.clone(), entry);
     }
 
@@ -280,7 +286,8 @@ impl Roster {
         let record = PodRecord::orphan(pod.clone(), &found.view.observed());
         let worker = self.employ(record, Some(found), None);
         let (source, digest) = (Source::Runtime, String::new());
-        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: true, rejected: None, again: None };
+        let entry =
+            Entry { key, source, pod, digest, worker, is_withdrawn: true, rejected: None, waiting: None, again: None };
         self.pods.insert(uid.clone(), entry);
     }
 
@@ -318,8 +325,14 @@ impl Roster {
 
     /// The pods that use something of the node.
     fn active(&self) -> Vec<Arc<v1::Pod>> {
-        let holding = self.pods.iter().filter(|(uid, e)| e.holds_resources() && !self.around.picture.has_ended(uid));
-        holding.map(|(_, e)| e.pod.clone()).collect()
+        self.active_but(None)
+    }
+
+    /// The same without one of them.
+    fn active_but(&self, but: Option<&PodUid>) -> Vec<Arc<v1::Pod>> {
+        let holds = |uid: &PodUid, e: &Entry| e.holds_resources() && !self.around.picture.has_ended(uid);
+        let holding = self.pods.iter().filter(|(uid, e)| Some(*uid) != but && holds(uid, e));
+        holding.map(|(_, e)| e.granted().clone()).collect()
     }
 
     /// Once all sources have spoken, what nobody claimed is stopped, and what is left of dead pods removed.
@@ -350,6 +363,7 @@ impl Roster {
             self.start(source, uid, again);
         }
         self.call_first(&entry.key).await;
+        self.decide_resizes().await;
     }
 
     fn leave_queue(&mut self, key: &PodKey, uid: &PodUid) {

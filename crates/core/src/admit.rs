@@ -5,9 +5,11 @@
 
 use rubelet_api::v1;
 
-use crate::node::NodeFacts;
+use crate::node::{CgroupVersion, NodeFacts};
+use crate::pod::ResizeVerdict;
 use crate::render::containers;
 use crate::render::security::apparmor_wish;
+use crate::resources::sum::{Side, amounts, get};
 
 pub mod affinity;
 pub mod fit;
@@ -48,6 +50,36 @@ pub fn decide(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Verdict {
         &|| apparmor(pod, node),
     ];
     checks.iter().find_map(|check| check()).unwrap_or(Verdict::Admitted)
+}
+
+/// Says whether `pod`, which is admitted, may have the sizes that it wants now, beside `active` (without `pod` itself).
+///
+/// kubelet 1.36: what does not fit waits; memory of a container with swap cannot change unless it is started anew.
+pub fn resize(pod: &v1::Pod, granted: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> ResizeVerdict {
+    let is_swapping = node.settings.limited_swap && node.cgroup.version == CgroupVersion::V2;
+    if is_swapping && swaps(pod, granted) {
+        let message = "In-place resize of containers with swap is not supported.".to_owned();
+        return ResizeVerdict::Infeasible { message };
+    }
+    match decide(pod, active, node) {
+        Verdict::Admitted => ResizeVerdict::Granted,
+        Verdict::Rejected { reason, message } => ResizeVerdict::Deferred { reason, message },
+    }
+}
+
+/// Whether the memory request of a container changes that may swap before or after.
+fn swaps(pod: &v1::Pod, granted: &v1::Pod) -> bool {
+    use crate::resources::swap::may_swap;
+    let memory = |c: &v1::Container| get(&amounts(c.resources.as_ref(), Side::Requests), "memory");
+    containers(pod).any(|new| {
+        let is_anew = new
+            .resize_policy
+            .iter()
+            .flatten()
+            .any(|p| p.resource_name == "memory" && p.restart_policy == "RestartContainer");
+        let old = containers(granted).find(|c| c.name == new.name);
+        !is_anew && old.is_some_and(|old| memory(old) != memory(new) && (may_swap(pod, new) || may_swap(granted, old)))
+    })
 }
 
 fn operating_system(pod: &v1::Pod) -> Option<Verdict> {

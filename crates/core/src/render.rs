@@ -19,7 +19,7 @@ pub mod expand;
 pub mod hash;
 pub mod hostname;
 pub mod hosts;
-mod json;
+pub(crate) mod json;
 pub mod logs;
 pub mod mounts;
 pub mod paths;

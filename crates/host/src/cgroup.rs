@@ -274,6 +274,21 @@ impl Tree {
         Ok(())
     }
 
+    /// Bytes of memory that the cgroup uses, caches included.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no number.
+    pub fn memory_usage(&self, path: impl AsRef<Path>) -> Result<i64, CgroupError> {
+        let file = match self.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        let path = self.dir("memory", path)?.join(file);
+        let read = |source| CgroupError::Read { path: path.clone(), source };
+        let text = fs::read_to_string(&path).map_err(read)?;
+        text.trim().parse().map_err(|e| CgroupError::Read { path: path.clone(), source: io::Error::other(e) })
+    }
+
     /// Processes in the cgroup and below it.
     pub fn pids(&self, path: impl AsRef<Path>) -> Result<Vec<u32>, CgroupError> {
         self.pids_of(&self.fs_name(path)?)

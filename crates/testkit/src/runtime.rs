@@ -147,6 +147,11 @@ impl FakeRuntime {
         self.lock().panicking.clear();
     }
 
+    /// From now on the container (`namespace/pod/container`) uses so many bytes of memory.
+    pub fn uses(&self, container: &str, bytes: u64) {
+        self.lock().usage.insert(container.to_owned(), bytes);
+    }
+
     /// Ends a pod's ready sandbox from outside: everything in it dies.
     pub fn kill_sandbox(&self, pod: &str) {
         let killed: Vec<ContainerId> = {

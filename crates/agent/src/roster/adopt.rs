@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
+use rubelet_core::pod::Source;
 
 use super::survey::FoundPod;
 use crate::compare::Unlike;
@@ -58,14 +59,27 @@ pub(super) async fn runs_as_wanted(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
     Nothing,
-    /// Only images, or ephemeral containers: what changes is done in the pod.
+    /// Only images, ephemeral containers or sizes: what changes is done in the pod.
     InPlace,
     /// Anything else: the pod is replaced.
     Other,
 }
 
-/// Compares two versions of a pod. Reading a manifest again renews `config.seen`, and that alone is no change.
-pub(super) fn change(old: &v1::Pod, new: &v1::Pod) -> Change {
+/// Whether the two ask for the same sizes.
+pub(super) fn has_same_sizes(a: &v1::Pod, b: &v1::Pod) -> bool {
+    fn sizes(pod: &v1::Pod) -> impl Iterator<Item = Option<&v1::ResourceRequirements>> {
+        let spec = pod.spec.iter();
+        spec.flat_map(|s| std::iter::once(s.resources.as_ref()).chain(containers(s).map(|c| c.resources.as_ref())))
+    }
+    sizes(a).eq(sizes(b))
+}
+
+fn containers(spec: &v1::PodSpec) -> impl Iterator<Item = &v1::Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+/// Compares two versions of a pod of that source. A static pod of another size is another pod (kubelet 1.36). Reading a manifest again renews `config.seen`, and that alone is no change.
+pub(super) fn change(source: Source, old: &v1::Pod, new: &v1::Pod) -> Change {
     if old == new {
         return Change::Nothing;
     }
@@ -78,7 +92,11 @@ pub(super) fn change(old: &v1::Pod, new: &v1::Pod) -> Change {
     };
     let rest = |mut pod: v1::Pod| {
         if let Some(spec) = &mut pod.spec {
-            spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(|c| c.image = None);
+            for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+                container.image = None;
+                container.resources.take_if(|_| !source.is_static());
+            }
+            spec.resources.take_if(|_| !source.is_static());
             spec.ephemeral_containers = None;
         }
         pod
@@ -109,12 +127,20 @@ mod tests {
     #[test]
     fn images_change_in_place_and_the_time_of_reading_is_no_change() {
         let old = pod("a:1", "x", "then");
-        assert_eq!(change(&old, &pod("a:1", "x", "now")), Change::Nothing);
-        assert_eq!(change(&old, &pod("a:2", "x", "now")), Change::InPlace);
-        assert_eq!(change(&old, &pod("a:2", "y", "then")), Change::Other);
+        assert_eq!(change(Source::File, &old, &pod("a:1", "x", "now")), Change::Nothing);
+        assert_eq!(change(Source::File, &old, &pod("a:2", "x", "now")), Change::InPlace);
+        assert_eq!(change(Source::File, &old, &pod("a:2", "y", "then")), Change::Other);
+        let mut big = old.clone();
+        big.spec.get_or_insert_default().containers[0].resources = Some(v1::ResourceRequirements {
+            limits: Some([("cpu".to_owned(), rubelet_api::Quantity("1".to_owned()))].into()),
+            ..Default::default()
+        });
+        assert!(has_same_sizes(&old, &old) && !has_same_sizes(&old, &big));
+        assert_eq!(change(Source::File, &old, &big), Change::Other);
+        assert_eq!(change(Source::Api, &old, &big), Change::InPlace);
         let mut debugged = old.clone();
         let guest = v1::EphemeralContainer { name: "dbg".to_owned(), ..Default::default() };
         debugged.spec.get_or_insert_default().ephemeral_containers = Some(vec![guest]);
-        assert_eq!(change(&old, &debugged), Change::InPlace);
+        assert_eq!(change(Source::File, &old, &debugged), Change::InPlace);
     }
 }

@@ -23,7 +23,9 @@ impl Roster {
     /// The digest of the manifest that runs under this UID: not yet the new one's while the old pod must go first.
     pub(super) fn digest_of(&self, source: Source, uid: &PodUid, desired: &DesiredPod) -> String {
         let old = match self.pods.get(uid) {
-            Some(e) if e.is_withdrawn || adopt::change(&e.pod, &desired.pod) == Change::Other => Some(e.digest.clone()),
+            Some(e) if e.is_withdrawn || adopt::change(source, &e.pod, &desired.pod) == Change::Other => {
+                Some(e.digest.clone())
+            }
             Some(_) => None,
             None if self.was_other(source, uid, desired) => Some(String::new()),
             None => None,

@@ -1,6 +1,8 @@
 use serde_json::{Value, json};
 
-use super::{Verdict, decide};
+use super::{Verdict, decide, resize};
+use crate::node::CgroupVersion;
+use crate::pod::ResizeVerdict;
 use crate::sample::{node, pod, pod_with};
 
 /// The reason and message of a rejection, or two empty texts.
@@ -163,4 +165,28 @@ fn what_kernel_and_runtime_lack_is_not_promised() {
     assert_eq!(decide(&pod_with(json!({}), strict), &[], &able), Verdict::Admitted);
     let pod_level = pod_with(json!({}), json!({ "resources": { "limits": { "cpu": "1" } } }));
     assert_eq!(answer(decide(&pod_level, &[], &able)).0, "PodLevelResourcesNotSupported");
+}
+
+#[test]
+fn a_resize_that_does_not_fit_waits_and_one_with_swap_is_never_done() {
+    let asking = |cpu: &str, memory: &str| {
+        let resources = json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "memory": "2Gi" } });
+        pod_with(json!({ "resources": resources }), json!({}))
+    };
+    let (old, other) = (asking("1", "1Gi"), asking("2", "1Gi"));
+    assert_eq!(resize(&asking("2", "1Gi"), &old, &[&other], &node()), ResizeVerdict::Granted);
+    let message = "Node didn't have enough resource: cpu, requested: 2500, used: 2000, capacity: 4000".to_owned();
+    let deferred = ResizeVerdict::Deferred { reason: "OutOfcpu".to_owned(), message };
+    assert_eq!(resize(&asking("2500m", "1Gi"), &old, &[&other], &node()), deferred);
+
+    let mut node = node();
+    (node.settings.limited_swap, node.cgroup.version) = (true, CgroupVersion::V2);
+    assert_eq!(resize(&asking("2", "1Gi"), &old, &[], &node), ResizeVerdict::Granted, "no memory changes");
+    let message = "In-place resize of containers with swap is not supported.".to_owned();
+    assert_eq!(resize(&asking("1", "512Mi"), &old, &[], &node), ResizeVerdict::Infeasible { message });
+    let mut anew = asking("1", "512Mi");
+    anew.spec.as_mut().expect("a spec").containers[0].resize_policy =
+        serde_json::from_value(json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]))
+            .expect("a policy");
+    assert_eq!(resize(&anew, &old, &[], &node), ResizeVerdict::Granted);
 }

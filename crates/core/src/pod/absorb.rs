@@ -23,6 +23,7 @@ impl PodRecord {
     pub fn absorb(&mut self, fact: Fact, now: Now) {
         match fact {
             Fact::Desired(pod) => self.desired(pod, now),
+            Fact::Resize(verdict) => self.resize_decided(verdict, now),
             Fact::Withdrawn => self.withdrawn(now),
             Fact::Observed(observed) => self.look(observed, now),
             Fact::StepStarted(key) => self.step_started(key, now),
@@ -47,6 +48,7 @@ impl PodRecord {
         if self.source == super::Source::Runtime {
             return;
         }
+        let pod = self.hold_sizes(pod);
         for wanted in spec::wanted(&pod) {
             let before = spec::find(&self.pod, wanted.name());
             let is_same =
@@ -121,6 +123,7 @@ impl PodRecord {
     }
 
     fn step_started(&mut self, key: StepKey, now: Now) {
+        self.resize_began(&key);
         match &key {
             StepKey::EnsureImage(name) => self.launch_began(name, now),
             StepKey::Probe(id, kind) => self.probe_started(id, *kind, now),
@@ -139,6 +142,8 @@ impl PodRecord {
             | StepKey::RemoveContainer(_)
             | StepKey::StopSandbox(_)
             | StepKey::RemoveSandbox(_)
+            | StepKey::ResizePod(..)
+            | StepKey::ResizeContainer(..)
             | StepKey::Unmount
             | StepKey::RemoveCgroup
             | StepKey::RemoveDirs => {}
@@ -196,6 +201,7 @@ impl PodRecord {
             (StepKey::CreateContainer(name, count), Done::Container(id)) => {
                 let path = self.field_path(name);
                 self.events.push(PodEvent::normal(path, "Created", "Container created"));
+                self.created_with_size(name, &id);
                 let container = self.containers.entry(name.clone()).or_default();
                 container.saw_count(*count);
                 container.launch = Some(Launch::Start { id, count: *count });
@@ -211,6 +217,10 @@ impl PodRecord {
             }
             (StepKey::StopSandbox(id), _) => {
                 self.sandbox.to_stop.remove(id);
+            }
+            (StepKey::ResizePod(part, to), _) => self.pod_resized(*part, *to),
+            (StepKey::ResizeContainer(id, measure, request, limit), _) => {
+                self.container_resized(id, *measure, *request, *limit);
             }
             (StepKey::Unmount, _) => self.cleaned(|c| c.is_unmounted = true),
             (StepKey::RemoveCgroup, _) => self.cleaned(|c| c.has_no_cgroup = true),
@@ -310,6 +320,8 @@ impl PodRecord {
             | StepKey::RemoveContainer(_)
             | StepKey::StopSandbox(_)
             | StepKey::RemoveSandbox(_)
+            | StepKey::ResizePod(..)
+            | StepKey::ResizeContainer(..)
             | StepKey::Unmount
             | StepKey::RemoveCgroup
             | StepKey::RemoveDirs => {}
@@ -334,6 +346,7 @@ impl PodRecord {
             }
             StepKey::EnsureImage(name) => self.image_failed(name, failure, now),
             StepKey::CreateContainer(name, _) => {
+                self.not_created(name);
                 let reason = if failure.reason.is_empty() { "CreateContainerError" } else { &failure.reason };
                 let retry_at = Some(now.mono + CREATE_AGAIN);
                 let failure = Failure { reason: reason.to_owned(), message: text, retry_at };
@@ -361,6 +374,7 @@ impl PodRecord {
             StepKey::StopContainer(_) | StepKey::StopSandbox(_) => {
                 self.events.push(PodEvent::warning("", "FailedKillPod", format!("error killing pod: {text}")));
             }
+            StepKey::ResizePod(..) | StepKey::ResizeContainer(..) => self.resize_failed(&text, now),
             StepKey::Probe(id, kind) => {
                 self.probe_answered(id, *kind, &super::fact::ProbeAnswer::Unknown(text), now);
             }

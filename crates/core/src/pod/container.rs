@@ -7,6 +7,7 @@ use super::fact::ImageFound;
 use super::kill::KillCause;
 use super::observed::{ContainerState, ObservedContainer};
 use super::probe::Probes;
+use super::resize::Told;
 use crate::now::{Mono, Wall};
 
 /// Memory of one container, whatever its instances.
@@ -32,6 +33,7 @@ pub(super) struct ContainerRecord {
     /// An instance that was created and could not be started, and when.
     pub(super) start_failed: Option<(ContainerId, Wall)>,
     pub(super) probes: Option<Probes>,
+    pub(super) told: Told,
 }
 
 /// How far the start of an instance has come.

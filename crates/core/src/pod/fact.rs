@@ -6,6 +6,7 @@ use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
 use rubelet_api::v1;
 
 use super::observed::Observed;
+use super::resize::ResizeVerdict;
 use super::step::StepKey;
 
 /// Where a pod is wanted by.
@@ -40,6 +41,8 @@ impl Source {
 pub enum Fact {
     /// The pod as its source wants it now (same UID).
     Desired(Arc<v1::Pod>),
+    /// Admission looked at the sizes that the pod wants now.
+    Resize(ResizeVerdict),
     /// Its source wants it no more.
     Withdrawn,
     /// A complete look at the pod in the runtime.

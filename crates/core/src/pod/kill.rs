@@ -34,6 +34,8 @@ pub(super) enum KillCause {
     /// A second one of the same container lives.
     Double,
     RestartAll,
+    /// Its new size needs a new start.
+    Resize,
 }
 
 /// The ending of one instance.

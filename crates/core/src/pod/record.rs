@@ -12,6 +12,7 @@ use super::event::PodEvent;
 use super::fact::Source;
 use super::kill::Kill;
 use super::observed::{Observed, ObservedContainer, ObservedSandbox};
+use super::resize::Resize;
 use super::restart_all::RestartAll;
 use super::spec;
 use super::stage::{Stage, StopCause, Stopping};
@@ -44,6 +45,7 @@ pub struct PodRecord {
     pub(super) started_at: Option<Wall>,
     /// The trouble that keeps the sandbox from being made was told.
     pub(super) is_trouble_told: bool,
+    pub(super) resize: Resize,
     /// All containers are being replaced.
     pub(super) restart_all: Option<RestartAll>,
 }
@@ -107,6 +109,7 @@ impl PodRecord {
             published: None,
             started_at: pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map(|t| t.0),
             is_trouble_told: false,
+            resize: Resize::default(),
             restart_all: None,
             guests: Vec::new(),
             pod,

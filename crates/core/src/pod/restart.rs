@@ -70,7 +70,9 @@ pub(super) fn is_restarted(pod: &v1::Pod, wanted: &Wanted<'_>, record: &Containe
     }
     let ended_by_us = record.ended_by_us.as_ref().filter(|e| e.id.as_str() == id);
     match ended_by_us.map(EndedByUs::cause) {
-        Some(KillCause::Definition | KillCause::Sandbox | KillCause::RestartAll | KillCause::Unknown) => true,
+        Some(
+            KillCause::Definition | KillCause::Sandbox | KillCause::RestartAll | KillCause::Unknown | KillCause::Resize,
+        ) => true,
         Some(KillCause::Probe) => policy(pod, wanted) != "Never",
         Some(KillCause::PostStart | KillCause::Double | KillCause::Stop) | None => {
             after_exit(pod, wanted, code) != AfterExit::Stay

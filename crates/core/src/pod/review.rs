@@ -86,6 +86,7 @@ impl PodRecord {
         }
         self.review_sandbox(now);
         self.review_instances(now);
+        self.review_resize(now);
     }
 
     /// What we made and never saw is not there.

@@ -119,7 +119,7 @@ impl View<'_> {
             host_ips: listed(host_ips.iter().map(|ip| v1::HostIP { ip: ip.to_string() }).collect()),
             pod_ip: ips.first().cloned(),
             pod_ips: listed(ips.into_iter().map(|ip| v1::PodIP { ip }).collect()),
-            resources: Some(resources::of_pod(&self.record.pod, pod_level)),
+            resources: Some(resources::of_pod(self.record.actual(), pod_level)),
             allocated_resources: resources::allocated_to_pod(&self.record.pod, pod_level),
             // What others wrote, and what no part of ours knows.
             nominated_node_name: self.given().and_then(|s| s.nominated_node_name.clone()),

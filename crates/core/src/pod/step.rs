@@ -63,6 +63,10 @@ pub enum Step {
     RemoveSandbox {
         id: SandboxId,
     },
+    /// Tell the runtime, then the pod's cgroup, of one part of the pod's new size.
+    ResizePod(Box<ResizePod>),
+    /// Tell a running container of one part of its new size.
+    ResizeContainer(Box<ResizeContainer>),
     /// Unmount all volumes and subpaths and remove emptyDirs.
     Unmount,
     RemoveCgroup,
@@ -88,6 +92,10 @@ pub enum StepKey {
     RemoveContainer(ContainerId),
     StopSandbox(SandboxId),
     RemoveSandbox(SandboxId),
+    /// Which part, and to what.
+    ResizePod(PodPart, i64),
+    /// Which measure, and to which request and limit.
+    ResizeContainer(ContainerId, Measure, i64, i64),
     Unmount,
     RemoveCgroup,
     RemoveDirs,
@@ -110,6 +118,8 @@ impl Step {
             Self::RemoveContainer { id, .. } => StepKey::RemoveContainer(id.clone()),
             Self::StopSandbox { id } => StepKey::StopSandbox(id.clone()),
             Self::RemoveSandbox { id } => StepKey::RemoveSandbox(id.clone()),
+            Self::ResizePod(r) => StepKey::ResizePod(r.part, r.to),
+            Self::ResizeContainer(r) => StepKey::ResizeContainer(r.id.clone(), r.measure, r.request, r.limit),
             Self::Unmount => StepKey::Unmount,
             Self::RemoveCgroup => StepKey::RemoveCgroup,
             Self::RemoveDirs => StepKey::RemoveDirs,
@@ -166,6 +176,63 @@ pub struct PodCgroup {
     pub pids_max: Option<i64>,
     /// (page size in bytes, limit in bytes).
     pub hugetlb: Vec<(u64, i64)>,
+}
+
+/// What of a running container's size can change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Measure {
+    Cpu,
+    Memory,
+}
+
+/// What of a running pod's cgroup can change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PodPart {
+    MemoryLimit,
+    CpuLimit,
+    CpuRequest,
+}
+
+impl PodPart {
+    /// The resource's name in the API.
+    pub fn resource(self) -> &'static str {
+        match self {
+            Self::MemoryLimit => "memory",
+            Self::CpuLimit | Self::CpuRequest => "cpu",
+        }
+    }
+}
+
+/// One change of a pod's cgroup. Values are as in [`PodCgroup`]; what is `None` stays as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResizePod {
+    pub part: PodPart,
+    /// Thousandths of a CPU or bytes.
+    pub to: i64,
+    /// Path in cgroupfs form below the cgroup root.
+    pub path: String,
+    pub cpu_shares: Option<u64>,
+    pub cpu_quota_us: Option<i64>,
+    pub cpu_period_us: Option<u64>,
+    pub memory_limit_bytes: Option<i64>,
+    /// Refused unless the pod uses less memory than this, in bytes.
+    pub usage_below: Option<i64>,
+    /// What the runtime is told before; one that does not know the call is not asked again.
+    pub request: cri::UpdatePodSandboxResourcesRequest,
+}
+
+/// One change of a running container's resources.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResizeContainer {
+    pub container: ContainerName,
+    pub id: ContainerId,
+    pub measure: Measure,
+    /// Thousandths of a CPU or bytes.
+    pub request: i64,
+    pub limit: i64,
+    pub resources: cri::LinuxContainerResources,
+    /// Refused unless the container uses less memory than this, in bytes.
+    pub usage_below: Option<i64>,
 }
 
 /// One volume to mount below the pod's directory.

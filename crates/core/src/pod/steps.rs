@@ -120,6 +120,8 @@ fn shows_in_looks(key: &StepKey) -> bool {
         | StepKey::EnsureImage(_)
         | StepKey::RunHook(..)
         | StepKey::Probe(..)
+        | StepKey::ResizePod(..)
+        | StepKey::ResizeContainer(..)
         | StepKey::Unmount
         | StepKey::RemoveCgroup
         | StepKey::RemoveDirs => false,
@@ -142,6 +144,8 @@ fn delay(key: &StepKey, failures: u32) -> Duration {
         | StepKey::RemoveContainer(_)
         | StepKey::StopSandbox(_)
         | StepKey::RemoveSandbox(_)
+        | StepKey::ResizePod(..)
+        | StepKey::ResizeContainer(..)
         | StepKey::Unmount
         | StepKey::RemoveCgroup
         | StepKey::RemoveDirs => (1_000, 10_000),

@@ -2,6 +2,7 @@
 
 mod guests;
 mod properties;
+mod resizes;
 mod shown;
 mod world;
 

@@ -4,7 +4,7 @@ use rubelet_api::{IntOrString, v1};
 use serde_json::{Map, Value, json};
 
 /// Compact text; `<`, `>` and `&` are escaped as in everything that Go writes.
-pub(super) fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     let plain = value.to_string();
     let mut escaped = String::with_capacity(plain.len());
     for c in plain.chars() {
@@ -75,6 +75,32 @@ fn port(port: &IntOrString) -> Value {
         IntOrString::Int(number) => json!(number),
         IntOrString::String(name) => json!(name),
     }
+}
+
+/// All sizes of a pod, as events about its resize show them.
+pub(crate) fn sizes(pod: &v1::Pod, generation: i64, error: Option<&str>) -> Value {
+    let one = |container: &v1::Container| {
+        let resources = container.resources.clone().unwrap_or_default();
+        let mut map = Map::new();
+        for (name, side) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+            if let Some(side) = side.as_ref().filter(|s| !s.is_empty()) {
+                map.insert(name.to_owned(), json!(side));
+            }
+        }
+        json!({ "name": container.name, "resources": map })
+    };
+    let mut all = Map::new();
+    let spec = pod.spec.as_ref();
+    let inits = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
+    let regulars = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
+    for (name, containers) in [("initContainers", inits), ("containers", regulars)] {
+        if !containers.is_empty() {
+            all.insert(name.to_owned(), containers.iter().map(one).collect());
+        }
+    }
+    all.insert("generation".to_owned(), json!(generation));
+    put(&mut all, "error", error);
+    Value::Object(all)
 }
 
 fn put(map: &mut Map<String, Value>, key: &str, value: Option<&str>) {

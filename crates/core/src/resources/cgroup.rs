@@ -92,7 +92,8 @@ fn systemd_path(parts: &[&str]) -> String {
     if path.is_empty() { "/".to_owned() } else { path }
 }
 
-fn is_limited(pod: &v1::Pod, resource: &str, pod_level: bool) -> bool {
+/// Whether the pod as a whole has a limit of this resource: its own, or one of each container.
+pub(crate) fn is_limited(pod: &v1::Pod, resource: &str, pod_level: bool) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let has =
         |resources: Option<&v1::ResourceRequirements>| !get(&amounts(resources, Side::Limits), resource).is_zero();

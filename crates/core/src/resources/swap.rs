@@ -28,12 +28,18 @@ pub fn limit_swap(
     }
 }
 
-fn limited(pod: &v1::Pod, container: &v1::Container, node: &NodeFacts) -> i64 {
-    let of = |side| get(&amounts(container.resources.as_ref(), side), "memory").units();
+/// Whether `LimitedSwap` gives the container any.
+pub fn may_swap(pod: &v1::Pod, container: &v1::Container) -> bool {
+    let of = |side| get(&amounts(container.resources.as_ref(), side), "memory");
     let (request, limit) = (of(Side::Requests), of(Side::Limits));
-    if is_critical(pod) || qos_class(pod) != QosClass::Burstable || request == 0 || request == limit {
+    !is_critical(pod) && qos_class(pod) == QosClass::Burstable && !request.is_zero() && request != limit
+}
+
+fn limited(pod: &v1::Pod, container: &v1::Container, node: &NodeFacts) -> i64 {
+    if !may_swap(pod, container) {
         return 0;
     }
+    let request = get(&amounts(container.resources.as_ref(), Side::Requests), "memory").units();
     let part = i128::from(request) * i128::from(node.machine.swap_bytes) / i128::from(node.machine.memory_bytes.max(1));
     i64::try_from(part).unwrap_or(i64::MAX)
 }

@@ -18,6 +18,8 @@ pub(crate) struct State {
     pub(crate) hanging: BTreeSet<(&'static str, String)>,
     /// Calls whose caller panics: verb and pod.
     pub(crate) panicking: BTreeSet<(&'static str, String)>,
+    /// Bytes of memory that a container (`namespace/pod/container`) uses.
+    pub(crate) usage: BTreeMap<String, u64>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
     next: u64,
     /// Verbs so far.
@@ -132,6 +134,20 @@ impl State {
         self.containers.values().any(|c| c.config.metadata == config.metadata && uid(&c.sandbox) == uid(sandbox))
     }
 
+    /// Takes over new resources of a container.
+    pub(crate) fn update(&mut self, id: &ContainerId, resources: cri::LinuxContainerResources) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let path = container.path();
+        container.config.linux.get_or_insert_default().resources = Some(resources.clone());
+        let (shares, quota, memory) = (resources.cpu_shares, resources.cpu_quota, resources.memory_limit_in_bytes);
+        self.call("UpdateContainerResources", format_args!("{path} {shares} {quota} {memory}"));
+    }
+
+    pub(crate) fn memory_usage(&self, id: &ContainerId) -> u64 {
+        let usage = self.containers.get(id).and_then(|c| self.usage.get(&c.path()));
+        usage.copied().unwrap_or(1 << 20)
+    }
+
     /// Notes containers that run in a sandbox which is being stopped.
     pub(crate) fn check_stop(&mut self, id: &SandboxId) {
         let alive = self.containers.values().filter(|c| c.sandbox == *id && c.is_running()).map(Container::path);
@@ -211,6 +227,12 @@ impl State {
             labels: container.config.labels.clone(),
             annotations: container.config.annotations.clone(),
             mounts: container.config.mounts.clone(),
+            resources: container
+                .config
+                .linux
+                .as_ref()
+                .and_then(|l| l.resources.clone())
+                .map(|linux| cri::ContainerResources { linux: Some(linux), ..Default::default() }),
             log_path: self.log_path(container).display().to_string(),
             ..Default::default()
         })

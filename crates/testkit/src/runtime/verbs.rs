@@ -303,6 +303,7 @@ impl Runtime for FakeRuntime {
         })
     }
 
+    /// As containerd 2.1: it does not know the call.
     fn update_pod_sandbox_resources(&self, _request: cri::UpdatePodSandboxResourcesRequest) -> Answer<'_, ()> {
         unimplemented("UpdatePodSandboxResources")
     }
@@ -369,8 +370,12 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn update_container_resources(&self, _request: cri::UpdateContainerResourcesRequest) -> Answer<'_, ()> {
-        unimplemented("UpdateContainerResources")
+    fn update_container_resources(&self, request: cri::UpdateContainerResourcesRequest) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.enter_at("UpdateContainerResources", &request.container_id).await?;
+            self.lock().update(&ContainerId::new(&request.container_id), request.linux.unwrap_or_default());
+            Ok(())
+        })
     }
 
     fn reopen_container_log(&self, _id: &ContainerId) -> Answer<'_, ()> {
@@ -406,8 +411,15 @@ impl Runtime for FakeRuntime {
         unimplemented("PortForward")
     }
 
-    fn container_stats(&self, _id: &ContainerId) -> Answer<'_, Option<cri::ContainerStats>> {
-        unimplemented("ContainerStats")
+    fn container_stats(&self, id: &ContainerId) -> Answer<'_, Option<cri::ContainerStats>> {
+        let id = id.clone();
+        Box::pin(async move {
+            self.enter_at("ContainerStats", id.as_str()).await?;
+            let usage = self.lock().memory_usage(&id);
+            let usage_bytes = Some(cri::UInt64Value { value: usage });
+            let memory = Some(cri::MemoryUsage { usage_bytes, ..Default::default() });
+            Ok(Some(cri::ContainerStats { memory, ..Default::default() }))
+        })
     }
 
     fn list_container_stats(&self, _filter: Option<cri::ContainerStatsFilter>) -> Answer<'_, Vec<cri::ContainerStats>> {

@@ -94,7 +94,8 @@ fn references_without_the_gate_stay_few() {
 
 #[test]
 fn nobody_is_a_guest_from_the_start() {
-    let spec = json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
+    let spec =
+        json!({"containers": [{"name": "a", "image": "i"}], "ephemeralContainers": [{"name": "e", "image": "i"}]});
     let expected = ["spec.ephemeralContainers: Forbidden: cannot be set on create"];
     assert_eq!(messages(spec, Gates::default()), expected);
 }

@@ -12,7 +12,7 @@ use crate::pod::record::{PodRecord, SandboxNeed};
 use crate::pod::restart::is_restarted;
 use crate::pod::spec::{self, Role, Wanted};
 use crate::pod::step::{HookKind, ImageWish, PullPolicy, Step, StepKey};
-use crate::pod::{kill, volumes};
+use crate::pod::{kill, resize, volumes};
 use crate::render::{self, ContainerView};
 use crate::resources::cgroup::pod_cgroup;
 
@@ -24,7 +24,10 @@ pub(in crate::pod) fn decide(p: &mut Planner<'_>) {
     }
     let is_ground_ready = lay_ground(p);
     match p.record.sandbox_need() {
-        SandboxNeed::Keep(sandbox) if is_ground_ready => launch_all(p, sandbox),
+        SandboxNeed::Keep(sandbox) if is_ground_ready => {
+            let has_room = resize::decide::decide(p, &sandbox.id);
+            launch_all(p, sandbox, has_room);
+        }
         SandboxNeed::Keep(_) => {}
         SandboxNeed::Make { attempt } => make_sandbox(p, attempt, is_ground_ready),
         SandboxNeed::Await => {
@@ -119,7 +122,8 @@ enum Standing {
     Awaited,
 }
 
-fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox) {
+/// `has_room`: regular containers may start, too.
+fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox, has_room: bool) {
     let record = p.record;
     for guest in spec::guests(&record.guests) {
         launch_guest(p, &guest, sandbox);
@@ -140,7 +144,7 @@ fn launch_all(p: &mut Planner<'_>, sandbox: &ObservedSandbox) {
         }
     }
     // Images come side by side, containers one after the other.
-    let mut may_create = true;
+    let mut may_create = has_room;
     for wanted in spec::regulars(&record.pod) {
         launch(p, &wanted, sandbox, may_create);
         may_create &= !is_holding_up(record, &wanted);

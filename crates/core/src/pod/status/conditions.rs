@@ -52,6 +52,7 @@ pub(super) fn all(view: &View<'_>, statuses: &Statuses, verdict: &Verdict) -> Ve
     let given = || pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
     let mut conditions: Vec<_> = given().filter(|c| !OWN.contains(&c.type_.as_str())).cloned().collect();
     conditions.extend(disruption(view));
+    conditions.extend(resizes(view, verdict));
     let containers_ready = containers_ready(view, statuses, verdict.computed);
     let ready = match containers_ready.status {
         "True" => gates(view, &conditions),
@@ -99,6 +100,24 @@ fn disruption(view: &View<'_>) -> Option<v1::PodCondition> {
         )
         | None => view.old.and_then(known).or_else(|| view.record.pod.status.as_ref().and_then(known)),
     }
+}
+
+/// A resize that waits, and one that is under way. kubelet 1.36: they are there or not, never false; a pod that ended has none.
+fn resizes(view: &View<'_>, verdict: &Verdict) -> Vec<v1::PodCondition> {
+    let resize = &view.record.resize;
+    let both = [("PodResizePending", &resize.pending), ("PodResizeInProgress", &resize.progress)];
+    let is_over = verdict.computed.is_end() || view.record.stage.stop_cause().is_some();
+    let held = both.into_iter().filter_map(|(type_, held)| Some((type_, held.as_ref().filter(|_| !is_over)?)));
+    held.map(|(type_, held)| v1::PodCondition {
+        type_: type_.to_owned(),
+        status: "True".to_owned(),
+        reason: held.reason.map(str::to_owned),
+        message: held.message.clone(),
+        last_transition_time: Some(time(held.since)),
+        last_probe_time: Some(time(held.checked)),
+        observed_generation: Some(held.generation).filter(|g| *g != 0),
+    })
+    .collect()
 }
 
 /// Whether containers can be started in a sandbox: the newest is ready, the only ready one, in the right network, with an address.

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
 use rubelet_api::v1;
+use rubelet_proto::cri;
 use serde_json::{Value, json};
 
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::{Done, ImageFound, ProbeAnswer};
-use crate::pod::step::CreateContainer;
+use crate::pod::observed::ObservedResources;
+use crate::pod::step::{CreateContainer, ResizeContainer, ResizePod};
 use crate::pod::{
     ContainerState, Fact, Observed, ObservedContainer, ObservedSandbox, PodRecord, Source, Step, StepFailure,
 };
@@ -51,6 +53,13 @@ pub(super) struct World {
     pub(super) is_withdrawn: bool,
     /// What the runtime was told of each container that was created.
     pub(super) created: Vec<CreateContainer>,
+    /// What running containers were told.
+    pub(super) resized: Vec<ResizeContainer>,
+    /// What the runtime was told of the pod.
+    pub(super) pod_resized: Vec<ResizePod>,
+    /// Memory in use, by container; the pod's under the empty name.
+    generation: i64,
+    pub(super) usage: BTreeMap<&'static str, i64>,
 }
 
 pub(super) fn pod(spec: Value) -> v1::Pod {
@@ -67,15 +76,33 @@ pub(super) fn pod(spec: Value) -> v1::Pod {
     serde_json::from_value(pod).expect("a pod")
 }
 
+fn observed(resources: &cri::LinuxContainerResources) -> ObservedResources {
+    ObservedResources {
+        cpu_period: resources.cpu_period,
+        cpu_quota: resources.cpu_quota,
+        cpu_shares: resources.cpu_shares,
+        memory_limit_bytes: resources.memory_limit_in_bytes,
+    }
+}
+
 impl World {
     pub(super) fn new(spec: Value) -> Self {
         Self::over(Observed { has_cgroup: Some(false), ..Observed::default() }, spec)
     }
 
+    /// The same pod of an API server.
+    pub(super) fn attached(spec: Value) -> Self {
+        Self::of(Source::Api, Observed { has_cgroup: Some(false), ..Observed::default() }, spec)
+    }
+
     /// An agent that starts on what runs already.
     pub(super) fn over(runtime: Observed, spec: Value) -> Self {
+        Self::of(Source::File, runtime, spec)
+    }
+
+    pub(super) fn of(source: Source, runtime: Observed, spec: Value) -> Self {
         let mut world = Self {
-            record: PodRecord::new(Source::File, Arc::new(pod(spec))),
+            record: PodRecord::new(source, Arc::new(pod(spec))),
             node: crate::sample::node(),
             at: Duration::from_secs(1),
             runtime,
@@ -92,6 +119,10 @@ impl World {
             made: 100,
             is_withdrawn: false,
             created: Vec::new(),
+            resized: Vec::new(),
+            pod_resized: Vec::new(),
+            generation: 1,
+            usage: BTreeMap::new(),
         };
         world.look();
         world
@@ -108,7 +139,10 @@ impl World {
 
     /// The same pod with another specification.
     pub(super) fn want(&mut self, spec: Value) {
-        self.tell(Fact::Desired(Arc::new(pod(spec))));
+        let mut pod = pod(spec);
+        self.generation += 1;
+        pod.metadata.generation = Some(self.generation);
+        self.tell(Fact::Desired(Arc::new(pod)));
     }
 
     pub(super) fn withdraw(&mut self) {
@@ -213,6 +247,10 @@ impl World {
             self.log.push(format!("{:.1} failed {shown}", self.at.as_secs_f64()));
             return self.tell(Fact::StepDone { key, outcome: Err(failure) });
         }
+        if let Some(message) = self.refusal(&step) {
+            self.log.push(format!("{:.1} refused", self.at.as_secs_f64()));
+            return self.tell(Fact::StepDone { key, outcome: Err(StepFailure { reason: String::new(), message }) });
+        }
         let (after, done) = self.perform(step);
         let fact = Fact::StepDone { key, outcome: Ok(done) };
         if after.is_zero() {
@@ -221,6 +259,16 @@ impl World {
         } else {
             self.pending.push((self.at + after, fact));
         }
+    }
+
+    /// Less memory than is in use cannot be had.
+    fn refusal(&self, step: &Step) -> Option<String> {
+        let (name, most) = match step {
+            Step::ResizePod(resize) => ("", resize.usage_below?),
+            Step::ResizeContainer(resize) => (resize.container.as_str(), resize.usage_below?),
+            _ => return None,
+        };
+        (*self.usage.get(name)? >= most).then(|| format!("below current usage of {name:?}"))
     }
 
     fn perform(&mut self, step: Step) -> (Duration, Done) {
@@ -246,27 +294,7 @@ impl World {
             Step::EnsureImage { .. } => {
                 return (at_once, Done::Image(ImageFound { image_ref: "sha256:1".into(), ..ImageFound::default() }));
             }
-            Step::CreateContainer(create) => {
-                self.created.push((*create).clone());
-                self.made += 1;
-                let id = ContainerId::new(format!("{}-{}", create.container, self.made));
-                self.runtime.containers.push(ObservedContainer {
-                    id: id.clone(),
-                    name: create.container.clone(),
-                    sandbox: create.sandbox,
-                    restart_count: create.restart_count,
-                    hash: Some(crate::render::container_hash("busybox", create.container.as_str())),
-                    created_at: self.now().wall + Duration::from_nanos(self.made as u64),
-                    state: ContainerState::Created,
-                    image: "busybox".into(),
-                    image_ref: "sha256:1".into(),
-                    user: None,
-                    resources: None,
-                    stop_signal: None,
-                    recursive_read_only: Vec::new(),
-                });
-                return (at_once, Done::Container(id));
-            }
+            Step::CreateContainer(create) => return (at_once, self.create(*create)),
             Step::StartContainer { container, id, .. } => self.start(&container, &id),
             Step::RunHook { container, kind, timeout, .. } => {
                 let secs = Duration::from_secs(self.hook_secs).min(timeout.unwrap_or(Duration::MAX));
@@ -300,9 +328,43 @@ impl World {
             Step::RemoveSandbox { id } => self.runtime.sandboxes.retain(|s| s.id != id),
             Step::RemoveCgroup => self.runtime.has_cgroup = Some(false),
             Step::Mount(_) => return (at_once, Done::Mounted),
+            Step::ResizePod(resize) => {
+                self.note(format!("resize pod {:?} {}", resize.part, resize.to));
+                self.pod_resized.push(*resize);
+            }
+            Step::ResizeContainer(resize) => {
+                let (request, limit) = (resize.request, resize.limit);
+                self.note(format!("resize {} {:?} {request}..{limit}", resize.container, resize.measure));
+                for container in self.runtime.containers.iter_mut().filter(|c| c.id == resize.id) {
+                    container.resources = Some(observed(&resize.resources));
+                }
+                self.resized.push(*resize);
+            }
             Step::PrepareDirs | Step::Unmount | Step::RemoveDirs | Step::Cancel(_) => {}
         }
         (at_once, Done::Plain)
+    }
+
+    fn create(&mut self, create: CreateContainer) -> Done {
+        self.created.push(create.clone());
+        self.made += 1;
+        let id = ContainerId::new(format!("{}-{}", create.container, self.made));
+        self.runtime.containers.push(ObservedContainer {
+            id: id.clone(),
+            name: create.container.clone(),
+            sandbox: create.sandbox,
+            restart_count: create.restart_count,
+            hash: Some(crate::render::container_hash("busybox", create.container.as_str())),
+            created_at: self.now().wall + Duration::from_nanos(self.made as u64),
+            state: ContainerState::Created,
+            image: "busybox".into(),
+            image_ref: "sha256:1".into(),
+            user: None,
+            resources: create.config.linux.and_then(|l| l.resources).as_ref().map(observed),
+            stop_signal: None,
+            recursive_read_only: Vec::new(),
+        });
+        Done::Container(id)
     }
 
     fn life(&self, name: &ContainerName, id: &ContainerId) -> Life {

@@ -324,6 +324,7 @@ fn a_running_containers_resources_are_what_the_runtime_says() {
     pod.spec.as_mut().expect("a spec").containers[0].resources =
         serde_json::from_value(asked_little.clone()).expect("resources");
     bench.record.absorb(Fact::Desired(pod.into()), at(7));
+    bench.record.absorb(Fact::Resize(crate::pod::ResizeVerdict::Granted), at(7));
     assert_eq!(container(&bench.look(7).shown(7), "a")["resources"], asked_little);
     let mut bench = Bench::new(Source::Api, spec);
     let shown = bench.has("a", 0, exited(0)).look(11).shown(11);
