@@ -54,10 +54,10 @@ play_golden() {
   tally_golden "$log"
 }
 
-# tally_golden LOG: counts the last line of a play.
+# tally_golden LOG: counts the last lines of the plays.
 tally_golden() {
   local log=$1 agree differ allowed
-  if read -r agree differ allowed < <(sed -n 's/^golden: \([0-9]*\) agree, \([0-9]*\) differ, \([0-9]*\) allowed$/\1 \2 \3/p' "$log"); then
+  if read -r agree differ allowed < <(awk '/^golden: [0-9]+ agree, [0-9]+ differ, [0-9]+ allowed$/ { a += $2; d += $4; s += $6; n++ } END { if (n) print a, d, s }' "$log"); then
     tally passed "$agree"
     [ "$differ" = 0 ] || tally failed "$differ" "golden: files that differ from the recordings, see $log"
     [ "$allowed" = 0 ] || tally skipped "$allowed" "golden: files that may differ (see its --allow)"

@@ -7,12 +7,13 @@ cd "$(dirname "$(realpath "$0")")/../.."
 . tests/lib/forky.sh
 
 vm=$X_CACHE/vm
-[ -e "$vm/ready" ] && exit 0
+stamp=$(sha256sum tests/vm/image.sh | cut -c1-16)
+[ "$(cat "$vm/ready" 2>/dev/null)" != "$stamp" ] || exit 0
 need_debian "building the virtual machine" debootstrap e2fsprogs qemu-system-x86
 mkdir -p "$vm"
 root=$(mktemp -d "$vm/root-XXXX")
 trap 'rm -rf "$root"' EXIT
-packages=linux-image-cloud-amd64,systemd-sysv,dbus,udev,containerd,runc,containernetworking-plugins,iproute2,iptables,python3,conntrack,ca-certificates
+packages=linux-image-cloud-amd64,systemd-sysv,dbus,udev,containerd,runc,containernetworking-plugins,iproute2,iptables,python3,conntrack,ca-certificates,apparmor
 echo "x: building a Debian with systemd for the virtual machine, once (about two minutes)"
 script=/usr/share/debootstrap/scripts/forky
 [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
@@ -42,4 +43,4 @@ rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
 rm -f "$vm/disk.img"
 truncate -s 6G "$vm/disk.img"
 mkfs.ext4 -q -F -d "$root" "$vm/disk.img"
-touch "$vm/ready"
+echo "$stamp" >"$vm/ready"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # usage: run.sh KUBELET OUT [ONLY_RE]: boots the machine that image.sh made, plays the recordings of cgroup v2 in it,
+# on the embedded runtime and on containerd (X_VM_RUNTIMES),
 # and leaves its log, records and console in OUT. Ends with `vm: passed`, `vm: failed` or `vm: timed out`.
 set -euo pipefail
 kubelet=$(realpath "$1") out=$(realpath -m "$2") only=${3:-.}
@@ -19,6 +20,7 @@ mv "$work/disk/golden.tar" "$work/disk/images.tar"
 cp tests/vm/guest "$work/disk/run"
 mkdir "$work/disk/out"
 echo "$only" >"$work/disk/only"
+echo "${X_VM_RUNTIMES:-embedded containerd}" >"$work/disk/runtimes"
 accel=tcg,thread=multi cpu=max slow=8
 # Not by the presence of /dev/kvm: nested ones are seen to end in the boot loader.
 [ "${X_VM_ACCEL:-}" != kvm ] || accel=kvm cpu=host slow=1

@@ -13,6 +13,7 @@ use rubelet_host::chain;
 
 use crate::credentials::Credentials;
 use crate::pulls::Pulls;
+use crate::users::Users;
 
 /// Kubelet 1.36: not configurable.
 pub const CONTAINER_LOGS_DIR: &str = "/var/log/containers";
@@ -24,6 +25,8 @@ pub struct Hands {
     pub cgroups: Option<Tree>,
     pub pulls: Pulls,
     pub credentials: Credentials,
+    /// Who of the host's users stands for whose.
+    pub users: Users,
     pub root_dir: PathBuf,
     pub pod_logs_dir: PathBuf,
     pub container_logs_dir: PathBuf,

@@ -21,6 +21,7 @@ pub mod sources;
 pub mod start;
 #[cfg(test)]
 mod testing;
+mod users;
 mod watcher;
 pub mod worker;
 

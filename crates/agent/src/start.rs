@@ -20,6 +20,7 @@ use crate::pulse::Pulse;
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
+use crate::users::Users;
 use crate::worker::Surroundings;
 use crate::{facts, foreign, watcher};
 
@@ -32,6 +33,8 @@ pub struct Settings {
     /// Polled URL.
     pub url: Option<HttpSource>,
     pub pulls: PullSettings,
+    /// Users and groups of a pod that has its own (`userNamespaces.idsPerPod`).
+    pub ids_per_pod: u32,
     /// `runtimeRequestTimeout`: how long the runtime may take for an answer.
     pub request_timeout: Duration,
     /// `syncFrequency`: twice this is the longest that a loop of the agent may be late, if it is more than 5 min.
@@ -137,6 +140,7 @@ pub async fn lay(
         cgroups: settings.cgroups,
         pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref()),
+        users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
         container_logs_dir: settings.container_logs_dir,

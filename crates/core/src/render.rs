@@ -26,6 +26,7 @@ pub mod paths;
 pub mod probe;
 pub mod sandbox;
 pub mod security;
+pub mod users;
 
 pub use container::create_container;
 pub use hash::container_hash;

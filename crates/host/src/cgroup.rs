@@ -40,6 +40,8 @@ pub enum Driver {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values {
     pub cpu_shares: Option<u64>,
+    /// On version 2 this instead of what follows from the shares.
+    pub cpu_weight: Option<u64>,
     /// Microseconds per period; negative: no quota.
     pub cpu_quota_us: Option<i64>,
     pub cpu_period_us: Option<u64>,

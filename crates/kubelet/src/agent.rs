@@ -76,6 +76,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         manifests: manifests(&assembled),
         url: url(&assembled),
         pulls: pulls(config),
+        ids_per_pod: ids_per_pod(config),
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),
         cgroups,
@@ -200,6 +201,12 @@ fn url(assembled: &Assembled) -> Option<HttpSource> {
         node_name: assembled.node_name.clone(),
         gates: pod_gates(&assembled.gates),
     })
+}
+
+/// kubelet 1.36: 65536 unless it is said; checked to be a multiple of that below 2^32.
+fn ids_per_pod(config: &KubeletConfiguration) -> u32 {
+    let said = config.resources.user_namespaces.as_ref().and_then(|one| one.ids_per_pod);
+    said.and_then(|ids| u32::try_from(ids).ok()).unwrap_or(65_536)
 }
 
 fn pulls(config: &KubeletConfiguration) -> PullSettings {

@@ -11,6 +11,7 @@ pub(crate) fn values(resources: &LinuxContainerResources) -> Values {
     let memory = set(resources.memory_limit_in_bytes);
     Values {
         cpu_shares: unsigned(resources.cpu_shares),
+        cpu_weight: unsigned(resources.cpu_shares).map(weight),
         cpu_quota_us: set(resources.cpu_quota),
         cpu_period_us: unsigned(resources.cpu_period),
         memory_limit_bytes: memory,
@@ -24,6 +25,22 @@ pub(crate) fn values(resources: &LinuxContainerResources) -> Values {
         cpuset_cpus: text(&resources.cpuset_cpus),
         cpuset_mems: text(&resources.cpuset_mems),
         unified: resources.unified.iter().map(|(file, value)| (file.clone(), value.clone())).collect(),
+    }
+}
+
+/// The weight of version 2 for shares, as runc 1.3 has it for containers: 1024 become 100, the ends of both ranges meet.
+pub(crate) fn weight(shares: u64) -> u64 {
+    const MOST: u64 = 262_144;
+    match shares {
+        0 => 0,
+        1..=2 => 1,
+        MOST.. => 10_000,
+        _ => {
+            let log = u32::try_from(shares).map_or(18.0, f64::from).log2();
+            let power = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
+            // Between 1 and 10000.
+            10.0_f64.powf(power).ceil().clamp(1.0, 10_000.0) as u64
+        }
     }
 }
 
@@ -71,6 +88,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn weights_as_recorded() {
+        for (shares, want) in [(2, 1), (3, 2), (256, 35), (512, 59), (1024, 100), (262_144, 10_000)] {
+            assert_eq!(weight(shares), want, "{shares} shares");
+        }
+    }
+
+    #[test]
     fn nothing_said_is_nothing_written() {
         assert_eq!(values(&LinuxContainerResources::default()), Values::default());
     }
@@ -91,6 +115,7 @@ mod tests {
         };
         let want = Values {
             cpu_shares: Some(102),
+            cpu_weight: Some(17),
             cpu_quota_us: Some(-1),
             cpu_period_us: Some(100_000),
             memory_limit_bytes: Some(4096),

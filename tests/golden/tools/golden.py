@@ -322,7 +322,7 @@ def comparable(path, without_user):
     if uid := re.search(r'"uid": "([0-9a-f]{32})"', read(os.path.join(os.path.dirname(path), "pod.json"))): text = text.replace(uid.group(1), "<pod-uid>")
     for pattern, name in ((r'("oom_score_adj": )"(?!1000"|0")\d+"', r'\1"<by memory>"'), (r'("key": "EPH", "value": )"\d+"', r'\1"<disk>"'), (r"cpuset\.cpus=.*", "cpuset.cpus=<cpus>"), (r"(\.scope pids\.max)=\d+", r"\1=<by systemd>"), (r"(kubepods(?:\.slice)? cpu\.(?:shares|weight))=.*", r"\1=<by cpus>"), (r'"hugepage_limits": \[[^]]*\]', '"hugepage_limits": "<page sizes>"')):
         text = re.sub(pattern, name, text)
-    text = text.replace("rubelet://", "containerd://")
+    text = text.replace("rubelet://", "containerd://").replace("/rubelet-<", "/cri-containerd-<")  # the runtime's name in ids and scopes
     if path.endswith("calls.jsonl"): return calls_in_order(text)
     if path.endswith("pod.json") and text.strip() not in ("", "null"):
         pod = json.loads(text)

@@ -7,6 +7,7 @@ use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::pod::Outcome;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::step::{CreateContainer, LogLink};
+use rubelet_core::render::users::{UserRange, fill_container, fill_sandbox, wants_range};
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 
@@ -15,11 +16,16 @@ use crate::hands::Hands;
 use crate::observer::{Ask, Sighting, look, look_surely};
 
 pub(super) async fn run_sandbox(
-    hands: &Hands,
+    hands: &Arc<Hands>,
     uid: &PodUid,
     runtime_handler: String,
-    config: cri::PodSandboxConfig,
+    mut config: cri::PodSandboxConfig,
 ) -> (Outcome, Vec<Sighting>) {
+    match users(hands, uid, &config).await {
+        Ok(None) => {}
+        Ok(Some(range)) => fill_sandbox(&mut config, range),
+        Err(e) => return (Err(failed("", e)), Vec::new()),
+    }
     if let Err(e) = dirs::make_log_dir(Path::new(&config.log_directory)) {
         return (Err(failed("", e)), Vec::new());
     }
@@ -40,7 +46,24 @@ pub(super) async fn remove_sandbox(hands: &Hands, uid: &PodUid, id: SandboxId) -
     (outcome, look(hands, uid, Ask::Sandbox(id)).await)
 }
 
-pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, create: CreateContainer) -> (Outcome, Vec<Sighting>) {
+/// The pod's range of users, when its sandbox is to have one.
+async fn users(hands: &Arc<Hands>, uid: &PodUid, config: &cri::PodSandboxConfig) -> Result<Option<UserRange>, String> {
+    if !wants_range(config) {
+        return Ok(None);
+    }
+    let (hands, uid) = (hands.clone(), uid.clone());
+    tokio::task::spawn_blocking(move || hands.users.of(&uid).map(Some)).await.map_err(|e| e.to_string())?
+}
+
+pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateContainer) -> (Outcome, Vec<Sighting>) {
+    match users(hands, &pod.uid, &create.sandbox_config).await {
+        Ok(None) => {}
+        Ok(Some(range)) => {
+            fill_sandbox(&mut create.sandbox_config, range);
+            fill_container(&mut create.config, range);
+        }
+        Err(e) => return (Err(failed("CreateContainerError", e)), Vec::new()),
+    }
     let sandbox = create.sandbox.clone();
     let (for_disk, owner) = (hands.clone(), pod.clone());
     let sandbox_config = create.sandbox_config.clone();

@@ -50,6 +50,7 @@ pub(super) fn unmount(hands: &Hands, pod: &PodRef) -> Result<(), String> {
 /// Removes the pod's directory, its log directories and the links to its logs. Its volumes are unmounted before.
 pub(super) fn remove(hands: &Hands, pod: &PodRef) -> Result<(), String> {
     rubelet_volumes::remove_pod_dir(&hands.pod_dir(&pod.uid)).map_err(|e| chain(&e))?;
+    hands.users.release(&pod.uid);
     // Of a pod that only the disk tells of, the UID is all that is known.
     let own = format!("_{}", pod.uid);
     for entry in fs::read_dir(&hands.pod_logs_dir).into_iter().flatten().flatten() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rubelet_api::v1;
 use rubelet_proto::cri;
 
-use super::{RenderError, dns, hostname, name, namespace, paths, security, uid};
+use super::{RenderError, dns, hostname, name, namespace, paths, security, uid, users};
 use crate::node::NodeFacts;
 use crate::resources::cgroup::cgroup_parent;
 use crate::resources::{overhead_resources, sandbox_resources};
@@ -85,14 +85,13 @@ fn port_mappings(container: &v1::Container) -> Vec<cri::PortMapping> {
     mappings
 }
 
+/// kubelet 1.36: without the runtime's feature the pod gets no sandbox.
 fn refuse_user_namespace(pod: &v1::Pod, node: &NodeFacts) -> Result<(), RenderError> {
-    if pod.spec.as_ref().and_then(|s| s.host_users) != Some(false) {
+    if !users::has_own_users(pod) {
         return Ok(());
     }
-    let is_supported = node.runtime.handlers.iter().any(|h| h.name.is_empty() && h.user_namespaces);
-    Err(RenderError::sandbox(if is_supported {
-        "user namespaces (hostUsers: false) are not supported by rubelet yet"
-    } else {
-        "default runtime does not support user namespaces"
-    }))
+    match node.runtime.handlers.iter().any(|h| h.name.is_empty() && h.user_namespaces) {
+        true => Ok(()),
+        false => Err(RenderError::sandbox("default runtime does not support user namespaces")),
+    }
 }

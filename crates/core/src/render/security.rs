@@ -114,7 +114,11 @@ pub fn namespaces(pod: &v1::Pod) -> cri::NamespaceOption {
         ipc: host(spec.and_then(|s| s.host_ipc)).into(),
         pid: pid.into(),
         target_id: String::new(),
-        userns_options: Some(cri::UserNamespace { mode: Node.into(), ..Default::default() }),
+        // The range of a pod with users of its own is filled in by who has it: see `users`.
+        userns_options: Some(cri::UserNamespace {
+            mode: host(Some(!super::users::has_own_users(pod))).into(),
+            ..Default::default()
+        }),
     }
 }
 

@@ -135,12 +135,11 @@ fn accounting(unit: &str) -> Vec<Property> {
 fn properties(version: Version, values: &Values) -> Vec<Property> {
     let or_infinity = |v: i64| Value::U64(u64::try_from(v).unwrap_or(u64::MAX));
     let mut out = Vec::new();
-    if let Some(shares) = values.cpu_shares {
-        out.push(match version {
-            Version::V1 => ("CPUShares", Value::U64(shares)),
-            Version::V2 => ("CPUWeight", Value::U64(v2::weight(shares))),
-        });
-    }
+    let shares = match version {
+        Version::V1 => values.cpu_shares.map(|shares| ("CPUShares", shares)),
+        Version::V2 => v2::weight_of(values).map(|weight| ("CPUWeight", weight)),
+    };
+    out.extend(shares.map(|(name, value)| (name, Value::U64(value))));
     if let Some(quota) = values.cpu_quota_us {
         let period = values.cpu_period_us.unwrap_or(100_000).max(1);
         // systemd counts in whole hundredths of a CPU and rounds down; we round up, as upstream does.

@@ -100,8 +100,8 @@ fn controller_of(file: &str) -> &'static str {
 fn files(values: &Values) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut put = |file: &str, value: String| out.push((file.to_owned(), value));
-    if let Some(shares) = values.cpu_shares {
-        put("cpu.weight", weight(shares).to_string());
+    if let Some(weight) = weight_of(values) {
+        put("cpu.weight", weight.to_string());
     }
     match (values.cpu_quota_us, values.cpu_period_us) {
         (None, None) => {}
@@ -132,6 +132,11 @@ fn files(values: &Values) -> Vec<(String, String)> {
         put(file, value.clone());
     }
     out
+}
+
+/// The weight that is said, or the one that follows from the shares.
+pub(super) fn weight_of(values: &Values) -> Option<u64> {
+    values.cpu_weight.or(values.cpu_shares.map(weight))
 }
 
 /// kubelet 1.36: linear, 2..=262144 shares to 1..=10000.

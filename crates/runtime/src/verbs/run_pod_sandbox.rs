@@ -18,7 +18,7 @@ use super::{Doing, Refusal, new_id, now_nanos};
 use crate::embedded::Engine;
 use crate::pods::record::SandboxRecord;
 use crate::pods::{Sandbox, SandboxLife, sandbox_name};
-use crate::{dns, spec, sweep, watch};
+use crate::{dns, limits, spec, sweep, watch};
 
 /// CPU shares of the pause process.
 const PAUSE_SHARES: u64 = 2;
@@ -104,7 +104,8 @@ fn make(engine: &Arc<Engine>, mut record: SandboxRecord) -> Result<(Arc<Sandbox>
     let netns = (!record.netns.is_empty()).then(|| Path::new(&record.netns));
     let spec = spec::sandbox_spec(&config, netns, &engine.host).doing("failed to generate sandbox container spec")?;
     write_bundle(&dir, &spec, &setup).doing("write the sandbox's bundle")?;
-    let values = Values { cpu_shares: Some(PAUSE_SHARES), ..Values::default() };
+    let values =
+        Values { cpu_shares: Some(PAUSE_SHARES), cpu_weight: Some(limits::weight(PAUSE_SHARES)), ..Values::default() };
     let held = engine.make_cgroup(&dir, &values).doing("make the sandbox's cgroup")?;
     engine.reached("run.cgroup");
     let (shim, state) = Shim::create(&engine.program, &dir).doing("failed to create the sandbox's pause process")?;
