@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+mod mapped;
 mod overlay;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use mapped::bind_mapped;
 pub use overlay::{Overlay, Upper, overlay};
 
 /// Why a mount operation failed.

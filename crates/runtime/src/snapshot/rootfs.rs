@@ -67,12 +67,55 @@ pub struct RootFs {
     is_privileged: bool,
 }
 
+/// The users that a container has for its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Users<'a> {
+    /// The user namespace.
+    pub namespace: &'a fs::File,
+    /// Who on the host is its root.
+    pub first_uid: u32,
+    pub first_gid: u32,
+}
+
 impl RootFs {
     /// Mounts it on `target`, in the mount namespace of the calling thread. Blocks.
     pub fn attach(&self, target: &Path) -> Result<(), RootFsError> {
         let upper = self.upper.as_ref().map(|(dir, work)| Upper { dir, work });
         let overlay = Overlay { lower: &self.lower, upper, user_xattr: !self.is_privileged };
         Ok(mount::overlay(target, &self.base, &overlay)?)
+    }
+
+    /// The same for a container with users of its own: to its root belongs what is the image's root's. `places` is a directory for the
+    /// time of the call. Overlayfs itself cannot be mapped, its layers can. Blocks.
+    pub fn attach_mapped(&self, target: &Path, users: &Users<'_>, places: &Path) -> Result<(), RootFsError> {
+        fs::create_dir_all(places).map_err(file_error("create", places))?;
+        let mapped = self.stack_mapped(target, users, places);
+        // The overlay has mounts of its own of all this.
+        for at in 0..self.lower.len() {
+            let place = places.join(at.to_string());
+            if place.exists() {
+                mount::unmount(&place, mount::Unmount::Lazy)?;
+                fs::remove_dir(&place).map_err(file_error("remove", &place))?;
+            }
+        }
+        fs::remove_dir(places).map_err(file_error("remove", places))?;
+        mapped
+    }
+
+    fn stack_mapped(&self, target: &Path, users: &Users<'_>, places: &Path) -> Result<(), RootFsError> {
+        let mut lower = Vec::with_capacity(self.lower.len());
+        for (at, dir) in self.lower.iter().enumerate() {
+            let place = places.join(at.to_string());
+            fs::create_dir(&place).map_err(file_error("create", &place))?;
+            mount::bind_mapped(dir, &place, users.namespace)?;
+            lower.push(place);
+        }
+        if let Some((changes, _)) = &self.upper {
+            let stat = fs::metadata(&self.lower[0]).map_err(file_error("look at", &self.lower[0]))?;
+            let owner = (users.first_uid.saturating_add(stat.uid()), users.first_gid.saturating_add(stat.gid()));
+            chown(changes, Some(owner.0), Some(owner.1)).map_err(file_error("change the owner of", changes))?;
+        }
+        Self { lower, ..self.clone() }.attach(target)
     }
 
     /// Room that the changes take. Blocks.

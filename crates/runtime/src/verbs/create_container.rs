@@ -13,6 +13,7 @@ use super::{Doing, Refusal, new_id, now_nanos};
 use crate::embedded::Engine;
 use crate::pods::record::{ContainerRecord, SandboxRecord};
 use crate::pods::{Container, Life, SandboxLife, container_name};
+use crate::snapshot::rootfs::{RootFs, RootFsError, Users};
 use crate::{spec, sweep};
 
 pub(crate) async fn create_container(
@@ -60,12 +61,11 @@ struct Work {
 
 /// Makes everything, in the order in which [`sweep::container`] can take it back at any point.
 fn make(engine: &Arc<Engine>, mut work: Work) -> Result<Arc<Container>, Refusal> {
-    let Work { id, config, .. } = &mut work;
-    let id = id.clone();
+    let id = work.id.clone();
     let dir = engine.places.container(&id);
     fs::DirBuilder::new().mode(0o711).create(&dir).doing("create the container's directory")?;
     engine.reached("create.directory");
-    let wanted = config.image.as_ref().map(|i| i.image.as_str()).unwrap_or_default();
+    let wanted = work.config.image.as_ref().map(|i| i.image.as_str()).unwrap_or_default();
     let image = engine.images.status(wanted);
     let image_id = image.map(|i| i.id).ok_or_else(|| {
         Refusal::new(rubelet_cri::Code::NotFound, format!("failed to resolve image {wanted:?}: not found"))
@@ -73,9 +73,10 @@ fn make(engine: &Arc<Engine>, mut work: Work) -> Result<Arc<Container>, Refusal>
     let image = engine.images.config_now(&image_id)?;
     let rootfs = engine.places.rootfs(&id);
     fs::create_dir(&rootfs).doing("create the container's root")?;
-    engine.images.prepare_now(&id, &image_id)?.attach(&rootfs).doing("failed to mount the container's file system")?;
+    let file_system = engine.images.prepare_now(&id, &image_id)?;
+    attach(&file_system, &rootfs, &work).doing("failed to mount the container's file system")?;
     engine.reached("create.mounted");
-    mount_images(engine, &id, &dir, &mut config.mounts)?;
+    mount_images(engine, &id, &dir, &mut work.config.mounts)?;
     engine.reached("create.images");
     let built = build(engine, &work, &image, &rootfs)?;
     let Work { config, sandbox, .. } = work;
@@ -87,6 +88,8 @@ fn make(engine: &Arc<Engine>, mut work: Work) -> Result<Arc<Container>, Refusal>
         stdin: config.stdin,
         stdin_once: config.stdin_once,
         cgroups,
+        // Its layers are mapped already.
+        id_mapped_root: false,
         ..built.setup
     };
     write_bundle(&dir, &built.spec, &setup).doing("write the container's bundle")?;
@@ -107,6 +110,25 @@ fn make(engine: &Arc<Engine>, mut work: Work) -> Result<Arc<Container>, Refusal>
     engine.container_records.write(&id, &record).doing("record the container")?;
     engine.reached("create.recorded");
     Ok(Container::new(ContainerId::new(&id), record, Life::Created))
+}
+
+/// Mounts a container's file system; to the users of a pod that has its own, with these as the owners.
+fn attach(file_system: &RootFs, target: &Path, work: &Work) -> Result<(), AttachError> {
+    let Some(users) = spec::user_namespace(&work.sandbox.config())? else { return Ok(file_system.attach(target)?) };
+    let namespace = fs::File::open(format!("/proc/{}/ns/user", work.pause_pid))?;
+    let first = |maps: &[cri::IdMapping]| maps.first().map_or(0, |map| map.host_id);
+    let users = Users { namespace: &namespace, first_uid: first(&users.uids), first_gid: first(&users.gids) };
+    Ok(file_system.attach_mapped(target, &users, &target.with_file_name("layers"))?)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AttachError {
+    #[error(transparent)]
+    RootFs(#[from] RootFsError),
+    #[error(transparent)]
+    Spec(#[from] spec::SpecError),
+    #[error("open the pod's user namespace")]
+    Namespace(#[from] std::io::Error),
 }
 
 /// Mounts the images that are volumes of the container: from then on they are directories of the host.
