@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rubelet_host::cgroup::{CgroupError, Driver, Tree, Values, Version};
 use rubelet_host::chain;
@@ -17,9 +17,9 @@ use crate::image::{self, ImageError, Images};
 use crate::places::Places;
 use crate::pods::Pods;
 use crate::pods::record::Records;
-use crate::recover;
 use crate::spec::HostFacts;
 use crate::verbs::Refusal;
+use crate::{recover, streams};
 
 const LOCK: &str = "lock";
 /// Events that a slow listener may be behind by before it misses some.
@@ -102,6 +102,8 @@ pub enum StartError {
     Network(#[source] rubelet_network::NetworkError),
     #[error(transparent)]
     Shim(#[from] ShimError),
+    #[error(transparent)]
+    Streams(#[from] rubelet_streaming::server::ListenError),
     #[error("find out which boot this is: {0}")]
     Boot(String),
     #[error("clean up after an earlier run: {0}")]
@@ -128,6 +130,8 @@ pub(crate) struct Engine {
     pub(crate) boot_id: String,
     pub(crate) news: broadcast::Sender<cri::ContainerEventResponse>,
     pub(crate) host: HostFacts,
+    /// Set once: its server knows the engine.
+    pub(crate) streams: OnceLock<rubelet_streaming::Server>,
     pods: Mutex<Pods>,
     fault: Option<fn(&'static str)>,
     _lock: fs::File,
@@ -145,6 +149,7 @@ impl Embedded {
             .map_err(|e| StartError::Recover(e.to_string()))??;
         let engine = Arc::new(engine);
         recover::recover(&engine).await.map_err(StartError::Recover)?;
+        let _ = engine.streams.set(streams::serve(&engine).await?);
         if let Some(dir) = import_dir {
             import(&engine, dir).await;
         }
@@ -223,6 +228,7 @@ impl Engine {
             boot_id: rubelet_host::proc::boot_id().map_err(|e| StartError::Boot(chain(&e)))?,
             news: broadcast::channel(EVENTS_MAX).0,
             host,
+            streams: OnceLock::new(),
             pods: Mutex::default(),
             fault: options.fault,
             _lock: lock,

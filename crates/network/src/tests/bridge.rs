@@ -375,9 +375,8 @@ fn many_are_attached_at_once() {
         let network = world.network();
         let ids: Vec<String> = (0..40).map(|n| format!("pod{n}")).collect();
         let mut all: Vec<IpAddr> = std::thread::scope(|scope| {
-            let attach = |ids: &[String]| {
-                ids.iter().flat_map(|id| Pod::new(id, &[]).start(&network).1).collect::<Vec<IpAddr>>()
-            };
+            let attach =
+                |ids: &[String]| ids.iter().flat_map(|id| Pod::new(id, &[]).start(&network).1).collect::<Vec<IpAddr>>();
             let threads: Vec<_> = ids.chunks(10).map(|ids| scope.spawn(move || attach(ids))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });

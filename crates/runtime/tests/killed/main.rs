@@ -18,6 +18,8 @@ use rubelet_host::netns;
 use rubelet_runtime::FAULT_POINTS;
 
 mod agent;
+#[path = "../shared/archive.rs"]
+mod archive;
 
 /// The agent's part, and where things are, by the environment.
 const PART: &str = "KILLED_TEST_PART";
@@ -53,7 +55,7 @@ fn every_point() {
     }
     let top = tempfile::tempdir().unwrap();
     let host = top.path().join("host");
-    netns::make(&host, || Ok(())).unwrap();
+    netns::make(&host, || Command::new("ip").args(["link", "set", "lo", "up"]).status().map(drop)).unwrap();
     let done = std::panic::catch_unwind(|| {
         netns::within(&host, || {
             let whole = top.path().join("whole");
