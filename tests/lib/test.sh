@@ -30,6 +30,12 @@ test_unit() {
 }
 test_tidy() { cargo_test tidy -p xtask; }
 
+# exec, attach and port-forward with the clients of Kubernetes and the server of Go runtimes (the first time: two minutes for client-go).
+test_streaming() {
+  if ! need_go; then tally skipped 1 "streaming: needs Go"; return; fi
+  cargo_test streaming -p rubelet-streaming --test served -- --ignored
+}
+
 # What upstream's kubelet was recorded doing with each manifest, done by ours: on its embedded runtime, on Debian 12's containerd and on Debian forky's.
 test_golden() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden: needs root"; return; fi

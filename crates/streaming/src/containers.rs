@@ -79,6 +79,11 @@ impl Resizes {
         Self { stream, held: Vec::new() }
     }
 
+    /// The sizes as they come.
+    pub(crate) fn into_stream(self) -> Option<Reader> {
+        self.stream
+    }
+
     /// The next size. `None`: no more will come. May be dropped while it waits.
     pub async fn next(&mut self) -> Option<TerminalSize> {
         loop {

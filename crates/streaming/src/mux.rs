@@ -12,8 +12,6 @@ mod drive;
 mod halves;
 mod lane;
 mod link;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use drive::{Flow, Inbound, Outbound, drive};
 pub use halves::{Reader, Stream, Writer};

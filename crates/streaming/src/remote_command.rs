@@ -33,6 +33,8 @@ const RESIZE: u8 = 4;
 pub(crate) struct Session {
     carrier: Carrier,
     error: Option<Writer>,
+    /// Our direction of the streams that only the client writes. Clients take its end for "nobody reads this any more" and end theirs.
+    unwritten: Vec<Writer>,
     protocol: &'static str,
 }
 
@@ -45,14 +47,20 @@ enum Carrier {
 impl Session {
     /// Tells the client how it ended, and closes the connection. The streams of the process have to be dropped before.
     pub(crate) async fn finish(self, status: &Status) {
+        let text = match status {
+            status if protocol::has_status(self.protocol) => status.json(),
+            Status::Success => Vec::new(),
+            Status::Exited { .. } | Status::Internal(_) => status.message().into_bytes(),
+        };
+        self.finish_with(&text).await;
+    }
+
+    /// As [`Session::finish`], with what is to be said.
+    pub(crate) async fn finish_with(self, text: &[u8]) {
+        drop(self.unwritten);
         if let Some(mut error) = self.error {
-            let text = match status {
-                status if protocol::has_status(self.protocol) => status.json(),
-                Status::Success => Vec::new(),
-                Status::Exited { .. } | Status::Internal(_) => status.message().into_bytes(),
-            };
             // It fails if the client is gone, who then needs no answer.
-            _ = error.write_all(&text).await;
+            _ = error.write_all(text).await;
         }
         match self.carrier {
             Carrier::Spdy(connection) => connection.close().await,
@@ -101,15 +109,21 @@ where
         }
     }
     let hang_up = connection.hang_up();
+    let mut unwritten = Vec::new();
+    let mut only_read = |stream: Stream| {
+        let (reader, writer) = stream.split();
+        unwritten.push(writer);
+        reader
+    };
     let [error, stdin, stdout, stderr, resize] = found.streams;
     let streams = Streams {
-        stdin: stdin.map(reader),
+        stdin: stdin.map(&mut only_read),
         stdout: stdout.map(writer),
         stderr: stderr.map(writer),
-        resizes: Resizes::new(resize.map(reader)),
+        resizes: Resizes::new(resize.map(&mut only_read)),
         hang_up,
     };
-    Some((Session { carrier: Carrier::Spdy(connection), error: error.map(writer), protocol }, streams))
+    Some((Session { carrier: Carrier::Spdy(connection), error: error.map(writer), unwritten, protocol }, streams))
 }
 
 /// The streams that came so far, by what they are for.
@@ -158,5 +172,5 @@ where
         (false, false) => ERROR,
     });
     channels.start(io, options.idle);
-    (Session { carrier: Carrier::WebSocket(channels), error, protocol }, streams)
+    (Session { carrier: Carrier::WebSocket(channels), error, unwritten: Vec::new(), protocol }, streams)
 }

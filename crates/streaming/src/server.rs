@@ -1,8 +1,6 @@
 //! The server that a container runtime listens with: URLs of one use, behind which the streams of a process or port are.
 
 mod requests;
-#[cfg(test)]
-mod tests;
 mod tokens;
 
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@ mod tests;
 pub use channels::{Channels, Coding};
 pub use decode::{DecodeError, Decoder, Event};
 pub use encode::{Encoder, Opcode};
-pub use handshake::{accept_key, new_key};
+pub use handshake::accept_key;
 
 /// Which end of the connection this is: a client masks what it sends, a server does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

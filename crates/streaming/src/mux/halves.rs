@@ -16,7 +16,8 @@ const CHUNK: usize = 32 * 1024;
 
 /// What the peer writes to a stream.
 ///
-/// Ends when the peer ends its direction or closes the connection. Errors: `ConnectionReset` if the peer gave the stream up,
+/// Ends when the peer ends its direction or closes the connection, and for a stream that we opened also when the peer gives it up: servers
+/// end all streams like that. Errors: `ConnectionReset` if the peer gave up a stream of its own,
 /// `ConnectionAborted` if the connection broke. Dropping it throws away what still comes.
 #[derive(Debug)]
 pub struct Reader {

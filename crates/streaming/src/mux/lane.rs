@@ -26,9 +26,10 @@ pub(super) enum ReadEnd {
     Reset,
 }
 
-/// The peer's answer to a stream that we opened.
+/// Who opened the stream, and the peer's answer if it was us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
+    NotNeeded,
     Awaited,
     Came,
 }

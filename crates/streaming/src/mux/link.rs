@@ -105,7 +105,7 @@ impl Link {
 
     /// A stream that is open at once. `None`: there are too many, the number is taken, or the connection is ending.
     pub(crate) fn open(self: &Arc<Self>, id: u32, directions: Directions) -> Option<Stream> {
-        self.add(id, directions, Reply::Came)
+        self.add(id, directions, Reply::NotNeeded)
     }
 
     /// A stream that the peer has yet to accept, see [`Link::reply`] and [`Link::accepted`].
@@ -147,10 +147,14 @@ impl Link {
         });
     }
 
-    /// The peer ended a stream at once.
+    /// The peer ended a stream at once. For one that we opened it is the end of what it writes: kubelet 1.36's and containerd's servers end
+    /// all streams like that when they are done.
     pub(crate) fn reset(&self, id: u32) {
         self.change(id, |lane| {
-            lane.read_end = ReadEnd::Reset;
+            lane.read_end = match lane.reply {
+                Reply::Came => ReadEnd::Finished,
+                Reply::NotNeeded | Reply::Awaited => ReadEnd::Reset,
+            };
             lane.is_write_open = false;
             lane.is_cancelled = true;
         });
@@ -175,7 +179,7 @@ impl Link {
             let is_over = state.end.is_some();
             let Some(lane) = state.lanes.get_mut(&id) else { return Poll::Ready(false) };
             match lane.reply {
-                Reply::Came => Poll::Ready(true),
+                Reply::Came | Reply::NotNeeded => Poll::Ready(true),
                 Reply::Awaited if is_over || lane.read_end == ReadEnd::Reset => Poll::Ready(false),
                 Reply::Awaited => {
                     lane.reply_waker = Some(context.waker().clone());

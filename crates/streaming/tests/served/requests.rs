@@ -1,26 +1,6 @@
-//! The server and the client of this crate against each other, with a runtime that runs commands on this machine.
-
-mod local;
-mod port_forward;
-mod remote_command;
+use tokio::net::TcpStream;
 
 use super::*;
-
-/// A server whose containers are this machine.
-async fn server() -> Server {
-    Server::listen(Options::default(), Arc::new(local::Local)).await.expect("listens on a free port")
-}
-
-fn exec_request(argv: &[&str]) -> ExecRequest {
-    ExecRequest {
-        container_id: "c".to_owned(),
-        cmd: argv.iter().map(|arg| (*arg).to_owned()).collect(),
-        tty: false,
-        stdin: false,
-        stdout: true,
-        stderr: true,
-    }
-}
 
 #[tokio::test]
 async fn requests_are_checked() {

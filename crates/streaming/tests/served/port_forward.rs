@@ -1,11 +1,11 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::client;
-use crate::spdy::{Connection, Headers};
+use rubelet_streaming::spdy::{Connection, Headers};
+use tokio::net::TcpListener;
 
 /// A port on which everything that comes in goes back, and then its length.
-async fn echo() -> u16 {
+pub(super) async fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

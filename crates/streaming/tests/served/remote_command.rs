@@ -1,8 +1,9 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
-use crate::client::{self, Process};
-use crate::spdy::Connection;
+use rubelet_streaming::Reader;
+use rubelet_streaming::client::Process;
+use rubelet_streaming::spdy::Connection;
 
 async fn start(url: &str, wanted: client::Wanted, protocol: &str) -> (Connection, Process) {
     let url = url.parse().unwrap();
@@ -16,7 +17,7 @@ async fn start(url: &str, wanted: client::Wanted, protocol: &str) -> (Connection
 
 const OUTPUT: client::Wanted = client::Wanted { stdin: false, stdout: true, stderr: true, resize: false };
 
-async fn all(reader: Option<crate::Reader>) -> String {
+async fn all(reader: Option<Reader>) -> String {
     let mut text = String::new();
     reader.unwrap().read_to_string(&mut text).await.unwrap();
     text

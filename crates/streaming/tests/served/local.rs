@@ -6,8 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process;
 
-use crate::containers::{Answer, Command, Containers, Failure, Streams};
-use crate::mux::Stream;
+use rubelet_streaming::{Answer, Command, Containers, Failure, Stream, Streams, Writer};
 
 pub(super) struct Local;
 
@@ -16,8 +15,8 @@ impl Containers for Local {
         Box::pin(exec(command, streams))
     }
 
-    /// Writes what it reads, and each size of the terminal.
-    fn attach(&self, container: String, _is_tty: bool, mut streams: Streams) -> Answer<Result<(), Failure>> {
+    /// Writes what it reads, and each size of the terminal, which it needs first.
+    fn attach(&self, container: String, is_tty: bool, mut streams: Streams) -> Answer<Result<(), Failure>> {
         Box::pin(async move {
             if container == "gone" {
                 return Err("container not found".into());
@@ -25,12 +24,14 @@ impl Containers for Local {
             let mut stdout = streams.stdout.take().ok_or("no stdout")?;
             let mut buffer = vec![0; 4096];
             let mut stdin = streams.stdin.take().ok_or("no stdin")?;
+            let mut has_size = !is_tty;
             loop {
                 tokio::select! {
                     Some(size) = streams.resizes.next() => {
+                        has_size = true;
                         stdout.write_all(format!("{}x{}\n", size.width, size.height).as_bytes()).await?;
                     }
-                    len = stdin.read(&mut buffer) => match len? {
+                    len = stdin.read(&mut buffer), if has_size => match len? {
                         0 => return Ok(()),
                         len => stdout.write_all(&buffer[..len]).await?,
                     },
@@ -63,7 +64,7 @@ async fn exec(command: Command, streams: Streams) -> Result<i32, Failure> {
             _ = tokio::io::copy(&mut from, &mut to).await;
         }
     });
-    let copy = async |from: Option<&mut (dyn tokio::io::AsyncRead + Send + Unpin)>, to: Option<crate::Writer>| {
+    let copy = async |from: Option<&mut (dyn tokio::io::AsyncRead + Send + Unpin)>, to: Option<Writer>| {
         if let (Some(from), Some(mut to)) = (from, to) {
             _ = tokio::io::copy(from, &mut to).await;
         }
