@@ -1,6 +1,6 @@
 //! A request for an upgrade is carried on to another server as it is, and then the bytes of both.
 
-use ::http::header::{HOST, HeaderMap};
+use ::http::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use ::http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -35,7 +35,9 @@ pub async fn forward(request: Request<Incoming>, target: &Uri) -> Result<Respons
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
         *response.body_mut() = body.map(http_body_util::Collected::to_bytes).unwrap_or_default().into();
-        response.headers_mut().remove(::http::header::TRANSFER_ENCODING);
+        // Those of the new body are set when it is sent.
+        response.headers_mut().remove(TRANSFER_ENCODING);
+        response.headers_mut().remove(CONTENT_LENGTH);
         return Ok(response);
     }
     let server = client::upgraded(answer).await?;

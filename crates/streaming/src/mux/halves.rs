@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::lane::ReadEnd;
-use super::link::{End, Link, Out};
+use super::link::{End, Limits, Link, Out};
 
 /// Bytes of one frame that we write, as kubelet 1.36's copies have it.
 const CHUNK: usize = 32 * 1024;
@@ -131,8 +131,9 @@ impl AsyncRead for Reader {
 
 impl AsyncWrite for Writer {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        let limit = self.link.limits().write_bytes;
+        let Limits { write_bytes, total_bytes, .. } = *self.link.limits();
         let mut state = self.link.lock();
+        let is_full = state.unwritten >= total_bytes;
         let is_over = state.end.is_some() || state.is_closing;
         let Some(lane) = state.lanes.get_mut(&self.id) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -143,7 +144,7 @@ impl AsyncWrite for Writer {
         if buffer.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        if lane.queued >= limit {
+        if is_full || lane.queued >= write_bytes {
             lane.write_waker = Some(context.waker().clone());
             return Poll::Pending;
         }

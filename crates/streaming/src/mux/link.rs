@@ -22,7 +22,8 @@ pub struct Limits {
     pub streams: usize,
     /// Unread bytes of one stream before the connection is no longer read.
     pub stream_bytes: usize,
-    /// Unread bytes of all streams before the connection is no longer read.
+    /// Unread bytes of all streams before the connection is no longer read; also the bytes of all streams that wait to be written before
+    /// writers wait.
     pub total_bytes: usize,
     /// Bytes of one stream that wait to be written before its writer waits.
     pub write_bytes: usize,
@@ -62,6 +63,9 @@ pub(super) struct State {
     pub(super) lanes: BTreeMap<u32, Lane>,
     out: VecDeque<Out>,
     replies: usize,
+    /// Bytes of streams that wait to be written.
+    pub(super) unwritten: usize,
+    /// Bytes of streams that wait to be read.
     pub(super) unread: usize,
     out_waker: Option<Waker>,
     room_waker: Option<Waker>,
@@ -85,6 +89,7 @@ impl Link {
             lanes: BTreeMap::new(),
             out: VecDeque::new(),
             replies: 0,
+            unwritten: 0,
             unread: 0,
             out_waker: None,
             room_waker: None,
@@ -252,12 +257,12 @@ impl Link {
 
     /// The next entry to be written; `None` once the connection is closing and all is written.
     pub(super) async fn next_out(&self) -> Option<Out> {
-        poll_fn(|context| self.lock().poll_out(context)).await
+        poll_fn(|context| self.lock().poll_out(context, self.limits.total_bytes)).await
     }
 
     /// The next entry, if one waits.
     pub(super) fn waiting_out(&self) -> Option<Out> {
-        self.lock().pop()
+        self.lock().pop(self.limits.total_bytes)
     }
 
     pub(super) fn touch(&self) {
@@ -279,6 +284,7 @@ impl State {
         match &out {
             Out::Raw(None, _) => self.replies += 1,
             Out::Data(id, bytes) => {
+                self.unwritten += bytes.len();
                 if let Some(lane) = self.lanes.get_mut(id) {
                     lane.queued += bytes.len();
                     lane.pending += 1;
@@ -294,8 +300,8 @@ impl State {
         self.out_waker.take().into_iter().for_each(Waker::wake);
     }
 
-    fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<Option<Out>> {
-        if let Some(out) = self.pop() {
+    fn poll_out(&mut self, context: &mut Context<'_>, total_bytes: usize) -> Poll<Option<Out>> {
+        if let Some(out) = self.pop(total_bytes) {
             return Poll::Ready(Some(out));
         }
         if self.is_closing {
@@ -305,8 +311,19 @@ impl State {
         Poll::Pending
     }
 
-    /// Takes entries until one is still wanted.
-    fn pop(&mut self) -> Option<Out> {
+    /// Takes entries until one is still wanted. Writers that waited for there to be less than `total_bytes` are woken.
+    fn pop(&mut self, total_bytes: usize) -> Option<Out> {
+        let was_full = self.unwritten >= total_bytes;
+        let out = self.pop_wanted();
+        if was_full && self.unwritten < total_bytes {
+            for lane in self.lanes.values_mut() {
+                lane.write_waker.take().into_iter().for_each(Waker::wake);
+            }
+        }
+        out
+    }
+
+    fn pop_wanted(&mut self) -> Option<Out> {
         while let Some(out) = self.out.pop_front() {
             let (id, len) = match &out {
                 Out::Raw(None, _) => {
@@ -316,6 +333,7 @@ impl State {
                 Out::Data(id, bytes) => (*id, bytes.len()),
                 Out::Finish(id) | Out::Reset(id, _) | Out::Raw(Some(id), _) => (*id, 0),
             };
+            self.unwritten -= len;
             let mut is_wanted = true;
             if let Some(lane) = self.lanes.get_mut(&id) {
                 lane.pending -= 1;

@@ -43,7 +43,7 @@ impl Headers {
     pub(super) fn block(&self) -> Vec<u8> {
         let mut block = Vec::new();
         let number = |block: &mut Vec<u8>, len: usize| {
-            // Longer texts are cut below; a peer's own bound is 16 MiB.
+            // A frame has 24 bits for its length; headers are ours, or were decoded, which bounds them.
             block.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
         };
         number(&mut block, self.0.len());

@@ -151,6 +151,33 @@ async fn what_nobody_reads_stops_the_connection_until_it_is_read() {
     writing.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn writers_wait_when_the_peer_does_not_read() {
+    let (here, mut end) = duplex(1024);
+    let limits = Limits { write_bytes: 64 * 1024, total_bytes: 100_000, ..Limits::default() };
+    let mut server = Connection::server(here, Options { limits, ..Options::default() });
+    let mut encoder = Encoder::new();
+    let mut writing = tokio::task::JoinSet::new();
+    for id in [1, 3, 5] {
+        end.write_all(&encoder.frame(&syn_stream(id, Headers::new()))).await.unwrap();
+        let mut stream = server.accept().await.unwrap().accept();
+        writing.spawn(async move { stream.write_all(&vec![7; 300_000]).await.unwrap() });
+    }
+    // Time passes only when no task can go on.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(writing.try_join_next().is_none(), "nobody has written all");
+    let mut bytes = Vec::new();
+    let reading = tokio::spawn(async move {
+        end.read_to_end(&mut bytes).await.unwrap();
+        bytes.len()
+    });
+    while let Some(written) = writing.join_next().await {
+        written.unwrap();
+    }
+    server.close().await;
+    assert!(reading.await.unwrap() > 900_000);
+}
+
 #[tokio::test]
 async fn what_nobody_wants_any_more_does_not_stop_the_connection() {
     let limits = Limits { stream_bytes: 100_000, ..Limits::default() };
