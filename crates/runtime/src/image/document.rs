@@ -318,4 +318,60 @@ mod tests {
         assert!(matches!(config.check(1, &platform("amd64", "")), Err(DocumentError::LayersDiffer { .. })));
         assert!(matches!(config.check(0, &platform("arm64", "")), Err(DocumentError::NoPlatform)));
     }
+
+    const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/documents");
+
+    /// What registries send, well-formed.
+    fn seeds() -> Vec<Vec<u8>> {
+        let mut paths: Vec<_> = std::fs::read_dir(CORPUS).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_seeds_are_understood() {
+        let understood = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            Document::parse(bytes, digest, "").is_ok() || Config::parse(bytes, digest).is_ok()
+        };
+        assert_eq!(seeds().iter().filter(|seed| understood(seed)).count(), 5);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config::with_cases(2000))]
+
+        /// Whatever became of a document's bytes: an answer or an error.
+        #[test]
+        fn damaged_documents_are_read_or_refused(
+            seed in 0..5usize,
+            changes in proptest::collection::vec((0..800usize, proptest::num::u8::ANY, 0..3u8), 0..12),
+            cut in 0..900usize,
+            kind in 0..4usize,
+        ) {
+            let mut bytes = seeds().swap_remove(seed);
+            for (at, byte, how) in changes {
+                match how {
+                    0 if at < bytes.len() => bytes[at] = byte,
+                    1 if at < bytes.len() => drop(bytes.remove(at)),
+                    _ => bytes.insert(at.min(bytes.len()), byte),
+                }
+            }
+            bytes.truncate(cut.max(1));
+            let digest = Digest::of(&bytes);
+            let here = Platform::of_this_machine();
+            let said = ["", OCI_INDEX, OCI_MANIFEST, DOCKER_MANIFEST][kind];
+            match Document::parse(&bytes, digest, said) {
+                Ok(Document::Index(manifests)) => drop(choose(&manifests, &here).map(|one| one.size)),
+                Ok(Document::Manifest(manifest)) => {
+                    for one in &manifest.layers {
+                        let _ = bounded("layer", one, MANIFEST_MAX);
+                    }
+                }
+                Err(_) => {}
+            }
+            if let Ok(config) = Config::parse(&bytes, digest) {
+                let _ = config.check(2, &here);
+            }
+        }
+    }
 }
