@@ -1,6 +1,6 @@
 //! The sandboxes and containers that there are: the one place in memory where that is known.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rubelet_api::ids::{ContainerId, SandboxId};
@@ -126,6 +126,19 @@ impl Pods {
     /// Gives back the name that an id had taken.
     pub(crate) fn free_name_of(&mut self, id: &str) {
         self.names.retain(|_, holder| holder != id);
+    }
+
+    /// Ids of all that there are and all that are being made.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        let there = self.sandboxes.keys().map(ToString::to_string);
+        let there = there.chain(self.containers.keys().map(ToString::to_string));
+        there.chain(self.names.values().cloned()).collect()
+    }
+
+    /// Ids of sandboxes that have a network, or are being made.
+    pub(crate) fn attached(&self) -> Vec<String> {
+        let is_stopped = |id: &str| self.sandboxes.get(&SandboxId::new(id)).is_some_and(|s| s.record().is_stopped);
+        self.ids().into_iter().filter(|id| !is_stopped(id)).collect()
     }
 
     pub(crate) fn add_sandbox(&mut self, sandbox: Arc<Sandbox>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_host::chain;
@@ -45,10 +46,10 @@ pub(crate) async fn recover(engine: &Arc<Engine>) -> Result<(), String> {
             watch::container(engine, &container, shim);
         }
     }
-    Ok(())
+    tidy_until_clean(engine).await
 }
 
-/// Looks at records and bundles, and sweeps what has no record.
+/// Looks at records and bundles.
 fn look(engine: &Arc<Engine>) -> Result<All, String> {
     let read = |e: std::io::Error| format!("read the records: {e}");
     let sandboxes = engine.sandbox_records.read::<SandboxRecord>().map_err(read)?;
@@ -56,31 +57,61 @@ fn look(engine: &Arc<Engine>) -> Result<All, String> {
     let living: BTreeSet<&str> = sandboxes.iter().map(|(id, _)| id.as_str()).collect();
     // A container without its sandbox is nobody's.
     containers.retain(|(_, record)| living.contains(record.sandbox.as_str()));
-    sweep_strangers(engine, &living, &containers)?;
-    let ids: Vec<&str> = sandboxes.iter().filter(|(_, r)| !r.is_stopped).map(|(id, _)| id.as_str()).collect();
-    engine.network.sweep(&ids).map_err(|e| chain(&e))?;
     let sandboxes = sandboxes.into_iter().map(|(id, record)| sandbox(engine, id, record)).collect();
     let containers = containers.into_iter().map(|(id, record)| container(engine, id, record)).collect();
     Ok((sandboxes, containers))
 }
 
-/// What has a directory, a file system or a record, but is not known.
-fn sweep_strangers(
-    engine: &Arc<Engine>,
-    sandboxes: &BTreeSet<&str>,
-    containers: &[(String, ContainerRecord)],
-) -> Result<(), String> {
+/// Sweeps what has a directory, a file system, a record or an address, but is not known. What does not go is logged; whether all went.
+fn tidy(engine: &Arc<Engine>) -> Result<bool, String> {
     let read = |e: std::io::Error| format!("look at what is in use: {e}");
-    let known: BTreeSet<&str> = containers.iter().map(|(id, _)| id.as_str()).collect();
-    let mut strangers: BTreeSet<String> = engine.places.containers().map_err(read)?.into_iter().collect();
-    strangers.extend(engine.images.claimed().iter().map(|claim| sweep::owner_of(claim).to_owned()));
-    strangers.extend(engine.container_records.read::<ContainerRecord>().map_err(read)?.into_iter().map(|(id, _)| id));
-    for id in strangers.iter().filter(|id| !known.contains(id.as_str())) {
-        sweep::container(engine, id).map_err(|r| r.message)?;
+    let mut containers: BTreeSet<String> = engine.places.containers().map_err(read)?.into_iter().collect();
+    containers.extend(engine.images.claimed().iter().map(|claim| sweep::owner_of(claim).to_owned()));
+    let records = engine.container_records.read::<ContainerRecord>().map_err(read)?;
+    containers.extend(records.into_iter().map(|(id, _)| id));
+    let sandboxes = engine.places.sandboxes().map_err(read)?;
+    // Looked at last: what was being made meanwhile is known by now.
+    let known = engine.pods().ids();
+    let mut is_clean = true;
+    let mut told = |id: &str, done: Result<(), crate::verbs::Refusal>| {
+        if let Err(refusal) = done {
+            is_clean = false;
+            tracing::warn!(id, err = %refusal.message, "something of an earlier pod does not go; it is tried again");
+        }
+    };
+    for id in containers.iter().filter(|id| !known.contains(*id)) {
+        told(id, sweep::container(engine, id));
     }
-    for id in engine.places.sandboxes().map_err(read)?.iter().filter(|id| !sandboxes.contains(id.as_str())) {
-        sweep::sandbox(engine, id).map_err(|r| r.message)?;
+    for id in sandboxes.iter().filter(|id| !known.contains(*id)) {
+        told(id, sweep::sandbox(engine, id));
     }
+    let attached: Vec<String> = engine.pods().attached();
+    let attached: Vec<&str> = attached.iter().map(String::as_str).collect();
+    let swept = engine.network.sweep(&attached).map_err(|e| chain(&e))?;
+    Ok(is_clean && swept.failed.is_empty())
+}
+
+/// How long after a sweep that left something the next one comes.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Tidies now, and again until nothing is left.
+async fn tidy_until_clean(engine: &Arc<Engine>) -> Result<(), String> {
+    let once = async |engine: Arc<Engine>| engine.blocking(|engine| Ok(tidy(engine))).await.map_err(|r| r.message)?;
+    if once(engine.clone()).await? {
+        return Ok(());
+    }
+    let engine = Arc::downgrade(engine);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            let Some(engine) = engine.upgrade() else { return };
+            match engine.blocking(|engine| Ok(tidy(engine))).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(err)) => tracing::warn!(err, "what earlier pods left is not known"),
+            }
+        }
+    });
     Ok(())
 }
 

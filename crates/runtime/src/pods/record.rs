@@ -136,6 +136,12 @@ impl Records {
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                remove_any(&entry.path())?;
+            }
+        }
         Ok(Self { dir })
     }
 
@@ -161,14 +167,15 @@ impl Records {
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with(UNFINISHED) {
+                // Being written just now.
+                continue;
+            }
             let record = fs::read(&path).ok().and_then(|bytes| R::decode(bytes.as_slice()).ok());
-            match record.filter(|record| record.is_whole() && !name.starts_with('.')) {
+            match record.filter(Record::is_whole) {
                 Some(record) => found.push((name, record)),
                 None => {
-                    if !name.starts_with(UNFINISHED) {
-                        let path = path.display();
-                        tracing::warn!("the record {path} is damaged, so what it told of is cleaned up");
-                    }
+                    tracing::warn!("the record {} is damaged, so what it told of is cleaned up", path.display());
                     remove_any(&path)?;
                 }
             }
@@ -189,13 +196,14 @@ mod tests {
     #[test]
     fn whole_records_are_read_and_others_go() {
         let dir = tempfile::tempdir().unwrap();
-        let records = Records::open(dir.path().join("sandboxes")).unwrap();
+        drop(Records::open(dir.path().join("sandboxes")).unwrap());
         let config = cri::PodSandboxConfig { metadata: Some(cri::PodSandboxMetadata::default()), ..Default::default() };
         let one = SandboxRecord { id: "a".into(), config: Some(config), is_stopped: true, ..Default::default() };
-        records.write("a", &one).unwrap();
         for (name, bytes) in [("b", &b""[..]), ("c", b"\xff\xff"), (".new-d", b"half")] {
             fs::write(dir.path().join("sandboxes").join(name), bytes).unwrap();
         }
+        let records = Records::open(dir.path().join("sandboxes")).unwrap();
+        records.write("a", &one).unwrap();
         assert_eq!(records.read::<SandboxRecord>().unwrap(), [("a".to_owned(), one)]);
         assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);
         records.remove("a").unwrap();

@@ -27,7 +27,7 @@ fn profile(kind: ProfileType, path: &str) -> Option<SecurityProfile> {
 
 pub(crate) fn a_pods_container() {
     let Some(mut pod) = Pod::new() else { return };
-    let text = "hostname; echo $HOSTNAME $A; cat /etc/resolv.conf /etc/hostname /proc/sys/net/ipv4/ip_unprivileged_port_start \
+    let text = "exec 2>&1; hostname; echo $HOSTNAME $A; cat /etc/resolv.conf /etc/hostname /proc/sys/net/ipv4/ip_unprivileged_port_start \
                 /proc/sys/net/ipv4/ping_group_range; touch /dev/shm/seen; echo $$; cat /in/file; touch /in/x || echo read-only";
     let mut config = script(text, plain());
     config.envs = vec![KeyValue { key: "A".into(), value: "own".into() }];
