@@ -298,8 +298,12 @@ impl Runtime for FakeRuntime {
                 annotations: s.config.annotations.clone(),
                 ..Default::default()
             };
-            let fits = |s: &Sandbox| has_labels(&s.config.labels, &filter.label_selector);
-            Ok(state.sandboxes.iter().filter(|(_, s)| fits(s)).map(|(id, s)| row(id, s)).collect())
+            let fits = |id: &SandboxId, s: &Sandbox| {
+                has_labels(&s.config.labels, &filter.label_selector)
+                    && (filter.id.is_empty() || filter.id == id.as_str())
+                    && filter.state.is_none_or(|wanted| wanted.state == i32::from(!s.is_ready))
+            };
+            Ok(state.sandboxes.iter().filter(|(id, s)| fits(id, s)).map(|(id, s)| row(id, s)).collect())
         })
     }
 
@@ -340,6 +344,8 @@ impl Runtime for FakeRuntime {
                 id: id.to_string(),
                 pod_sandbox_id: c.sandbox.to_string(),
                 metadata: c.config.metadata.clone(),
+                image: c.config.image.clone(),
+                image_ref: "sha256:0".to_owned(),
                 state: c.state() as i32,
                 created_at: c.created_at,
                 labels: c.config.labels.clone(),
@@ -349,6 +355,8 @@ impl Runtime for FakeRuntime {
             let fits = |id: &ContainerId, c: &Container| {
                 has_labels(&c.config.labels, &filter.label_selector)
                     && (filter.id.is_empty() || filter.id == id.as_str())
+                    && (filter.pod_sandbox_id.is_empty() || filter.pod_sandbox_id == c.sandbox.as_str())
+                    && filter.state.is_none_or(|wanted| wanted.state == c.state() as i32)
             };
             Ok(state.containers.iter().filter(|(id, c)| fits(id, c)).map(|(id, c)| row(id, c)).collect())
         })
@@ -485,8 +493,12 @@ impl Runtime for FakeRuntime {
         })
     }
 
-    fn remove_image(&self, _image: cri::ImageSpec) -> Answer<'_, ()> {
-        unimplemented("RemoveImage")
+    fn remove_image(&self, image: cri::ImageSpec) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.enter("RemoveImage").await?;
+            self.lock().call("RemoveImage", image.image);
+            Ok(())
+        })
     }
 
     fn image_fs_info(&self) -> Answer<'_, cri::ImageFsInfoResponse> {

@@ -1,0 +1,58 @@
+//! The contract's scenarios on the embedded runtime, in this process. Played as `RUBELET_CONTRACT` says: see `tests/contract`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::print_stdout, reason = "it is its own harness, and speaks as the usual one")]
+
+#[path = "../contract/machine.rs"]
+mod machine;
+#[path = "../contract/report.rs"]
+mod report;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use machine::{Machine, is_wanted};
+use rubelet_runtime::{Embedded, Options};
+use rubelet_testkit::contract::Bench;
+
+/// What the embedded runtime does otherwise.
+const KNOWN: &[(&str, &str)] = &[
+    ("a command's output is streamed", "no streams yet"),
+    ("a command with a terminal is talked to", "no streams yet"),
+    ("the end of a command is told with its code", "no streams yet"),
+    ("a container's own process is talked to", "no streams yet"),
+    ("a port of a pod is reached", "no streams yet"),
+    ("a port of a pod in the host's network is reached", "no streams yet"),
+    ("streams need a container that runs", "no streams yet"),
+];
+
+fn main() -> ExitCode {
+    // Shims are this program, too.
+    if let Some(arguments) = rubelet_shim::called() {
+        return rubelet_shim::main(&arguments);
+    }
+    println!("\nrunning 1 test");
+    let is_ok = catch_unwind(embedded).is_ok();
+    let (verdict, passed) = if is_ok { ("ok", 1) } else { ("FAILED", 0) };
+    println!("test embedded ... {verdict}");
+    println!("\ntest result: {verdict}. {passed} passed; {} failed; 0 ignored; 0 measured; 0 filtered out", 1 - passed);
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn embedded() {
+    if !is_wanted("embedded") {
+        return;
+    }
+    let machine = Machine::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut options = Options::at(&machine.path("root"), &machine.path("run"));
+        options.network.cni_conf_dir = machine.path("none");
+        let embedded = Embedded::start(options).await.unwrap();
+        let (images, archive) = (embedded.images().clone(), machine.path("images.tar"));
+        let import = move || images.import(std::fs::File::open(archive).unwrap(), "images.tar", false).unwrap();
+        tokio::task::spawn_blocking(import).await.unwrap();
+        report::play("embedded", &Bench::new(Arc::new(embedded), machine.settings()), KNOWN).await;
+    });
+}
