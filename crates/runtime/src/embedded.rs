@@ -69,6 +69,8 @@ pub struct Options {
     pub cgroup_driver: Driver,
     /// Called with the name of each point at which an agent that is killed leaves something half done. For tests.
     pub fault: Option<fn(&'static str)>,
+    /// Instead of the kernel's id of this boot. For tests.
+    pub boot_id: Option<String>,
 }
 
 impl Options {
@@ -82,6 +84,7 @@ impl Options {
             network: rubelet_network::Options::at(&root.join("network"), &run.join("netns")),
             cgroup_driver: Driver::Cgroupfs,
             fault: None,
+            boot_id: None,
         }
     }
 }
@@ -225,7 +228,10 @@ impl Engine {
             program: Program::this()?.in_cgroups(shims),
             cgroups,
             cgroup_driver: options.cgroup_driver,
-            boot_id: rubelet_host::proc::boot_id().map_err(|e| StartError::Boot(chain(&e)))?,
+            boot_id: match options.boot_id {
+                Some(id) => id,
+                None => rubelet_host::proc::boot_id().map_err(|e| StartError::Boot(chain(&e)))?,
+            },
             news: broadcast::channel(EVENTS_MAX).0,
             host,
             streams: OnceLock::new(),

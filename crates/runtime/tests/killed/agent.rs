@@ -24,10 +24,12 @@ pub(crate) fn play(part: &str, dir: &Path) -> ExitCode {
         let mut options = Options::at(&dir.join("root"), &dir.join("run"));
         options.network.cni_conf_dir = dir.join("none");
         options.fault = Some(fault);
+        options.boot_id = (part == "boot").then(|| "another boot".to_owned());
         let embedded = Embedded::start(options).await.unwrap();
         match part {
             "live" => live(&embedded, dir).await,
             "find" => find(&embedded, point).await,
+            "boot" => after_a_boot(&embedded).await,
             other => panic!("{other}"),
         }
     });
@@ -111,6 +113,28 @@ async fn find(embedded: &Embedded, point: &str) {
         embedded.remove_pod_sandbox(&id).await.unwrap();
     }
     assert!(embedded.list_containers(None).await.unwrap().is_empty(), "{point}");
+}
+
+/// What was known before the boot is told, and a pod of the same name can be made anew.
+async fn after_a_boot(embedded: &Embedded) {
+    let sandboxes = embedded.list_pod_sandbox(None).await.unwrap();
+    let containers = embedded.list_containers(None).await.unwrap();
+    assert_eq!((sandboxes.len(), containers.len()), (1, 1));
+    assert_eq!(sandboxes[0].state, i32::from(cri::PodSandboxState::SandboxNotready));
+    let id = containers[0].id.as_str().into();
+    let status = embedded.container_status(&id, false).await.unwrap().status.unwrap();
+    assert_eq!((status.state(), status.exit_code), (cri::ContainerState::ContainerExited, 255));
+    assert_eq!((status.reason.as_str(), status.message.as_str()), ("Unknown", "the machine was restarted"));
+    assert_eq!(status.metadata.unwrap().name, "main");
+    let id = sandboxes[0].id.as_str().into();
+    embedded.stop_pod_sandbox(&id).await.unwrap();
+    embedded.remove_pod_sandbox(&id).await.unwrap();
+}
+
+/// Removes the parent of all cgroups of the test.
+pub(crate) fn remove_cgroups() {
+    let tree = rubelet_host::cgroup::Tree::detect(rubelet_host::cgroup::Driver::Cgroupfs, "/").unwrap();
+    tree.remove(PARENT).unwrap();
 }
 
 /// The cgroups of the test's pods, in all hierarchies.

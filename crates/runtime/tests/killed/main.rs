@@ -71,11 +71,17 @@ fn every_point() {
                 run(&format!("find:{point}"), &dir, true);
                 assert_nothing_left(&dir, point);
             }
+            let dir = top.path().join("boot");
+            run("live:start.started", &dir, false);
+            end_the_boot(&dir);
+            run("boot:", &dir, true);
+            assert_nothing_left(&dir, "a boot");
             Ok(())
         })
         .unwrap();
     });
     netns::remove(&host).unwrap();
+    agent::remove_cgroups();
     if let Err(panic) = done {
         std::panic::resume_unwind(panic);
     }
@@ -92,6 +98,41 @@ fn run(part: &str, dir: &Path, is_well: bool) {
         true => assert!(status.success(), "{part}: {status}\n{said}"),
         false => assert_eq!(status.signal(), Some(SIGKILL), "{part}: {status}\n{said}"),
     }
+}
+
+/// What the end of a boot takes with it: processes, mounts, namespaces, links, and what was on a tmpfs.
+fn end_the_boot(dir: &Path) {
+    let own = std::env::current_exe().unwrap();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut pids: BTreeSet<i32> = BTreeSet::new();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let is_ours = fs::read_link(process.path().join("exe")).ok().as_ref() == Some(&own);
+            pids.extend(process.file_name().to_string_lossy().parse::<i32>().ok().filter(|_| is_ours));
+        }
+        for cgroup in agent::cgroups() {
+            let members = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(members.lines().filter_map(|line| line.parse::<i32>().ok()));
+            // Refused while somebody is in it.
+            let _ = fs::remove_dir(cgroup);
+        }
+        pids.remove(&i32::try_from(std::process::id()).unwrap());
+        if pids.is_empty() && agent::cgroups().is_empty() {
+            break;
+        }
+        assert!(Instant::now() < until, "{:#?}", left(dir));
+        for pid in pids.into_iter().filter_map(rustix::process::Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut mounts = rubelet_host::mount::at_or_below(&dir.join("run")).unwrap();
+    mounts.reverse();
+    for mount in mounts {
+        rubelet_host::mount::unmount(&mount.target, rubelet_host::mount::Unmount::Lazy).unwrap();
+    }
+    fs::remove_dir_all(dir.join("run")).unwrap();
+    let _ = Command::new("ip").args(["link", "del", "rubelet0"]).output().unwrap();
 }
 
 fn assert_nothing_left(dir: &Path, after: &str) {

@@ -22,6 +22,7 @@ mod archive;
 
 use archive::{IMAGE, archive};
 
+const PARENT: &str = "/rubelet-streams-test";
 const V4: &str = "v4.channel.k8s.io";
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -71,6 +72,8 @@ fn with_pod(script: &str, shape: fn(&mut cri::ContainerConfig), test: impl Async
         let done = tokio::time::timeout(PATIENCE, test(&pod)).await;
         pod.embedded.stop_pod_sandbox(&pod.sandbox).await.unwrap();
         pod.embedded.remove_pod_sandbox(&pod.sandbox).await.unwrap();
+        let tree = rubelet_host::cgroup::Tree::detect(rubelet_host::cgroup::Driver::Cgroupfs, "/").unwrap();
+        tree.remove(PARENT).unwrap();
         done
     });
     assert!(done.is_ok(), "it takes too long");
@@ -86,7 +89,7 @@ async fn start(script: &str, shape: fn(&mut cri::ContainerConfig)) -> Pod {
     let host = cri::NamespaceOption { network: cri::NamespaceMode::Node.into(), ..Default::default() };
     let security = cri::LinuxSandboxSecurityContext { namespace_options: Some(host.clone()), ..Default::default() };
     let linux = cri::LinuxPodSandboxConfig {
-        cgroup_parent: "/rubelet-streams-test".into(),
+        cgroup_parent: PARENT.into(),
         security_context: Some(security),
         ..Default::default()
     };
