@@ -12,8 +12,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::embedded::{Embedded, Engine};
 use crate::verbs::{
-    Refusal, create_container, exec_sync, list, remove_container, remove_pod_sandbox, run_pod_sandbox, start_container,
-    status, stop_container, stop_pod_sandbox, update_resources,
+    Refusal, create_container, exec_sync, list, pull_image, remove_container, remove_pod_sandbox, run_pod_sandbox,
+    start_container, status, stop_container, stop_pod_sandbox, update_resources,
 };
 use crate::{stats, streams};
 
@@ -265,14 +265,7 @@ impl Runtime for Embedded {
         _sandbox_config: Option<cri::PodSandboxConfig>,
     ) -> Answer<'_, String> {
         let engine = self.own();
-        Box::pin(async move {
-            // Imported by who owns the machine, to be used as they are: no registry is asked for them.
-            if let Some(imported) = engine.images.status(&image.image).filter(|known| known.pinned) {
-                return Ok(imported.id);
-            }
-            let pulled = engine.images.pull(&image.image, auth, None).await;
-            pulled.map(|p| p.id.to_string()).map_err(|e| e.into_runtime("PullImage"))
-        })
+        Box::pin(async move { pull_image::pull_image(&engine, image, auth).await })
     }
 
     fn remove_image(&self, image: cri::ImageSpec) -> Answer<'_, ()> {

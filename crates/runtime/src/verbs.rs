@@ -8,6 +8,7 @@ use crate::image::ImageError;
 pub(crate) mod create_container;
 pub(crate) mod exec_sync;
 pub(crate) mod list;
+pub(crate) mod pull_image;
 pub(crate) mod remove_container;
 pub(crate) mod remove_pod_sandbox;
 pub(crate) mod run_pod_sandbox;
