@@ -128,6 +128,11 @@ test_vm() {
   tests/vm/run.sh "$kubelet" "$logs/vm" "${X_ONLY:-.}" 2>&1 | tee "$logs/vm.log" || status=$?
   if [ "$status" = 3 ]; then tally failed 1 "vm: timed out or did not boot, see $logs/vm"; return; fi
   tally_golden "$logs/vm.log"
+  local passed failed
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$logs/vm.log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "vm: see $logs/vm.log"
+  fi
 }
 
 [ $# -gt 0 ] || set -- unit tidy run golden
