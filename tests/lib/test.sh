@@ -135,7 +135,7 @@ test_vm() {
   fi
 }
 
-[ $# -gt 0 ] || set -- unit tidy run golden
+[ $# -gt 0 ] || set -- unit tidy run golden contract streaming
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
