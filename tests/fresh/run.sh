@@ -24,7 +24,7 @@ cp /etc/resolv.conf /etc/hosts "$top/etc/"
 mkdir -p "$top/etc/ssl/certs"
 cp /etc/ssl/certs/ca-certificates.crt "$top/etc/ssl/network.crt"
 kubelet=
-if [ -n "${X_KUBELET:-}" ]; then cp "$X_KUBELET" "$top/kubelet" && kubelet=/kubelet; fi
+if [ -n "${X_KUBELET:-}" ]; then cp "$X_KUBELET" "$top/rubelet" && kubelet=/rubelet; fi
 
 # inside: makes $top the root of a mount namespace, then runs the tests in it.
 inside='
