@@ -1,6 +1,7 @@
 //! One connection: requests in, answers out, and an end when nothing moves any more.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -35,24 +36,32 @@ pub(crate) enum Protocol {
     Http2,
 }
 
+/// An answer in the making.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<Reply>> + Send>>;
+
 /// Answers one request; what the connection is for.
 pub(crate) trait Answers: Send + Sync + 'static {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Reply>;
+    fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering;
 }
 
-/// Answers requests until the client goes, or nothing has moved for a while.
+/// Answers requests until the client goes, or nothing has moved for a while. A client that waits for us (an answer in
+/// the making, a log that is followed) is not idle. An upgraded connection is its new owner's.
 pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     protocol: Protocol,
     answers: Arc<impl Answers>,
 ) {
-    let moved = Moved(Arc::new(Mutex::new(Instant::now())));
+    let moved = Moved(Arc::new(Mutex::new(Motion { last: Instant::now(), owed: 0 })));
     let service = {
         let moved = moved.clone();
         hyper::service::service_fn(move |request| {
-            moved.now();
-            let body = answers.answer(&request).map(|reply| Watched { reply, moved: moved.clone() });
-            std::future::ready(Ok::<_, Infallible>(body))
+            let (moved, answering) = (moved.clone(), answers.clone().answer(request));
+            async move {
+                let owed = moved.owe();
+                let response = answering.await;
+                drop(owed);
+                Ok::<_, Infallible>(response.map(|reply| Watched { reply, moved, owed: None }))
+            }
         })
     };
     let stream = TokioIo::new(stream);
@@ -61,7 +70,7 @@ pub(crate) async fn serve(
         Protocol::Http1 => {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(HEADER_BYTES_MAX);
-            let mut connection = pin!(http.serve_connection(stream, service));
+            let mut connection = pin!(http.serve_connection(stream, service).with_upgrades());
             let ended = until_idle(connection.as_mut(), &moved).await;
             if ended.is_none() {
                 connection.as_mut().graceful_shutdown();
@@ -84,7 +93,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// `None`: nothing has moved for a while.
+/// `None`: nothing has moved for a while, and it is not us who are waited for.
 async fn until_idle<T>(mut connection: Pin<&mut impl Future<Output = T>>, moved: &Moved) -> Option<T> {
     loop {
         let idle_at = moved.last() + IDLE;
@@ -103,15 +112,44 @@ async fn until_idle<T>(mut connection: Pin<&mut impl Future<Output = T>>, moved:
 
 /// When something last moved on a connection.
 #[derive(Clone)]
-struct Moved(Arc<Mutex<Instant>>);
+struct Moved(Arc<Mutex<Motion>>);
+
+struct Motion {
+    last: Instant,
+    /// Answers and bodies that the client waits for.
+    owed: usize,
+}
 
 impl Moved {
     fn now(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.lock().last = Instant::now();
     }
 
+    /// Now, while we owe something.
     fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let motion = self.lock();
+        if motion.owed > 0 { Instant::now() } else { motion.last }
+    }
+
+    /// Until it is dropped, the client waits for us.
+    fn owe(&self) -> Owed {
+        self.lock().owed += 1;
+        Owed(self.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Motion> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that we owe the client.
+struct Owed(Moved);
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let mut motion = self.0.lock();
+        motion.owed -= 1;
+        motion.last = Instant::now();
     }
 }
 
@@ -119,16 +157,24 @@ impl Moved {
 struct Watched {
     reply: Reply,
     moved: Moved,
+    /// While there is nothing to take.
+    owed: Option<Owed>,
 }
 
 impl Body for Watched {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let watched = self.get_mut();
         watched.moved.now();
-        Pin::new(&mut watched.reply).poll_frame(context)
+        let polled = Pin::new(&mut watched.reply).poll_frame(context);
+        match polled {
+            Poll::Pending if watched.owed.is_none() => watched.owed = Some(watched.moved.owe()),
+            Poll::Pending => {}
+            Poll::Ready(_) => watched.owed = None,
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::connection::{self, Answers, Protocol};
-use crate::respond::{self, Reply};
-use crate::routes::{self, Asked, Site};
+use crate::connection::{self, Answering, Answers, Protocol};
+use crate::respond;
+use crate::routes::{self, Site};
 use crate::tls::{Authenticator, Reloading};
 use crate::{AuthorizationMode, ServerConfig, TlsError, TlsServerConfig, View};
 
@@ -194,14 +194,14 @@ struct Client {
 }
 
 impl Answers for Client {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Reply> {
-        if let Some((authenticator, shown)) = &self.identity
-            && !authenticator.knows(shown)
-        {
-            return respond::text(StatusCode::UNAUTHORIZED, "Unauthorized");
-        }
-        let uri = request.uri();
-        let asked = Asked { method: request.method(), path: uri.path(), query: uri.query().unwrap_or_default() };
-        routes::respond(self.site, &*self.view, asked)
+    fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering {
+        Box::pin(async move {
+            if let Some((authenticator, shown)) = &self.identity
+                && !authenticator.knows(shown)
+            {
+                return respond::text(StatusCode::UNAUTHORIZED, "Unauthorized");
+            }
+            routes::respond(self.site, self.view.clone(), request.map(Some)).await
+        })
     }
 }

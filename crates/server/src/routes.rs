@@ -1,6 +1,10 @@
-//! Which path answers what. One function; each answer is ready at once.
+//! Which path answers what. What is ready at once is answered first ([`common`], [`full`]); what takes its time
+//! (streams, statistics) is asked for in [`respond`].
 
-use http::{Method, Response, StatusCode};
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 
 use crate::View;
 use crate::respond::{self, Reply};
@@ -29,8 +33,14 @@ pub(crate) struct Asked<'a> {
     pub(crate) query: &'a str,
 }
 
+/// A request; in tests without a body.
+pub(crate) type Question = Request<Option<Incoming>>;
+
 /// The answer at `site`.
-pub(crate) fn respond(site: Site, view: &dyn View, asked: Asked<'_>) -> Response<Reply> {
+pub(crate) async fn respond(site: Site, view: Arc<dyn View>, question: Question) -> Response<Reply> {
+    let uri = question.uri();
+    let asked = Asked { method: question.method(), path: uri.path(), query: uri.query().unwrap_or_default() };
+    let view = &*view;
     match site {
         Site::Health => health::ping_only(asked),
         Site::ReadOnly => common(view, asked).unwrap_or_else(|| match first_segment(asked.path) {

@@ -7,8 +7,16 @@ use crate::respond;
 struct Echo;
 
 impl Answers for Echo {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Reply> {
-        respond::text(StatusCode::OK, request.uri().path())
+    fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering {
+        Box::pin(async move {
+            match request.uri().path() {
+                "/slow" => {
+                    tokio::time::sleep(Duration::from_secs(1000)).await;
+                    respond::text(StatusCode::OK, "/slow")
+                }
+                path => respond::text(StatusCode::OK, path),
+            }
+        })
     }
 }
 
@@ -50,6 +58,13 @@ async fn each_request_keeps_the_connection() {
         tokio::time::advance(Duration::from_secs(60)).await;
     }
     exchange(&mut client, "/here").await;
+    assert_eq!(seconds_until_closed(&mut client).await.round(), 90.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_us_is_not_idle() {
+    let mut client = connected();
+    assert!(exchange(&mut client, "/slow").await.starts_with("HTTP/1.1 200 OK\r\n"));
     assert_eq!(seconds_until_closed(&mut client).await.round(), 90.0);
 }
 

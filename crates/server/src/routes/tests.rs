@@ -7,8 +7,8 @@ use crate::view::shown::{Shown, healthy, pod};
 const FULL: Site = Site::Full { has_debugging: true };
 
 async fn ask(site: Site, view: &Shown, method: Method, path_and_query: &str) -> (u16, String) {
-    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-    let response = respond(site, view, Asked { method: &method, path, query });
+    let question = Request::builder().method(method).uri(path_and_query).body(None).unwrap();
+    let response = respond(site, Arc::new(view.clone()), question).await;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -84,7 +84,8 @@ async fn other_methods_are_refused() {
         let (status, body) = ask(FULL, &healthy(), Method::POST, path).await;
         assert_eq!((status, body.as_str()), (405, "405: Method Not Allowed"), "{path}");
     }
-    let response = respond(FULL, &healthy(), Asked { method: &Method::PUT, path: "/pods", query: "" });
+    let question = Request::builder().method(Method::PUT).uri("/pods").body(None).unwrap();
+    let response = respond(FULL, Arc::new(healthy()), question).await;
     assert_eq!(response.headers()["allow"], "GET");
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::View;
 
+#[derive(Clone)]
 pub(crate) struct Shown {
     pub(crate) pods: Vec<Arc<v1::Pod>>,
     pub(crate) sync_loop: Result<(), String>,
