@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # usage: image.sh: builds what ./x test vm boots, once, in $X_CACHE/vm: disk.img, vmlinuz, initrd. Needs root.
-# A Debian with systemd, cgroup v2 and containerd, which runs /opt/test/run from its second disk and powers off.
+# A Debian with systemd, cgroup v2 and containerd, which runs /opt/test/run from its second disk and powers off
+# (unless /opt/test/rebooting says that it is run again after a boot).
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/../.."
 . tests/lib/debian.sh
@@ -31,8 +32,9 @@ After=local-fs.target systemd-udevd.service dbus.service
 Type=oneshot
 Environment=HOME=/root
 ExecStartPre=/bin/mount /dev/vdb /opt/test
-ExecStart=/bin/sh -c '/opt/test/run >/opt/test/log 2>&1; echo $? >/opt/test/status'
-ExecStopPost=/bin/sh -c 'sync; umount /opt/test; systemctl poweroff --no-block'
+ExecStart=/bin/sh -c '/opt/test/run >>/opt/test/log 2>&1; echo $? >/opt/test/status'
+ExecStopPost=/bin/sh -c 'sync; [ -e /opt/test/rebooting ] || systemctl poweroff --no-block; umount /opt/test'
+TimeoutStopSec=20
 StandardOutput=journal+console
 [Install]
 WantedBy=multi-user.target

@@ -18,7 +18,7 @@ cp "$kubelet" "$work/disk/kubelet"
 cp "$X_CACHE/bin/crirecord" "$X_CACHE/images/golden.tar" "$work/disk/"
 mv "$work/disk/golden.tar" "$work/disk/images.tar"
 cp tests/vm/guest "$work/disk/run"
-cp tests/vm/checks.py "$work/disk/"
+cp tests/vm/checks.py tests/vm/reboot.py examples/systemd/*.service "$work/disk/"
 mkdir "$work/disk/out"
 echo "$only" >"$work/disk/only"
 echo "${X_VM_RUNTIMES:-embedded containerd}" >"$work/disk/runtimes"
@@ -31,7 +31,7 @@ truncate -s 1G "$work/disk.img"
 mkfs.ext4 -q -F -d "$work/disk" "$work/disk.img"
 
 echo "vm: booting ($accel), at most $minutes minutes; console: $out/console.log"
-qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp "$cpus" -m 4G -nographic -no-reboot -nic none \
+qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp "$cpus" -m 4G -nographic -nic none \
   -kernel "$vm/vmlinuz" -initrd "$vm/initrd" -append "root=/dev/vda rw console=ttyS0 quiet" \
   -drive "file=$vm/disk.img,if=virtio,format=raw,cache=unsafe,snapshot=on" \
   -drive "file=$work/disk.img,if=virtio,format=raw,cache=unsafe" </dev/null >"$out/console.log" 2>&1 &

@@ -52,6 +52,12 @@ impl Picture {
         matches!(phase.as_deref(), Some("Failed" | "Succeeded"))
     }
 
+    /// Whether every pod that clients see is shown as Failed or Succeeded.
+    pub fn is_over(&self) -> bool {
+        let is_over = |shown: &Shown| matches!(shown.status.phase.as_deref(), Some("Failed" | "Succeeded"));
+        self.lock().values().filter(|shown| shown.is_listed).all(is_over)
+    }
+
     /// The pod is gone.
     pub fn forget(&self, uid: &PodUid) {
         self.lock().remove(uid);

@@ -40,6 +40,8 @@ pub enum RosterNote {
     Relisted(Relist),
     /// An event about a pod: where to look.
     Changed(PodUid, Ask),
+    /// The node goes down: all pods are stopped, none is started any more.
+    ShutDown,
 }
 
 /// The task's state. Made from a survey only: nothing is cleaned up before having looked.
@@ -64,6 +66,7 @@ pub struct Roster {
     ended: mpsc::UnboundedReceiver<End>,
     /// What the burstable level was given last.
     burstable_shares: Option<u64>,
+    is_shutting_down: bool,
 }
 
 impl Roster {
@@ -90,6 +93,7 @@ impl Roster {
             around,
             ended,
             burstable_shares: None,
+            is_shutting_down: false,
         }
     }
 
@@ -104,6 +108,7 @@ impl Roster {
                     Some(RosterNote::Desired(set)) => self.desired(set).await,
                     Some(RosterNote::Relisted(relist)) => self.relisted(relist).await,
                     Some(RosterNote::Changed(uid, ask)) => self.changed(&uid, ask).await,
+                    Some(RosterNote::ShutDown) => self.shut_down().await,
                     None => return,
                 },
                 end = self.ended.recv() => match end {
@@ -314,12 +319,24 @@ impl Roster {
 
     /// Admission: `None` lets the pod in.
     fn admit(&self, pod: &v1::Pod) -> Option<Order> {
+        if self.is_shutting_down {
+            let (reason, message) = ("NodeShutdown", "Pod was rejected as the node is shutting down.");
+            return Some(Order::Reject { reason: reason.to_owned(), message: message.to_owned() });
+        }
         let node = self.around.node.borrow().clone();
         let active = self.active();
         let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
         match admit::decide(pod, &active, &node) {
             Verdict::Admitted => None,
             Verdict::Rejected { reason, message } => Some(Order::Reject { reason, message }),
+        }
+    }
+
+    /// Every pod stops within its own grace; what it has on the disk stays for the next start.
+    async fn shut_down(&mut self) {
+        self.is_shutting_down = true;
+        for entry in self.pods.values() {
+            entry.worker.send(Note::Fact(Fact::Order(Order::ShutDown { grace_secs: None }))).await;
         }
     }
 
@@ -409,6 +426,9 @@ impl Roster {
         };
         if entry.is_withdrawn {
             record.absorb(Fact::Withdrawn, self.around.clock.now());
+        }
+        if self.is_shutting_down {
+            record.absorb(Fact::Order(Order::ShutDown { grace_secs: None }), self.around.clock.now());
         }
         entry.worker = self.employ(record, Some(found), entry.rejected.clone());
         self.pods.insert(uid.clone(), entry);

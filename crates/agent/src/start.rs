@@ -77,11 +77,24 @@ pub enum StartError {
 }
 
 /// A running agent: what the servers need of it.
+#[derive(Clone)]
 pub struct Agent {
     pub picture: Picture,
     /// Whether pods are looked after.
     pub pulse: Pulse,
     pub node: watch::Receiver<Arc<NodeFacts>>,
+    roster: mpsc::Sender<RosterNote>,
+}
+
+impl Agent {
+    /// Stops all pods as a node that goes down does: hooks, graces, sidecars last. Returns when nothing runs in any of
+    /// them; from then on none is started. What they have on the disk stays.
+    pub async fn shut_down(&self) {
+        let mut version = self.picture.version();
+        // Without a roster nothing is started either.
+        let _ = self.roster.send(RosterNote::ShutDown).await;
+        while !self.picture.is_over() && version.changed().await.is_ok() {}
+    }
 }
 
 /// How often the lists of the runtime are read, events or not.
@@ -169,7 +182,7 @@ pub async fn lay(
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
     watcher::spawn(life, hands, node_tx, roster.clone());
-    Ok(Ground { agent: Agent { picture, pulse, node }, roster })
+    Ok(Ground { agent: Agent { picture, pulse, node, roster: roster.clone() }, roster })
 }
 
 /// A channel whose sets go on to the roster.

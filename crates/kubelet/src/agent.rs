@@ -19,7 +19,9 @@ use rubelet_core::node::CgroupDriver;
 use rubelet_cri::{Remote, Runtime, check_version};
 use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_host::chain;
+use rubelet_runtime::Embedded;
 use rubelet_server::Servers;
+use tokio::net::UnixListener;
 use tracing::{info, warn};
 
 use crate::assemble::{Assembled, EMBEDDED};
@@ -60,7 +62,7 @@ impl Running {
 pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     let failed = |what: String| format!("failed to run Kubelet: {what}");
     let config = &assembled.config;
-    let runtime = runtime(&assembled).await.map_err(failed)?;
+    let (runtime, own) = runtime(&assembled).await.map_err(failed)?;
     let driver = driver(runtime.as_ref(), &config.resources.cgroup_driver).await;
     let root = cgroup_root(config);
     let cgroups = config
@@ -88,6 +90,9 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     let agent = rubelet_agent::start(settings, runtime, &assembled.runtime_endpoint, &life)
         .await
         .map_err(|error| failed(chain(&error)))?;
+    if let Some((embedded, asked)) = own {
+        control::serve(asked, embedded, agent.clone());
+    }
     let pulse = agent.pulse.clone();
     let view = Arc::new(view::NodeView { picture: agent.picture, pulse: agent.pulse, configz: config.to_value() });
     let servers = servers::config(&assembled).map_err(failed)?;
@@ -101,18 +106,21 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     Ok(Running { pulse, _servers: servers, _end: end })
 }
 
+/// The embedded runtime, and where others ask for it.
+type Own = (Embedded, UnixListener);
+
 /// The runtime that is configured, or the one in this program.
-async fn runtime(assembled: &Assembled) -> Result<Arc<dyn Runtime>, String> {
+async fn runtime(assembled: &Assembled) -> Result<(Arc<dyn Runtime>, Option<Own>), String> {
     if assembled.runtime_endpoint != EMBEDDED {
-        return connect(&assembled.runtime_endpoint, &assembled.config).await;
+        return Ok((connect(&assembled.runtime_endpoint, &assembled.config).await?, None));
     }
     let driver = match assembled.config.resources.cgroup_driver.as_str() {
         "systemd" => Driver::Systemd,
         _ => Driver::Cgroupfs,
     };
     let embedded = embedded::start(&assembled.flags.embedded, driver, &assembled.around).await?;
-    control::listen(&assembled.flags.embedded.run_dir, embedded.clone())?;
-    Ok(Arc::new(embedded))
+    let asked = control::listen(&assembled.flags.embedded.run_dir)?;
+    Ok((Arc::new(embedded.clone()), Some((embedded, asked))))
 }
 
 /// A runtime that is configured is waited for. What keeps it away is told when it changes.

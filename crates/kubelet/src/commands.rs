@@ -2,8 +2,8 @@
 //!
 //! - `rubelet cri [--listen=SOCKET]`: serves the embedded runtime to other programs, without an agent.
 //! - `rubelet image import FILE…`: brings images from archives into the store, pinned.
-//! - `rubelet stop --all`: stops all pods, each within its grace, after their hooks. An agent that runs is told to end before. The records
-//!   of the pods stay, so that a later start goes on with them.
+//! - `rubelet stop --all`: stops all pods, each within its grace, after their hooks. An agent that runs does it, sidecars last, and is told
+//!   to end; without one, the containers of a pod are stopped at once. The records of the pods stay, so that a later start goes on with them.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -132,7 +132,12 @@ impl Command {
                 Ok(())
             }
             Verb::StopAll => {
-                tracing::info!(pid, "The agent is told to end, so that it does not start what is stopped");
+                tracing::info!(pid, "The agent stops all pods, and is then told to end");
+                let run_dir = self.flags.run_dir.clone();
+                let asked = tokio::task::spawn_blocking(move || control::stop_pods(&run_dir)).await;
+                if let Err(err) = asked.map_err(|e| e.to_string()).and_then(|done| done) {
+                    tracing::warn!(%err, "The agent did not stop the pods; it is ended and they are stopped without it");
+                }
                 end(pid).await?;
                 let embedded = embedded::start(&self.flags, self.driver, &self.around).await?;
                 stop_all(&embedded).await

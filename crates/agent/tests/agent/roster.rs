@@ -89,3 +89,29 @@ async fn what_was_wanted_again_and_then_not_stays_away() {
     agent.wants(web()).await;
     world.until("it runs again", || world.runtime.running().len() == 1).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_goes_down_stops_all_and_its_next_life_goes_on_with_them() {
+    let world = World::new();
+    let wanted = || vec![pod("a", &[("app", &["stubborn"])]), pod("b", &[("app", &["serve"])])];
+    let agent = world.agent().await;
+    agent.wants(wanted()).await;
+    world.until("both run", || world.runtime.running().len() == 2).await;
+    agent.ground.agent.shut_down().await;
+    assert_eq!(world.runtime.running(), []);
+    let told = agent.shown("a-node-a").and_then(|status| status.reason);
+    assert_eq!(told.as_deref(), Some("Terminated"));
+    agent.wants(wanted().into_iter().chain([pod("c", &[("app", &["serve"])])]).collect()).await;
+    world.settle().await;
+    assert_eq!(world.runtime.running(), [], "nothing is started any more");
+    drop(agent);
+
+    let dirs = world.pod_dirs();
+    let agent = world.agent().await;
+    agent.wants(wanted()).await;
+    world.until("both run again", || world.runtime.running().len() == 2).await;
+    assert_eq!(world.pod_dirs(), dirs, "under the identity they had");
+    let counts = agent.shown("b-node-a").and_then(|status| status.container_statuses);
+    assert_eq!(counts.map(|all| all[0].restart_count), Some(1));
+    assert_eq!(world.runtime.violations(), Vec::<String>::new());
+}

@@ -87,6 +87,10 @@ impl PodRecord {
                 let grace = grace_secs.unwrap_or_else(|| spec::grace_secs(&self.pod));
                 self.stop(StopCause::Failed { reason, message }, grace, false, now);
             }
+            Order::ShutDown { grace_secs } => {
+                let own = spec::grace_secs(&self.pod);
+                self.stop(StopCause::ShutDown, grace_secs.map_or(own, |most| own.min(most)), false, now);
+            }
             Order::Reject { .. } => {}
         }
     }

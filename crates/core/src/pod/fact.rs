@@ -72,6 +72,8 @@ pub enum Order {
     Reject { reason: String, message: String },
     /// Stop within `grace_secs` (`None`: the pod's own), then phase Failed with reason and message.
     Evict { grace_secs: Option<i64>, reason: String, message: String },
+    /// The node goes down: stop within the pod's grace, or `grace_secs` if that is less. What the pod has on the disk stays.
+    ShutDown { grace_secs: Option<i64> },
 }
 
 /// What became of a step.

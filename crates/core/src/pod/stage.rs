@@ -51,8 +51,21 @@ pub enum StopCause {
     Completed { has_failed: bool },
     /// It was ended from outside: deadline, eviction.
     Failed { reason: String, message: String },
+    /// The node goes down, and with it the pod, which may go on after the next start.
+    ShutDown,
     /// It was never let in.
     Rejected { reason: String, message: String },
+}
+
+impl StopCause {
+    /// kubelet 1.36: reason and message of a pod that was ended from outside.
+    pub fn told(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Failed { reason, message } => Some((reason, message)),
+            Self::ShutDown => Some(("Terminated", "Pod was terminated in response to imminent node shutdown.")),
+            Self::Withdrawn | Self::Completed { .. } | Self::Rejected { .. } => None,
+        }
+    }
 }
 
 impl Stage {

@@ -169,6 +169,10 @@ impl View<'_> {
             Some(StopCause::Failed { reason, message } | StopCause::Rejected { reason, message }) => {
                 (Phase::Failed, Some(reason.clone()), Some(message.clone()))
             }
+            Some(cause @ StopCause::ShutDown) => {
+                let (reason, message) = cause.told().unzip();
+                (Phase::Failed, reason.map(str::to_owned), message.map(str::to_owned))
+            }
             Some(StopCause::Completed { has_failed }) if is_over && !by_containers.is_end() => {
                 (if *has_failed { Phase::Failed } else { Phase::Succeeded }, None, None)
             }

@@ -10,7 +10,7 @@ use serde_json::json;
 use world::{Life, World};
 
 use super::fact::ProbeAnswer;
-use super::{ContainerState, Fact, Stage};
+use super::{ContainerState, Fact, Order, Stage};
 
 #[test]
 fn containers_start_in_their_order_after_the_sandbox() {
@@ -71,6 +71,31 @@ fn init_containers_end_before_the_next_and_sidecars_run_along() {
             "20.0 remove two"
         ]
     );
+    assert!(world.record.is_gone());
+}
+
+#[test]
+fn a_node_that_goes_down_stops_a_pod_in_order_and_keeps_what_it_has() {
+    let mut world = World::new(json!({
+        "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+        "containers": [{"name": "main"}],
+        "terminationGracePeriodSeconds": 20,
+    }));
+    world.run_until(5);
+    world.log.clear();
+    world.tell(Fact::Order(Order::ShutDown { grace_secs: Some(7) }));
+    world.run_until(400);
+    let all = ["5.0 stop main 7", "5.0 end main 143", "5.0 stop side 7", "5.0 end side 143", "5.0 stop sandbox s0"];
+    assert_eq!(world.log, all);
+    assert_eq!(world.runtime.has_cgroup, Some(true), "nothing is given back");
+    let status = serde_json::to_value(&world.status).unwrap();
+    let told = "Pod was terminated in response to imminent node shutdown.";
+    assert_eq!(
+        (&status["phase"], &status["reason"], &status["message"]),
+        (&json!("Failed"), &json!("Terminated"), &json!(told))
+    );
+    world.tell(Fact::Withdrawn);
+    world.run_until(500);
     assert!(world.record.is_gone());
 }
 

@@ -1,6 +1,6 @@
 //! Nothing lives in the pod: what it used is given back, each thing after what stands on it.
 
-use super::{Cleaning, active, stopping};
+use super::{Cleaning, StopCause, active, stopping};
 use crate::pod::decide::Planner;
 use crate::pod::kill::GRACE_SECS_MIN;
 use crate::pod::step::Step;
@@ -19,6 +19,9 @@ pub(in crate::pod) fn decide(p: &mut Planner<'_>, cleaning: &Cleaning) {
         return;
     }
     stopping::stop_sandboxes(p);
+    if cleaning.cause == StopCause::ShutDown && !cleaning.is_withdrawn {
+        return;
+    }
     if !cleaning.is_unmounted {
         p.issue(Step::Unmount);
     } else if !cleaning.has_no_cgroup {

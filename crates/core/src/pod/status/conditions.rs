@@ -89,16 +89,11 @@ fn condition(view: &View<'_>, type_: &str, said: Said) -> v1::PodCondition {
 fn disruption(view: &View<'_>) -> Option<v1::PodCondition> {
     const TYPE: &str = "DisruptionTarget";
     let known = |s: &v1::PodStatus| s.conditions.iter().flatten().find(|c| c.type_ == TYPE).cloned();
-    match view.record.stage.stop_cause() {
-        Some(StopCause::Failed { reason, message })
-            if matches!(reason.as_str(), "Evicted" | "Preempting" | "Terminated") =>
-        {
+    match view.record.stage.stop_cause().and_then(StopCause::told) {
+        Some(("Evicted" | "Preempting" | "Terminated", message)) => {
             Some(condition(view, TYPE, Said::new("True", "TerminationByKubelet").with(message)))
         }
-        Some(
-            StopCause::Failed { .. } | StopCause::Withdrawn | StopCause::Completed { .. } | StopCause::Rejected { .. },
-        )
-        | None => view.old.and_then(known).or_else(|| view.record.pod.status.as_ref().and_then(known)),
+        Some(_) | None => view.old.and_then(known).or_else(|| view.record.pod.status.as_ref().and_then(known)),
     }
 }
 
