@@ -96,7 +96,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
     let pulse = agent.pulse.clone();
     let view = Arc::new(view::NodeView { picture: agent.picture, pulse: agent.pulse, configz: config.to_value() });
     let servers = servers::config(&assembled).map_err(failed)?;
-    let servers = rubelet_server::serve(servers, view).await.map_err(|error| failed(chain(&error)))?;
+    let servers = rubelet_server::serve(servers, view, None).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {
         tokio::time::sleep(SETTLED).await;
         rubelet_host::memory::trim();

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::CacheTimes;
+
 /// The three listeners. `None`: not wanted. Port 0: any free port, see [`Servers`](crate::Servers).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerConfig {
@@ -18,20 +20,36 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsServerConfig {
     pub address: SocketAddr,
-    /// `tlsCertFile` and `tlsPrivateKeyFile`; `None`: made by ourselves.
-    pub files: Option<TlsFiles>,
+    pub certificate: Certificate,
     /// `--cert-dir`: where the self-made `kubelet.crt` and `kubelet.key` are kept.
     pub cert_dir: PathBuf,
     /// Name (or address) that the self-made certificate is for.
     pub host_name: String,
+    /// Name of the node, whose parts callers may be allowed to see.
+    pub node_name: String,
     /// `tlsMinVersion`.
     pub min_version: TlsVersion,
     /// `tlsCipherSuites` in Go's names; empty: all that we have. TLS 1.3's are always on.
     pub cipher_suites: Vec<String>,
+    /// `tlsCurvePreferences` by IANA's numbers; empty: all that we have.
+    pub curves: Vec<u16>,
     pub authentication: Authentication,
     pub authorization: AuthorizationMode,
+    /// How long the API server's answers about callers are believed.
+    pub cache_times: CacheTimes,
     /// `enableDebuggingHandlers`.
     pub has_debugging: bool,
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Certificate {
+    /// `tlsCertFile` and `tlsPrivateKeyFile`.
+    Files(TlsFiles),
+    /// `serverTLSBootstrap`: one file with both, which is renewed by others and may not be there yet.
+    Rotated(PathBuf),
+    /// Made by ourselves.
+    SelfSigned,
 }
 
 /// A certificate with its chain, and its key, as PEM files.
@@ -56,8 +74,10 @@ pub struct Authentication {
     pub anonymous: bool,
     /// `authentication.x509.clientCAFile`: whoever has a certificate of this authority.
     pub client_ca_file: Option<PathBuf>,
-    /// `authentication.webhook.enabled`: needs an API server, which nothing here has yet.
+    /// `authentication.webhook.enabled`: whose token the API server knows.
     pub webhook: bool,
+    /// Gate `AllowParsingUserUIDFromCertAuth`.
+    pub reads_certificate_uids: bool,
 }
 
 /// `authorization.mode`.
@@ -66,6 +86,6 @@ pub enum AuthorizationMode {
     /// Whoever is known may do all.
     #[default]
     AlwaysAllow,
-    /// Asks the API server, which nothing here has yet.
+    /// Asks the API server.
     Webhook,
 }

@@ -4,21 +4,24 @@
 //! Three listeners, each optional:
 //! - the health server (plain, 127.0.0.1:10248): `/healthz` only;
 //! - the read-only server (plain, port 10255): pods and health, for everyone who reaches it;
-//! - the server (TLS, port 10250): all paths, after authentication.
+//! - the server (TLS, port 10250): all paths, for those who may.
 //!
 //! [`serve`] binds and returns; the listeners then run as tasks until [`Servers`] is dropped. What is asked is answered
 //! from a [`View`].
 
+mod auth;
 mod config;
 mod connection;
 mod encode;
 mod listen;
+mod mux;
 mod respond;
 mod routes;
 mod tls;
 mod view;
 
-pub use config::{Authentication, AuthorizationMode, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion};
+pub use auth::{AccessQuestion, CacheTimes, Caller, ReviewError, Reviewing, Reviews};
+pub use config::{Authentication, AuthorizationMode, Certificate, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion};
 pub use encode::pod_json;
 pub use listen::{ServeError, Servers, serve};
 pub use tls::TlsError;

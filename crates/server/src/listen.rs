@@ -5,23 +5,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::auth::{Access, Gate, Reviews, Tokens};
 use crate::connection::{self, Answering, Answers, Protocol};
-use crate::respond;
+use crate::mux;
+use crate::respond::Reply;
 use crate::routes::{self, Site};
-use crate::tls::{Authenticator, Reloading};
+use crate::tls::{Reloading, ShownCertificates};
 use crate::{AuthorizationMode, ServerConfig, TlsError, TlsServerConfig, View};
 
 #[cfg(test)]
 mod tests;
 
-/// Connections at a time, for each listener; more wait.
-const CONNECTIONS_MAX: usize = 100;
+/// Connections at a time, for each listener; more wait. An idle one takes some 40 KiB; see [`connection`] for the most.
+const CONNECTIONS_MAX: usize = 2048;
 /// kubelet 1.36: the health server tries to bind again every 5 s.
 const BIND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long a handshake may take.
@@ -41,6 +43,9 @@ pub enum ServeError {
     /// kubelet 1.36: the same text.
     #[error("no client provided, cannot use webhook authorization")]
     WebhookAuthorization,
+    /// kubelet 1.36: the same text. Neither anyone nor anybody could ever be answered.
+    #[error("no authentication method configured")]
+    NobodyAsks,
     #[error(transparent)]
     Tls(#[from] TlsError),
 }
@@ -77,22 +82,26 @@ impl Drop for Servers {
     }
 }
 
-/// Binds all that is configured and starts answering from `view`.
+/// Binds all that is configured and starts answering from `view`. `reviews`: the API server, if there is one.
 ///
 /// # Errors
-/// A port of the big servers that cannot be bound, TLS files that cannot be used, or a webhook, for which there is no
-/// API server to ask. (The health server waits for its port.)
-pub async fn serve(config: ServerConfig, view: Arc<dyn View>) -> Result<Servers, ServeError> {
+/// A port of the big servers that cannot be bound, TLS files that cannot be used, nobody who could be answered, or a
+/// webhook without an API server to ask. (The health server waits for its port.)
+pub async fn serve(
+    config: ServerConfig,
+    view: Arc<dyn View>,
+    reviews: Option<Arc<dyn Reviews>>,
+) -> Result<Servers, ServeError> {
     let mut servers = Servers { healthz: None, read_only: None, tls: None, tasks: Vec::new() };
     if let Some(tls) = config.tls {
-        refuse_webhooks(&tls)?;
+        let gate = Arc::new(gate(&tls, reviews)?);
         let (listener, at) = bind(tls.address).await?;
-        let has_debugging = tls.has_debugging;
+        let site = Site::Full { has_debugging: tls.has_debugging };
         let reloading = Arc::new(Reloading::start(tls)?);
         let view = view.clone();
         servers.tls = Some(at);
         servers.tasks.push(tokio::spawn(accept(listener, move |stream| {
-            secure(stream, reloading.clone(), Site::Full { has_debugging }, view.clone())
+            secure(stream, reloading.clone(), gate.clone(), site, view.clone())
         })));
     }
     if let Some(address) = config.read_only {
@@ -108,14 +117,23 @@ pub async fn serve(config: ServerConfig, view: Arc<dyn View>) -> Result<Servers,
     Ok(servers)
 }
 
-fn refuse_webhooks(config: &TlsServerConfig) -> Result<(), ServeError> {
-    if config.authentication.webhook {
-        return Err(ServeError::WebhookAuthentication);
+/// Who is let in.
+fn gate(config: &TlsServerConfig, reviews: Option<Arc<dyn Reviews>>) -> Result<Gate, ServeError> {
+    let (asked, times) = (&config.authentication, config.cache_times);
+    let tokens = match (asked.webhook, &reviews) {
+        (false, _) => None,
+        (true, None) => return Err(ServeError::WebhookAuthentication),
+        (true, Some(reviews)) => Some(Tokens::new(reviews.clone(), times.token)),
+    };
+    if tokens.is_none() && asked.client_ca_file.is_none() && !asked.anonymous {
+        return Err(ServeError::NobodyAsks);
     }
-    match config.authorization {
-        AuthorizationMode::AlwaysAllow => Ok(()),
-        AuthorizationMode::Webhook => Err(ServeError::WebhookAuthorization),
-    }
+    let access = match (config.authorization, reviews) {
+        (AuthorizationMode::AlwaysAllow, _) => Access::AlwaysAllow,
+        (AuthorizationMode::Webhook, None) => return Err(ServeError::WebhookAuthorization),
+        (AuthorizationMode::Webhook, Some(reviews)) => Access::webhook(reviews, times, &config.node_name),
+    };
+    Ok(Gate { is_anonymous_allowed: asked.anonymous, tokens, access })
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -165,14 +183,13 @@ where
 
 fn plain(site: Site, view: Arc<dyn View>) -> impl Fn(TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     move |stream| {
-        let client = Arc::new(Client { site, view: view.clone(), identity: None });
+        let client = Arc::new(Client { site, view: view.clone(), guard: None });
         Box::pin(connection::serve(stream, Protocol::Http1, client))
     }
 }
 
-async fn secure(stream: TcpStream, reloading: Arc<Reloading>, site: Site, view: Arc<dyn View>) {
-    let loaded = reloading.current();
-    let handshake = tokio_rustls::TlsAcceptor::from(loaded.rustls).accept(stream);
+async fn secure(stream: TcpStream, reloading: Arc<Reloading>, gate: Arc<Gate>, site: Site, view: Arc<dyn View>) {
+    let handshake = tokio_rustls::TlsAcceptor::from(reloading.current().rustls).accept(stream);
     let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -181,27 +198,45 @@ async fn secure(stream: TcpStream, reloading: Arc<Reloading>, site: Site, view: 
     let (_, session) = stream.get_ref();
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     let shown = session.peer_certificates().unwrap_or_default().iter().cloned().map(CertificateDer::into_owned);
-    let identity = Some((loaded.authenticator, shown.collect()));
-    connection::serve(stream, protocol, Arc::new(Client { site, view, identity })).await;
+    let guard = Some(Guard { gate, reloading, shown: ShownCertificates::new(shown.collect()) });
+    connection::serve(stream, protocol, Arc::new(Client { site, view, guard })).await;
 }
 
 /// The other side of one connection.
 struct Client {
     site: Site,
     view: Arc<dyn View>,
-    /// Who judges, and the certificates that the client showed; `None` where everyone is answered.
-    identity: Option<(Arc<Authenticator>, Vec<CertificateDer<'static>>)>,
+    /// `None` where everyone is answered.
+    guard: Option<Guard>,
+}
+
+/// Who judges one connection's requests.
+struct Guard {
+    gate: Arc<Gate>,
+    reloading: Arc<Reloading>,
+    shown: ShownCertificates,
+}
+
+impl Client {
+    /// kubelet 1.36: first whether there is such a path, then who asks, then whether they may.
+    async fn admit(&self, request: &mut Request<Incoming>) -> Result<(), Box<Response<Reply>>> {
+        let path = mux::find(self.site, request)?;
+        if let Some(guard) = &self.guard {
+            let certified = guard.shown.certified(guard.reloading.current().authority.as_ref());
+            let method = request.method().clone();
+            guard.gate.admit(certified, &method, &path, request.headers_mut()).await?;
+        }
+        Ok(())
+    }
 }
 
 impl Answers for Client {
-    fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering {
+    fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answering {
         Box::pin(async move {
-            if let Some((authenticator, shown)) = &self.identity
-                && !authenticator.knows(shown)
-            {
-                return respond::text(StatusCode::UNAUTHORIZED, "Unauthorized");
+            match self.admit(&mut request).await {
+                Ok(()) => routes::respond(self.site, self.view.clone(), request.map(Some)).await,
+                Err(answer) => *answer,
             }
-            routes::respond(self.site, self.view.clone(), request.map(Some)).await
         })
     }
 }

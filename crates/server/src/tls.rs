@@ -8,13 +8,13 @@ use rustls::{ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{TlsFiles, TlsServerConfig, TlsVersion};
+use crate::{Certificate, TlsFiles, TlsServerConfig, TlsVersion};
 
 mod client;
 mod reload;
 mod self_made;
 
-pub(crate) use client::Authenticator;
+pub(crate) use client::{Authority, ShownCertificates};
 pub(crate) use reload::Reloading;
 
 /// Why there can be no TLS server.
@@ -31,6 +31,9 @@ pub enum TlsError {
     /// None of the wished cipher suites is one that we have.
     #[error("none of tlsCipherSuites is supported: {}", wished.join(","))]
     CipherSuites { wished: Vec<String> },
+    /// None of the wished curves is one that we have.
+    #[error("none of tlsCurvePreferences is supported: {wished:?} (23, 24 and 29 are)")]
+    Curves { wished: Vec<u16> },
     #[error("set up TLS: {0}")]
     Setup(rustls::Error),
     /// kubelet 1.36 stops here too: one of the two files was lost.
@@ -46,39 +49,57 @@ pub enum TlsError {
 #[derive(Clone)]
 pub(crate) struct Loaded {
     pub(crate) rustls: Arc<ServerConfig>,
-    pub(crate) authenticator: Arc<Authenticator>,
+    /// `None`: client certificates mean nothing.
+    pub(crate) authority: Option<Arc<Authority>>,
 }
 
-/// The files of the certificate: the given ones, or those that we make and keep.
+/// The files of the certificate: the given ones, those that others renew, or those that we make and keep.
 pub(crate) fn files(config: &TlsServerConfig) -> Result<TlsFiles, TlsError> {
-    match &config.files {
-        Some(files) => Ok(files.clone()),
-        None => self_made::files(&config.cert_dir, &config.host_name),
+    match &config.certificate {
+        Certificate::Files(files) => Ok(files.clone()),
+        Certificate::Rotated(path) => Ok(TlsFiles { certificate: path.clone(), key: path.clone() }),
+        Certificate::SelfSigned => self_made::files(&config.cert_dir, &config.host_name),
     }
 }
 
 /// Reads the files.
 pub(crate) fn load(config: &TlsServerConfig, files: &TlsFiles) -> Result<Loaded, TlsError> {
-    let provider = Arc::new(provider(&config.cipher_suites)?);
-    let authenticator = Arc::new(Authenticator::load(&config.authentication, &provider)?);
+    let provider = Arc::new(provider(&config.cipher_suites, &config.curves)?);
+    let authority = Authority::load(&config.authentication, &provider)?;
     let versions: &[&rustls::SupportedProtocolVersion] = match config.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS12, &rustls::version::TLS13],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
     let builder =
         ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).map_err(TlsError::Setup)?;
-    let builder = match authenticator.asks_for_certificates() {
-        Some(asks) => builder.with_client_cert_verifier(asks),
+    let builder = match &authority {
+        Some(authority) => builder.with_client_cert_verifier(authority.asks()),
         None => builder.with_no_client_auth(),
     };
-    let mut rustls = builder
-        .with_single_cert(certificates(&files.certificate)?, key(&files.key)?)
-        .map_err(|source| TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source })?;
+    let is_awaited = matches!(config.certificate, Certificate::Rotated(_)) && !files.certificate.exists();
+    let mut rustls = if is_awaited {
+        // kubelet 1.36: until the API server has signed a certificate, handshakes fail.
+        builder.with_cert_resolver(Arc::new(NoCertificate))
+    } else {
+        builder.with_single_cert(certificates(&files.certificate)?, key(&files.key)?).map_err(|source| {
+            TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source }
+        })?
+    };
     rustls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Callers come seldom and stay: remembering their sessions would cost more memory than it saves time.
     rustls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     rustls.send_tls13_tickets = 0;
-    Ok(Loaded { rustls: Arc::new(rustls), authenticator })
+    Ok(Loaded { rustls: Arc::new(rustls), authority })
+}
+
+/// Has none to offer.
+#[derive(Debug)]
+struct NoCertificate;
+
+impl rustls::server::ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -92,9 +113,16 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
 }
 
-/// All of ring's suites, or those of the wished ones that there are. TLS 1.3's cannot be wished away (as in Go).
-fn provider(wished: &[String]) -> Result<CryptoProvider, TlsError> {
+/// All of ring's suites and curves, or those of the wished ones that there are. TLS 1.3's suites cannot be wished away
+/// (as in Go), and the order of curves is ours.
+fn provider(wished: &[String], curves: &[u16]) -> Result<CryptoProvider, TlsError> {
     let mut provider = rustls::crypto::ring::default_provider();
+    if !curves.is_empty() {
+        provider.kx_groups.retain(|group| curves.contains(&u16::from(group.name())));
+        if provider.kx_groups.is_empty() {
+            return Err(TlsError::Curves { wished: curves.to_vec() });
+        }
+    }
     if wished.is_empty() {
         return Ok(provider);
     }
@@ -118,7 +146,7 @@ mod tests {
 
     fn names(wished: &[&str]) -> Vec<String> {
         let wished: Vec<String> = wished.iter().map(|&name| name.to_owned()).collect();
-        provider(&wished).unwrap().cipher_suites.iter().map(go_name).collect()
+        provider(&wished, &[]).unwrap().cipher_suites.iter().map(go_name).collect()
     }
 
     #[test]
@@ -134,7 +162,18 @@ mod tests {
 
     #[test]
     fn wishing_only_for_what_is_not_there_is_an_error() {
-        let error = provider(&["TLS_RSA_WITH_RC4_128_SHA".to_owned()]).unwrap_err();
+        let error = provider(&["TLS_RSA_WITH_RC4_128_SHA".to_owned()], &[]).unwrap_err();
         assert_eq!(error.to_string(), "none of tlsCipherSuites is supported: TLS_RSA_WITH_RC4_128_SHA");
+    }
+
+    #[test]
+    fn curves_are_the_wished_ones() {
+        let names = |curves: &[u16]| -> Result<Vec<u16>, TlsError> {
+            Ok(provider(&[], curves)?.kx_groups.iter().map(|one| u16::from(one.name())).collect())
+        };
+        assert_eq!(names(&[23, 4588]).unwrap(), vec![23]);
+        assert_eq!(names(&[]).unwrap().len(), 3);
+        let error = names(&[4588, 25]).unwrap_err();
+        assert_eq!(error.to_string(), "none of tlsCurvePreferences is supported: [4588, 25] (23, 24 and 29 are)");
     }
 }

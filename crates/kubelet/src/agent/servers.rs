@@ -3,9 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use rubelet_server::{Authentication, AuthorizationMode, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion};
+use rubelet_api::gates::Gate;
+use rubelet_server::{
+    Authentication, AuthorizationMode, CacheTimes, Certificate, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion,
+};
+use tracing::warn;
 
 use crate::assemble::Assembled;
+
+/// In `--cert-dir`: key and certificate, a link that is changed when they are renewed; from kubelet 1.36.
+const ROTATED: &str = "kubelet-server-current.pem";
 
 /// The listeners of the configuration; a port of 0 is none.
 ///
@@ -24,26 +31,58 @@ pub(super) fn config(assembled: &Assembled) -> Result<ServerConfig, String> {
 
 fn tls(assembled: &Assembled, address: SocketAddr) -> TlsServerConfig {
     let server = &assembled.config.server;
-    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-    let files = path(&server.tls_cert_file).zip(path(&server.tls_private_key_file));
+    let (authentication, authorization) = (&server.authentication, &server.authorization);
     TlsServerConfig {
         address,
-        files: files.map(|(certificate, key)| TlsFiles { certificate, key }),
+        certificate: certificate(assembled),
         cert_dir: assembled.flags.cert_dir.clone(),
         host_name: assembled.node_name.clone(),
-        min_version: if server.tls_min_version == "VersionTLS13" { TlsVersion::Tls13 } else { TlsVersion::Tls12 },
+        node_name: assembled.node_name.clone(),
+        min_version: min_version(&server.tls_min_version),
         cipher_suites: server.tls_cipher_suites.clone(),
+        curves: server.tls_curve_preferences.iter().filter_map(|&curve| u16::try_from(curve).ok()).collect(),
         authentication: Authentication {
-            anonymous: server.authentication.anonymous.enabled,
-            client_ca_file: path(&server.authentication.x509.client_ca_file),
-            webhook: server.authentication.webhook.enabled,
+            anonymous: authentication.anonymous.enabled,
+            client_ca_file: path(&authentication.x509.client_ca_file),
+            webhook: authentication.webhook.enabled,
+            reads_certificate_uids: assembled.gates.is_on(Gate::AllowParsingUserUIDFromCertAuth),
         },
-        authorization: match server.authorization.mode.as_str() {
+        authorization: match authorization.mode.as_str() {
             "AlwaysAllow" => AuthorizationMode::AlwaysAllow,
             _ => AuthorizationMode::Webhook,
         },
+        cache_times: CacheTimes {
+            token: authentication.webhook.cache_ttl.to_std(),
+            allowed: authorization.webhook.cache_authorized_ttl.to_std(),
+            refused: authorization.webhook.cache_unauthorized_ttl.to_std(),
+        },
         has_debugging: server.enable_debugging_handlers,
     }
+}
+
+/// kubelet 1.36: given files first; else the one that the API server signs, where it is asked; else a self-made one.
+fn certificate(assembled: &Assembled) -> Certificate {
+    let server = &assembled.config.server;
+    match path(&server.tls_cert_file).zip(path(&server.tls_private_key_file)) {
+        Some((certificate, key)) => Certificate::Files(TlsFiles { certificate, key }),
+        None if server.tls_bootstrap => Certificate::Rotated(assembled.flags.cert_dir.join(ROTATED)),
+        None => Certificate::SelfSigned,
+    }
+}
+
+fn min_version(name: &str) -> TlsVersion {
+    match name {
+        "VersionTLS13" => TlsVersion::Tls13,
+        "VersionTLS10" | "VersionTLS11" => {
+            warn!(tlsMinVersion = name, "TLS older than 1.2 is not spoken; 1.2 is the oldest");
+            TlsVersion::Tls12
+        }
+        _ => TlsVersion::Tls12,
+    }
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 fn place(field: &str, address: &str, port: i32) -> Result<Option<SocketAddr>, String> {

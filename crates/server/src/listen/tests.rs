@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::view::shown::{Shown, healthy, pod};
-use crate::{Authentication, TlsVersion};
+use crate::{Authentication, CacheTimes, Certificate, TlsVersion};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -25,13 +25,16 @@ fn view() -> Arc<dyn View> {
 fn tls(folder: &Path, authentication: Authentication) -> TlsServerConfig {
     TlsServerConfig {
         address: ANY_PORT,
-        files: None,
+        certificate: Certificate::SelfSigned,
         cert_dir: folder.to_owned(),
         host_name: "node-a".to_owned(),
+        node_name: "node-a".to_owned(),
         min_version: TlsVersion::Tls12,
         cipher_suites: Vec::new(),
+        curves: Vec::new(),
         authentication,
         authorization: AuthorizationMode::AlwaysAllow,
+        cache_times: CacheTimes::default(),
         has_debugging: true,
     }
 }
@@ -41,7 +44,7 @@ fn anonymous() -> Authentication {
 }
 
 async fn serve_tls(config: TlsServerConfig) -> Servers {
-    serve(ServerConfig { tls: Some(config), ..ServerConfig::default() }, view()).await.unwrap()
+    serve(ServerConfig { tls: Some(config), ..ServerConfig::default() }, view(), None).await.unwrap()
 }
 
 struct Got {
@@ -141,7 +144,7 @@ impl Identity {
 #[tokio::test]
 async fn the_health_server_tells_health_only() {
     let config = ServerConfig { healthz: Some(ANY_PORT), ..ServerConfig::default() };
-    let servers = serve(config, view()).await.unwrap();
+    let servers = serve(config, view(), None).await.unwrap();
     let at = servers.healthz_address().unwrap();
     let got = plain_request(at, "GET", "/healthz").await;
     assert_eq!((got.status, got.body.as_str()), (200, "ok"));
@@ -153,7 +156,7 @@ async fn the_health_server_tells_health_only() {
 #[tokio::test]
 async fn the_read_only_server_shows_pods() {
     let config = ServerConfig { read_only: Some(ANY_PORT), ..ServerConfig::default() };
-    let servers = serve(config, view()).await.unwrap();
+    let servers = serve(config, view(), None).await.unwrap();
     let at = servers.read_only_address().unwrap();
     let got = plain_request(at, "GET", "/pods").await;
     assert_eq!((got.status, got.content_type.as_str()), (200, "application/json"));
@@ -183,8 +186,10 @@ async fn the_tls_server_speaks_both_http_and_is_who_it_says() {
 #[tokio::test]
 async fn strangers_are_not_answered() {
     let folder = tempfile::tempdir().unwrap();
-    let servers = serve_tls(tls(folder.path(), Authentication::default())).await;
-    for path in ["/pods", "/healthz", "/nosuch"] {
+    let known = Identity::make(&folder, "known");
+    let only_known = Authentication { client_ca_file: Some(known.authority), ..Authentication::default() };
+    let servers = serve_tls(tls(folder.path(), only_known)).await;
+    for path in ["/pods", "/healthz"] {
         let got = secure_request(servers.tls_address().unwrap(), &folder, Protocol::Http2, None, path).await;
         assert_eq!((got.status, got.body.as_str()), (401, "Unauthorized"), "{path}");
     }
@@ -205,20 +210,25 @@ async fn a_certificate_of_the_right_authority_opens() {
     let servers = serve_tls(tls(folder.path(), Authentication { anonymous: true, ..only_known })).await;
     let at = servers.tls_address().unwrap();
     let got = secure_request(at, &folder, Protocol::Http1, Some(&foreign), "/healthz").await;
-    assert_eq!(got.status, 200, "as anyone may ask, so may who has a strange certificate");
+    assert_eq!(got.status, 401, "who shows a strange certificate is not just anyone");
+    assert_eq!(secure_request(at, &folder, Protocol::Http1, None, "/healthz").await.status, 200);
 }
 
 #[tokio::test]
 async fn webhooks_are_refused_at_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = tls(folder.path(), Authentication { webhook: true, ..anonymous() });
-    let start = |config| serve(ServerConfig { tls: Some(config), ..ServerConfig::default() }, view());
+    let start = |config| serve(ServerConfig { tls: Some(config), ..ServerConfig::default() }, view(), None);
     let refusal = start(config.clone()).await.unwrap_err();
     assert_eq!(refusal.to_string(), "no client provided, cannot use webhook authentication");
     config.authentication.webhook = false;
     config.authorization = AuthorizationMode::Webhook;
-    let refusal = start(config).await.unwrap_err();
+    let refusal = start(config.clone()).await.unwrap_err();
     assert_eq!(refusal.to_string(), "no client provided, cannot use webhook authorization");
+    config.authorization = AuthorizationMode::AlwaysAllow;
+    config.authentication.anonymous = false;
+    let refusal = start(config).await.unwrap_err();
+    assert_eq!(refusal.to_string(), "no authentication method configured");
 }
 
 #[tokio::test]
@@ -226,8 +236,8 @@ async fn given_files_must_be_usable() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = tls(folder.path(), anonymous());
     let (certificate, key) = (folder.path().join("c"), folder.path().join("k"));
-    config.files = Some(crate::TlsFiles { certificate: certificate.clone(), key });
-    let refusal = serve(ServerConfig { tls: Some(config), ..ServerConfig::default() }, view()).await.unwrap_err();
+    config.certificate = Certificate::Files(crate::TlsFiles { certificate: certificate.clone(), key });
+    let refusal = serve(ServerConfig { tls: Some(config), ..ServerConfig::default() }, view(), None).await.unwrap_err();
     assert!(refusal.to_string().contains(certificate.to_str().unwrap()), "{refusal}");
     assert!(!folder.path().join("kubelet.crt").exists(), "nothing is made when files are given");
 }
@@ -237,7 +247,7 @@ async fn a_taken_port_of_the_big_servers_is_fatal() {
     let blocker = TcpListener::bind(ANY_PORT).await.unwrap();
     let taken = blocker.local_addr().unwrap();
     let config = ServerConfig { read_only: Some(taken), ..ServerConfig::default() };
-    let refusal = serve(config, view()).await.unwrap_err();
+    let refusal = serve(config, view(), None).await.unwrap_err();
     assert!(refusal.to_string().starts_with(&format!("listen tcp {taken}: bind: Address already in use")), "{refusal}");
 }
 
@@ -246,7 +256,7 @@ async fn the_health_server_waits_for_its_port() {
     let blocker = TcpListener::bind(ANY_PORT).await.unwrap();
     let taken = blocker.local_addr().unwrap();
     let since = tokio::time::Instant::now();
-    let servers = serve(ServerConfig { healthz: Some(taken), ..ServerConfig::default() }, view()).await.unwrap();
+    let servers = serve(ServerConfig { healthz: Some(taken), ..ServerConfig::default() }, view(), None).await.unwrap();
     assert_eq!(servers.healthz_address(), None);
     drop(blocker);
     while TcpStream::connect(taken).await.is_err() {
@@ -260,7 +270,7 @@ async fn the_health_server_waits_for_its_port() {
 #[tokio::test]
 async fn dropped_servers_are_gone() {
     let config = ServerConfig { read_only: Some(ANY_PORT), ..ServerConfig::default() };
-    let servers = serve(config, view()).await.unwrap();
+    let servers = serve(config, view(), None).await.unwrap();
     let at = servers.read_only_address().unwrap();
     drop(servers);
     let gone = async {
@@ -279,12 +289,12 @@ async fn changed_files_are_taken_and_broken_ones_are_not() {
     let certificate = folder.path().join("kubelet.crt");
     std::fs::write(&certificate, "broken").unwrap();
     assert!(Arc::ptr_eq(&first, &reloading.current().rustls), "it is not looked at each time");
-    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert!(Arc::ptr_eq(&first, &reloading.current().rustls), "a broken file changes nothing");
 
     std::fs::remove_file(&certificate).unwrap();
     std::fs::remove_file(folder.path().join("kubelet.key")).unwrap();
     Reloading::start(tls(folder.path(), anonymous())).unwrap();
-    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     assert!(!Arc::ptr_eq(&first, &reloading.current().rustls), "the new pair is used");
 }

@@ -1,6 +1,7 @@
-//! Who asks: anyone, or whoever shows a certificate of the right authority.
+//! Who a client's certificates say it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
@@ -8,52 +9,99 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::time::Instant;
 
 use super::{TlsError, certificates};
 use crate::Authentication;
+use crate::auth::{self, Caller, Certified};
 
-/// Tells whether a request may be answered at all.
+/// kubelet 1.36: says which certificate it was, among what the API server is told of a caller.
+const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
+/// How long a verdict on a connection's certificates holds: one of them may run out.
+const VERDICT: Duration = Duration::from_secs(10);
+
+/// Whose certificates are believed.
 #[derive(Debug)]
-pub(crate) struct Authenticator {
-    is_anonymous_allowed: bool,
-    authority: Option<Arc<dyn ClientCertVerifier>>,
+pub(crate) struct Authority {
+    verifier: Arc<dyn ClientCertVerifier>,
+    reads_uids: bool,
 }
 
-impl Authenticator {
-    pub(super) fn load(config: &Authentication, provider: &Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let authority = match &config.client_ca_file {
-            None => None,
-            Some(path) => {
-                let failed = |error: &dyn std::fmt::Display| TlsError::ClientCa {
-                    path: path.clone(),
-                    message: error.to_string(),
-                };
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(|error| failed(&error))?;
-                }
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-                Some(verifier.build().map_err(|error| failed(&error))?)
-            }
-        };
-        Ok(Self { is_anonymous_allowed: config.anonymous, authority })
-    }
-
-    /// Whether whoever showed these certificates (the client's own first; maybe none) is someone we answer.
-    pub(crate) fn knows(&self, shown: &[CertificateDer<'_>]) -> bool {
-        self.is_anonymous_allowed || self.is_certified(shown)
-    }
-
-    fn is_certified(&self, shown: &[CertificateDer<'_>]) -> bool {
-        match (&self.authority, shown.split_first()) {
-            (Some(authority), Some((own, chain))) => authority.verify_client_cert(own, chain, UnixTime::now()).is_ok(),
-            (None, _) | (_, None) => false,
+impl Authority {
+    /// `None`: no certificates are asked for.
+    pub(super) fn load(config: &Authentication, provider: &Arc<CryptoProvider>) -> Result<Option<Arc<Self>>, TlsError> {
+        let Some(path) = &config.client_ca_file else { return Ok(None) };
+        let failed =
+            |error: &dyn std::fmt::Display| TlsError::ClientCa { path: path.clone(), message: error.to_string() };
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|error| failed(&error))?;
         }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let verifier = verifier.build().map_err(|error| failed(&error))?;
+        Ok(Some(Arc::new(Self { verifier, reads_uids: config.reads_certificate_uids })))
+    }
+
+    /// Who showed these certificates: the client's own first.
+    ///
+    /// # Errors
+    /// Why they are not to be believed.
+    fn judge(&self, shown: &[CertificateDer<'_>]) -> Certified {
+        let Some((own, chain)) = shown.split_first() else { return Ok(None) };
+        self.verifier.verify_client_cert(own, chain, UnixTime::now()).map_err(|error| error.to_string())?;
+        let names = auth::names(own).ok_or("the subject cannot be read")?;
+        if names.common.is_empty() {
+            return Ok(None);
+        }
+        let uid = match names.uids.as_slice() {
+            _ if !self.reads_uids => String::new(),
+            [] => String::new(),
+            [uid] if uid.is_empty() => return Err("UID cannot be an empty string".to_owned()),
+            [uid] => uid.clone(),
+            uids => return Err(format!("expected 1 UID, but found multiple: {uids:?}")),
+        };
+        let print = ring::digest::digest(&ring::digest::SHA256, own);
+        let print: String = print.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let extra = [(CREDENTIAL.to_owned(), vec![format!("X509SHA256={print}")])].into();
+        Ok(Some(Caller { name: names.common, uid, groups: names.organizations, extra }.authenticated()))
     }
 
     /// For the handshake: certificates are asked for when there is an authority to judge them by.
-    pub(super) fn asks_for_certificates(&self) -> Option<Arc<dyn ClientCertVerifier>> {
-        self.authority.clone().map(|authority| Arc::new(Asks { authority }) as Arc<dyn ClientCertVerifier>)
+    pub(super) fn asks(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
+        Arc::new(Asks { authority: self.verifier.clone() })
+    }
+}
+
+/// What a client showed in its handshake, and what was last thought of it.
+#[derive(Debug)]
+pub(crate) struct ShownCertificates {
+    chain: Vec<CertificateDer<'static>>,
+    verdict: Mutex<Option<Verdict>>,
+}
+
+#[derive(Debug)]
+struct Verdict {
+    by: Arc<Authority>,
+    at: Instant,
+    certified: Certified,
+}
+
+impl ShownCertificates {
+    pub(crate) fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, verdict: Mutex::new(None) }
+    }
+
+    /// Who it is, by the authority as it is now.
+    pub(crate) fn certified(&self, authority: Option<&Arc<Authority>>) -> Certified {
+        let Some(authority) = authority.filter(|_| !self.chain.is_empty()) else { return Ok(None) };
+        let mut last = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = |verdict: &&Verdict| Arc::ptr_eq(&verdict.by, authority) && verdict.at.elapsed() < VERDICT;
+        if let Some(verdict) = last.as_ref().filter(holds) {
+            return verdict.certified.clone();
+        }
+        let certified = authority.judge(&self.chain);
+        *last = Some(Verdict { by: authority.clone(), at: Instant::now(), certified: certified.clone() });
+        certified
     }
 }
 

@@ -1,16 +1,17 @@
-//! Certificates that change under a running server: the files are looked at again now and then.
+//! Certificates that change under a running server: the files are looked at again when someone asks.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Loaded, TlsError, files, load};
 use crate::{TlsFiles, TlsServerConfig};
 
-/// How often a new connection has the files looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often the files are looked at, at most. A node that nobody asks does not look at all.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What is loaded, and from what (kubelet 1.36: given files and the client CA are watched and reloaded).
 pub(crate) struct Reloading {
@@ -25,8 +26,14 @@ struct State {
     looked_at: Instant,
 }
 
-/// A file's change time and size; a new file differs.
-type Stamp = (SystemTime, u64);
+/// Which file it is behind all links, and when it was changed. A file written anew differs, and so does a link that
+/// points elsewhere.
+#[derive(Debug, PartialEq)]
+struct Stamp {
+    file: (u64, u64),
+    changed: (i64, i64),
+    length: u64,
+}
 
 impl Reloading {
     pub(crate) fn start(config: TlsServerConfig) -> Result<Self, TlsError> {
@@ -37,7 +44,7 @@ impl Reloading {
         Ok(Self { config, files, state })
     }
 
-    /// What a new connection is to use. Files that have become unusable change nothing.
+    /// What a connection or request is to use. Files that have become unusable change nothing.
     pub(crate) fn current(&self) -> Loaded {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.looked_at.elapsed() >= LOOK_EVERY {
@@ -46,7 +53,10 @@ impl Reloading {
             if now != state.stamps {
                 state.stamps = now;
                 match load(&self.config, &self.files) {
-                    Ok(loaded) => state.loaded = loaded,
+                    Ok(loaded) => {
+                        tracing::info!(certificate = %self.files.certificate.display(), "TLS files have changed");
+                        state.loaded = loaded;
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "changed TLS files cannot be used, going on with the old ones")
                     }
@@ -67,5 +77,5 @@ fn stamps(paths: &[&PathBuf]) -> Vec<Option<Stamp>> {
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let found = std::fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    Some(Stamp { file: (found.dev(), found.ino()), changed: (found.ctime(), found.ctime_nsec()), length: found.len() })
 }
