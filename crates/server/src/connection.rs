@@ -1,4 +1,8 @@
 //! One connection: requests in, answers out, and an end when nothing moves any more.
+//!
+//! What a client may make us keep before it is answered: 64 KiB of a request's head (and what TLS and HTTP keep, some
+//! 40 KiB) on each connection, up to 1 MiB on 32 of all. With the connections that a listener takes
+//! that makes some 250 MiB in all, if someone tries.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,13 +12,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::respond::Reply;
+
+mod metered;
+
+#[cfg(test)]
+pub(crate) use metered::LARGE_HEADS_MAX;
+use metered::Metered;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +35,8 @@ const IDLE: Duration = Duration::from_secs(90);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// kubelet 1.36 takes headers up to 1 MiB.
 const HEADER_BYTES_MAX: usize = 1 << 20;
+/// HTTP/2 has many requests at a time, whose heads come compressed: each is to be small.
+const HTTP2_HEADER_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 100;
 /// How much of an answer may wait for a slow client, for each HTTP/2 stream.
 const SEND_BYTES_MAX: usize = 64 << 10;
@@ -51,7 +63,8 @@ pub(crate) async fn serve(
     protocol: Protocol,
     answers: Arc<impl Answers>,
 ) {
-    let moved = Moved(Arc::new(Mutex::new(Motion { last: Instant::now(), owed: 0 })));
+    let moved =
+        Moved(Arc::new(Mutex::new(Motion { last: Instant::now(), owed: 0, answered: 0, is_given_away: false })));
     let service = {
         let moved = moved.clone();
         hyper::service::service_fn(move |request| {
@@ -59,12 +72,15 @@ pub(crate) async fn serve(
             async move {
                 let owed = moved.owe();
                 let response = answering.await;
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    moved.give_away();
+                }
                 drop(owed);
                 Ok::<_, Infallible>(response.map(|reply| Watched { reply, moved, owed: None }))
             }
         })
     };
-    let stream = TokioIo::new(stream);
+    let stream = TokioIo::new(Metered::new(stream, moved.clone()));
     // How a connection ended is the client's affair; a broken one has nobody to tell.
     match protocol {
         Protocol::Http1 => {
@@ -81,7 +97,7 @@ pub(crate) async fn serve(
             let mut http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
             http.timer(TokioTimer::new())
                 .max_concurrent_streams(STREAMS_MAX)
-                .max_header_list_size(HEADER_BYTES_MAX as u32)
+                .max_header_list_size(HTTP2_HEADER_BYTES_MAX)
                 .max_send_buf_size(SEND_BYTES_MAX);
             let mut connection = pin!(http.serve_connection(stream, service));
             let ended = until_idle(connection.as_mut(), &moved).await;
@@ -118,6 +134,10 @@ struct Motion {
     last: Instant,
     /// Answers and bodies that the client waits for.
     owed: usize,
+    /// Requests that came so far.
+    answered: u64,
+    /// The connection speaks another protocol now.
+    is_given_away: bool,
 }
 
 impl Moved {
@@ -133,8 +153,21 @@ impl Moved {
 
     /// Until it is dropped, the client waits for us.
     fn owe(&self) -> Owed {
-        self.lock().owed += 1;
+        let mut motion = self.lock();
+        motion.owed += 1;
+        motion.answered += 1;
+        drop(motion);
         Owed(self.clone())
+    }
+
+    fn give_away(&self) {
+        self.lock().is_given_away = true;
+    }
+
+    /// How many requests came before what comes now; `None`: what comes now is no request's head.
+    fn expected(&self) -> Option<u64> {
+        let motion = self.lock();
+        (motion.owed == 0 && !motion.is_given_away).then_some(motion.answered)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Motion> {

@@ -16,6 +16,10 @@ use super::*;
 use crate::view::shown::{Shown, healthy, pod};
 use crate::{Authentication, CacheTimes, Certificate, TlsVersion};
 
+mod access;
+mod attacks;
+mod certificates;
+
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn view() -> Arc<dyn View> {
@@ -83,14 +87,10 @@ async fn plain_request(at: SocketAddr, method: &str, path: &str) -> Got {
     request(TcpStream::connect(at).await.unwrap(), Protocol::Http1, method, path).await
 }
 
+type Secured = tokio_rustls::client::TlsStream<TcpStream>;
+
 /// Over TLS, trusting the server's self-made certificate only, for its name.
-async fn secure_request(
-    at: SocketAddr,
-    folder: &TempDir,
-    protocol: Protocol,
-    identity: Option<&Identity>,
-    path: &str,
-) -> Got {
+async fn secure_stream(at: SocketAddr, folder: &TempDir, protocol: Protocol, identity: Option<&Identity>) -> Secured {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.path().join("kubelet.crt")).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -110,7 +110,17 @@ async fn secure_request(
     let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
     let wanted: &[u8] = if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" };
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(wanted));
-    request(stream, protocol, "GET", path).await
+    stream
+}
+
+async fn secure_request(
+    at: SocketAddr,
+    folder: &TempDir,
+    protocol: Protocol,
+    identity: Option<&Identity>,
+    path: &str,
+) -> Got {
+    request(secure_stream(at, folder, protocol, identity).await, protocol, "GET", path).await
 }
 
 /// A client's certificate, and the file of the authority that signed it.
@@ -122,13 +132,17 @@ struct Identity {
 
 impl Identity {
     fn make(folder: &TempDir, authority: &str) -> Self {
+        Self::named(folder, authority, "ada")
+    }
+
+    fn named(folder: &TempDir, authority: &str, name: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.distinguished_name.push(rcgen::DnType::CommonName, authority);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "ada");
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &issuer).unwrap();
         let path = folder.path().join(format!("{authority}.crt"));
