@@ -13,4 +13,9 @@ pub mod cri;
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
 pub mod health;
 
+/// Pod resources v1, as of Kubernetes 1.36: which devices, CPUs and memory each container has.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod podresources;
+
 mod redacted;

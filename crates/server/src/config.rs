@@ -14,6 +14,8 @@ pub struct ServerConfig {
     pub read_only: Option<SocketAddr>,
     /// `address`:`port`, unless `enableServer` is off.
     pub tls: Option<TlsServerConfig>,
+    /// `<root-dir>/pod-resources/kubelet.sock`.
+    pub pod_resources: Option<PathBuf>,
 }
 
 /// The TLS server.

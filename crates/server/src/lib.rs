@@ -6,6 +6,8 @@
 //! - the read-only server (plain, port 10255): pods and health, for everyone who reaches it;
 //! - the server (TLS, port 10250): all paths, for those who may.
 //!
+//! Beside them a socket for root, on which monitoring agents ask what each container has ([`ServerConfig::pod_resources`]).
+//!
 //! [`serve`] binds and returns; the listeners then run as tasks until [`Servers`] is dropped. What is asked is answered
 //! from a [`View`].
 
@@ -15,6 +17,7 @@ mod connection;
 mod encode;
 mod listen;
 mod mux;
+mod pod_resources;
 mod respond;
 mod routes;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,11 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::auth::{Access, Gate, Reviews, Tokens};
 use crate::connection::{self, Answering, Answers, Protocol};
-use crate::mux;
 use crate::respond::Reply;
 use crate::routes::{self, Site};
 use crate::tls::{Reloading, ShownCertificates};
 use crate::{AuthorizationMode, ServerConfig, TlsError, TlsServerConfig, View};
+use crate::{mux, pod_resources};
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ const BIND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken (out of files).
-const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Why the servers cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,8 @@ pub enum ServeError {
     /// The port is taken, or the address is not ours.
     #[error("listen tcp {address}: bind: {source}")]
     Bind { address: SocketAddr, source: std::io::Error },
+    #[error("listen on {}: {source}", path.display())]
+    Socket { path: PathBuf, source: std::io::Error },
     /// kubelet 1.36: the same text.
     #[error("no client provided, cannot use webhook authentication")]
     WebhookAuthentication,
@@ -108,6 +111,10 @@ pub async fn serve(
         let (listener, at) = bind(address).await?;
         servers.read_only = Some(at);
         servers.tasks.push(tokio::spawn(accept(listener, plain(Site::ReadOnly, view.clone()))));
+    }
+    if let Some(path) = config.pod_resources {
+        let listener = pod_resources::bind(&path).map_err(|source| ServeError::Socket { path, source })?;
+        servers.tasks.push(tokio::spawn(pod_resources::serve(listener, view.clone())));
     }
     if let Some(address) = config.healthz {
         let bound = bind(address).await;

@@ -14,6 +14,9 @@ use crate::assemble::Assembled;
 /// In `--cert-dir`: key and certificate, a link that is changed when they are renewed; from kubelet 1.36.
 const ROTATED: &str = "kubelet-server-current.pem";
 
+/// Below `--root-dir`; from kubelet 1.36.
+const POD_RESOURCES: &str = "pod-resources/kubelet.sock";
+
 /// The listeners of the configuration; a port of 0 is none.
 ///
 /// # Errors
@@ -21,12 +24,13 @@ const ROTATED: &str = "kubelet-server-current.pem";
 pub(super) fn config(assembled: &Assembled) -> Result<ServerConfig, String> {
     let server = &assembled.config.server;
     let healthz = place("healthzBindAddress", &server.healthz_bind_address, server.healthz_port)?;
+    let pod_resources = Some(assembled.flags.root_dir.join(POD_RESOURCES));
     if !server.enable {
-        return Ok(ServerConfig { healthz, ..ServerConfig::default() });
+        return Ok(ServerConfig { healthz, pod_resources, ..ServerConfig::default() });
     }
     let read_only = place("address", &server.address, server.read_only_port)?;
     let tls = place("address", &server.address, server.port)?.map(|address| tls(assembled, address));
-    Ok(ServerConfig { healthz, read_only, tls })
+    Ok(ServerConfig { healthz, read_only, tls, pod_resources })
 }
 
 fn tls(assembled: &Assembled, address: SocketAddr) -> TlsServerConfig {
