@@ -2,10 +2,12 @@
 //!
 //! What is shown: errors, warnings and info always; debug from `--v=2`, trace from `--v=4`; Kubernetes events
 //! (info with target `event`) from `--v=3`, as upstream does. Debug and trace of other people's crates need
-//! `--v=8` and `--v=10`. `--vmodule` raises the level for files by name.
+//! `--v=8` and `--v=10`. `--vmodule` raises the level for files by name. Lines that say nothing new are left out
+//! ([`repeats`]), unless everything is to be shown (`--v=4` and more).
 
 mod fields;
 mod json;
+mod repeats;
 mod text;
 
 #[cfg(test)]
@@ -13,7 +15,8 @@ mod tests;
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use jiff::Zoned;
 use tracing::level_filters::LevelFilter;
@@ -24,7 +27,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
-use fields::Fields;
+use fields::{Fields, Shown};
+use repeats::Repeats;
 
 /// Target of the log lines that repeat a Kubernetes event: they read `"Event occurred" … message="…"`,
 /// with the line's own message as the event's.
@@ -32,6 +36,9 @@ pub(crate) const EVENT_TARGET: &str = "event";
 
 /// Level of detail that a Kubernetes event needs; from kubelet 1.36: `--v=3`.
 const EVENT_LEVEL: u32 = 3;
+
+/// From this level of detail on, repeated lines are shown as well.
+const ALL_LEVEL: u32 = 4;
 
 /// The form of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,6 +155,9 @@ struct Klog {
     now: fn() -> Zoned,
     pid: u32,
     sink: Sink,
+    /// Since any time, never going back.
+    elapsed: Box<dyn Fn() -> Duration + Send + Sync>,
+    repeats: Mutex<Repeats>,
 }
 
 /// Makes this the log of the whole process; called once, first thing in `main`.
@@ -159,10 +169,29 @@ pub(crate) fn install() -> Control {
         // A log that cannot be written has nobody to tell.
         let _ = std::io::stderr().lock().write_all(line);
     });
-    let layer = Klog { control: control.clone(), now: Zoned::now, pid: std::process::id(), sink };
+    let start = Instant::now();
+    let layer = Klog {
+        control: control.clone(),
+        now: Zoned::now,
+        pid: std::process::id(),
+        sink,
+        elapsed: Box::new(move || start.elapsed()),
+        repeats: Mutex::default(),
+    };
     // Refused only when a log is installed already, which then stays.
     let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
     control
+}
+
+impl Klog {
+    /// How many lines like this one were left out before it; `None`: leave it out as well.
+    fn left_out(&self, metadata: &Metadata<'_>, said: &Fields) -> Option<u64> {
+        if needed(metadata) > 0 || self.control.0.verbosity.load(Ordering::Relaxed) >= ALL_LEVEL {
+            return Some(0);
+        }
+        let place = (metadata.file().unwrap_or_default(), metadata.line().unwrap_or_default());
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).admit(place, said, (self.elapsed)())
+    }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Klog {
@@ -216,6 +245,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Klog {
                     said.surround_with(outer);
                 }
             }
+        }
+        let Some(left_out) = self.left_out(metadata, &said) else { return };
+        if left_out > 0 {
+            said.values.push(("leftOut", Shown::Unsigned(left_out.into())));
         }
         let origin = Origin {
             at: (self.now)(),

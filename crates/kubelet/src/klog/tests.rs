@@ -13,7 +13,8 @@ fn lines(set: impl Fn(&Control), work: impl Fn()) -> Vec<String> {
     let sink: Sink = Box::new(move |line| kept.lock().unwrap().push(String::from_utf8(line.to_vec()).unwrap()));
     let control = Control::new();
     set(&control);
-    let layer = Klog { control, now: noon, pid: 12345, sink };
+    let repeats = Mutex::default();
+    let layer = Klog { control, now: noon, pid: 12345, sink, elapsed: Box::new(|| Duration::ZERO), repeats };
     tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
     out.lock().unwrap().clone()
 }
@@ -134,4 +135,15 @@ fn json_lines() {
             "{\"ts\":1793686194123.456,\"caller\":\"klog/tests.rs:N\",\"msg\":\"Failed\",\"err\":\"no\"}\n",
         ]
     );
+}
+
+#[test]
+fn what_was_just_said_is_not_said_again() {
+    let work = || {
+        for pod in ["default/a", "default/a", "default/b"] {
+            tracing::warn!(pod, "It failed");
+        }
+    };
+    assert_eq!(lines(|_| (), work).len(), 2);
+    assert_eq!(lines(|control| control.set_verbosity(4), work).len(), 3, "all is wished for");
 }
