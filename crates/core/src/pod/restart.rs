@@ -7,6 +7,7 @@ use rubelet_api::v1;
 use super::backoff::Limits;
 use super::container::{ContainerRecord, EndedByUs, ended_at, exit_code};
 use super::kill::KillCause;
+use super::observed::{ContainerState, ObservedContainer};
 use super::record::PodRecord;
 use super::spec::{Role, Wanted};
 use super::step::StepKey;
@@ -81,6 +82,13 @@ pub(super) fn is_restarted(pod: &v1::Pod, wanted: &Wanted<'_>, record: &Containe
 }
 
 impl PodRecord {
+    /// The exit code of a dead instance. One that could not be started is dead, too, even where the runtime leaves it as created.
+    pub(super) fn end_of(&self, instance: &ObservedContainer) -> Option<i32> {
+        let start_failed = self.container(instance.name.as_str()).and_then(|c| c.start_failed.as_ref());
+        let never = start_failed.filter(|(id, _)| *id == instance.id && instance.state == ContainerState::Created);
+        exit_code(&instance.state).or(never.map(|_| NEVER_STARTED))
+    }
+
     /// Until when a container that ended and runs again stays down, and the delay that is shown; `None`: it may start now, or there
     /// is nothing to restart. One that is being started waits no more, although the next wait is longer from then on. kubelet 1.36: an
     /// instance that we ended counts by the one before it.

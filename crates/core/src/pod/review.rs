@@ -3,7 +3,7 @@
 use rubelet_api::ids::{ContainerId, ContainerName};
 use rubelet_api::v1;
 
-use super::container::{Launch, exit_code, is_alive};
+use super::container::{Launch, is_alive};
 use super::event::PodEvent;
 use super::kill::{KillCause, Why};
 use super::look::PATIENCE;
@@ -137,7 +137,7 @@ impl PodRecord {
     /// The exit code of a container that ended and stays down.
     pub(super) fn ended_for_good(&self, wanted: &Wanted<'_>) -> Option<i32> {
         let newest = self.newest(wanted.name())?;
-        let code = exit_code(&newest.state)?;
+        let code = self.end_of(newest)?;
         let record = self.container(wanted.name())?;
         let is_over = record.launch.is_none() && !is_restarted(&self.pod, wanted, record, newest.id.as_str(), code);
         is_over.then_some(code)

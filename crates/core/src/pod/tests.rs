@@ -329,3 +329,14 @@ fn what_may_not_run_twice_has_failed_when_its_cgroup_vanishes() {
     assert!(world.log.iter().all(|l| !l.contains("sandbox 1")), "{:#?}", world.log);
     assert_eq!((world.status.phase.as_deref(), world.running()), (Some("Failed"), Vec::<&str>::new()));
 }
+
+#[test]
+fn what_may_not_run_twice_and_cannot_be_started_has_failed() {
+    let mut world = World::new(json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]}));
+    world.failing = vec![("StartContainer(\"a", "no such program")];
+    world.lives.insert("b", vec![Life::For(5, 0)]);
+    world.run_until(60);
+    let starts: Vec<&String> = world.log.iter().filter(|l| l.contains("Start") || l.contains("start")).collect();
+    assert_eq!(starts, ["1.0 failed StartContainer(\"a-101\")", "1.0 start b 0"]);
+    assert_eq!((world.status.phase.as_deref(), world.running()), (Some("Failed"), Vec::<&str>::new()));
+}

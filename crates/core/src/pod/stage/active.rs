@@ -235,7 +235,7 @@ fn stays_down(record: &PodRecord, wanted: &Wanted<'_>, container: &ContainerReco
     if matches!(wanted.role, Role::Init | Role::Sidecar) && newest.sandbox != sandbox.id {
         return false;
     }
-    let Some(code) = exit_code(&newest.state) else { return false };
+    let Some(code) = record.end_of(newest) else { return false };
     !is_restarted(&record.pod, wanted, container, newest.id.as_str(), code)
 }
 
