@@ -12,7 +12,18 @@ need_debian() {
     echo "x: $why needs these Debian packages, and only root can install them: ${missing[*]}" >&2
     return 1
   fi
-  echo "x: installing from Debian, for $why: ${missing[*]}"
+  # Parts of the tests run side by side.
+  {
+    flock 9
+    install_debian "$why" "${missing[@]}"
+  } 9>/tmp/x-apt.lock
+}
+
+# install_debian WHY PACKAGE...: the same, one at a time.
+install_debian() {
+  local why=$1
+  shift
+  echo "x: installing from Debian, for $why: $*"
   local policy=/usr/sbin/policy-rc.d ours=
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"
@@ -20,7 +31,7 @@ need_debian() {
     ours=yes
   fi
   local done=0
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } \
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } \
     >/tmp/x-apt.$$ 2>&1 || done=$?
   [ -z "$ours" ] || rm -f "$policy"
   [ "$done" = 0 ] || sed 's/^/  apt: /' /tmp/x-apt.$$ >&2

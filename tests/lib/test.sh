@@ -12,7 +12,7 @@ logs=${X_LOGS:-/tmp/rubelet-test}
 mkdir -p "$logs"
 X_TALLY=$(mktemp)
 export X_TALLY
-trap 'rm -f "$X_TALLY"' EXIT
+trap '[ -z "${vm_job:-}" ] || kill "$vm_job" 2>/dev/null || true; rm -f "$X_TALLY"' EXIT
 
 # cargo_test NAME ARG...: shows what is worth seeing while it runs, keeps all of it in a log, counts it.
 cargo_test() {
@@ -119,29 +119,57 @@ test_fresh() {
   fi
 }
 
-# The recordings of cgroup v2 and the systemd driver, played in an emulated machine.
+# The recordings of cgroup v2 and the systemd driver, and what else only such a machine can show, in emulated ones. These mostly wait: they run beside
+# the other parts, one for each runtime.
 test_vm() {
+  [ -n "$vm_job" ] || vm_begin
+  wait "$vm_job" || tally failed 1 "vm: broke off, see $logs/vm.log"
+  vm_job=
+  cat "$logs/vm.log"
+}
+vm_job=
+vm_begin() {
+  vm_machines >"$logs/vm.log" 2>&1 &
+  vm_job=$!
+}
+
+vm_machines() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "vm: needs root"; return; fi
   if ! need_go; then tally skipped 1 "vm: needs Go"; return; fi
   golden_tools || { tally failed 1 "vm: its tools do not build"; return; }
-  local kubelet status=0
+  local kubelet runtime machine machines=()
   kubelet=$(kubelet_binary) || { tally failed 1 "vm: the kubelet does not build"; return; }
   tests/vm/image.sh || { tally failed 1 "vm: the machine could not be built"; return; }
-  tests/vm/run.sh "$kubelet" "$logs/vm" "${X_ONLY:-.}" 2>&1 | tee "$logs/vm.log" || status=$?
-  if [ "$status" = 3 ]; then tally failed 1 "vm: timed out or did not boot, see $logs/vm"; return; fi
-  tally_golden "$logs/vm.log"
-  local passed failed
-  while read -r passed failed; do
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "vm: see $logs/vm.log"
-  done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$logs/vm.log")
+  trap '[ ${#machines[@]} = 0 ] || kill "${machines[@]}" 2>/dev/null || true' EXIT
+  for runtime in ${X_VM_RUNTIMES:-embedded containerd}; do
+    X_VM_RUNTIMES=$runtime tests/vm/run.sh "$kubelet" "$logs/vm-$runtime" "${X_ONLY:-.}" >"$logs/vm-$runtime.log" 2>&1 &
+    machines+=("$!")
+  done
+  for machine in "${machines[@]}"; do wait "$machine" || true; done
+  machines=()
+  for runtime in ${X_VM_RUNTIMES:-embedded containerd}; do
+    cat "$logs/vm-$runtime.log"
+    tally_vm "$logs/vm-$runtime.log"
+  done
 }
 
-[ $# -gt 0 ] || set -- unit tidy run golden contract streaming
+# tally_vm LOG: counts what one machine did.
+tally_vm() {
+  local log=$1 passed failed
+  if grep -q '^vm: timed out' "$log"; then tally failed 1 "vm: timed out or did not boot, see $log"; return; fi
+  tally_golden "$log"
+  while read -r passed failed; do
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "vm: see $log"
+  done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
+}
+
+[ $# -gt 0 ] || set -- unit tidy run golden contract streaming vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
 need_rust
+case " $* " in *" vm "*) vm_begin ;; esac
 for part in "$@"; do
   SECONDS=0
   echo "== $part"

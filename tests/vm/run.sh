@@ -10,6 +10,7 @@ cd "$(dirname "$(realpath "$0")")/../.."
 vm=$X_CACHE/vm minutes=${X_VM_MINUTES:-40}
 work=$(mktemp -d)
 qemu=
+trap 'exit 1' TERM INT
 trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
 mkdir -p "$work/disk" "$out"
 rm -rf "${out:?}"/*
@@ -18,7 +19,7 @@ cp "$kubelet" "$work/disk/kubelet"
 cp "$X_CACHE/bin/crirecord" "$X_CACHE/images/golden.tar" "$work/disk/"
 mv "$work/disk/golden.tar" "$work/disk/images.tar"
 cp tests/vm/guest "$work/disk/run"
-cp tests/vm/checks.py tests/vm/reboot.py examples/systemd/*.service "$work/disk/"
+cp tests/vm/checks.py tests/vm/reboot.py examples/systemd/* "$work/disk/"
 mkdir "$work/disk/out"
 echo "$only" >"$work/disk/only"
 echo "${X_VM_RUNTIMES:-embedded containerd}" >"$work/disk/runtimes"
@@ -31,14 +32,14 @@ truncate -s 1G "$work/disk.img"
 mkfs.ext4 -q -F -d "$work/disk" "$work/disk.img"
 
 echo "vm: booting ($accel), at most $minutes minutes; console: $out/console.log"
-qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp "$cpus" -m 4G -nographic -nic none \
+qemu-system-x86_64 -M q35 -accel "$accel" -cpu "$cpu" -smp "$cpus" -m 3G -nographic -nic none \
   -kernel "$vm/vmlinuz" -initrd "$vm/initrd" -append "root=/dev/vda rw console=ttyS0 quiet" \
   -drive "file=$vm/disk.img,if=virtio,format=raw,cache=unsafe,snapshot=on" \
   -drive "file=$work/disk.img,if=virtio,format=raw,cache=unsafe" </dev/null >"$out/console.log" 2>&1 &
 qemu=$!
-if ! timeout $((minutes * 60)) tail --pid="$qemu" -f /dev/null; then
-  kill "$qemu" 2>/dev/null || true
-fi
+# Waited for in the background, so that a signal to this script ends the machine at once.
+timeout $((minutes * 60)) tail --pid="$qemu" -f /dev/null &
+wait $! || kill "$qemu" 2>/dev/null || true
 wait "$qemu" 2>/dev/null || true
 qemu=
 e2fsck -fy "$work/disk.img" >/dev/null 2>&1 || true
