@@ -91,6 +91,7 @@ def after():
     check("stop --all ends pods and agent, which stays down", lines("ends") == ["hook", "main", "side"] * 2 and is_active == "inactive", (lines("ends"), is_active))
     log = subprocess.run(["journalctl", "-u", "rubelet", "--no-pager"], capture_output=True, text=True).stdout
     with open("out/reboot.log", "w") as f: f.write(log)
+    with open("out/shutdown.log", "w") as f: subprocess.run("journalctl -b -1 -o short-precise --no-pager | tail -300", shell=True, stdout=f)
     print(f"check: {sum(results)} passed, {len(results) - sum(results)} failed"); sys.exit(not all(results))
 
 
