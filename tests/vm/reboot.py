@@ -66,6 +66,7 @@ def before(rubelet, images):
     for unit in glob.glob("*.service"): shutil.copy(unit, "/etc/systemd/system/")
     subprocess.run(["systemctl", "enable", "--now", "rubelet", "rubelet-pods"], check=True)
     pod = until(ready)
+    with open("out/units.log", "w") as f: subprocess.run("systemctl show 'rubelet-*.scope' 'kubepods*.slice' rubelet-pods.service", shell=True, stdout=f)
     with open(f"{TOP}/before.json", "w") as f: json.dump({"uid": pod and pod["metadata"]["uid"], "traces": traces()}, f)
     print(("ok      " if pod else "FAILED  ") + "reboot: the pod is up before it", flush=True)
     if not pod: print("check: 0 passed, 1 failed"); sys.exit(1)

@@ -35,6 +35,9 @@ pub(super) fn ensure(unit: &str, version: Version, values: &Values) -> Result<()
     }
 }
 
+/// The unit that stops pods in order when the machine goes down, if there is one: until it is done, systemd stops no scope of a container.
+const STOPS_PODS: &str = "rubelet-pods.service";
+
 /// Starts a scope in a slice around a process that is there. Its cgroup is ours to write to (`Delegate`); the values are told to systemd
 /// too, which would undo them at its next reload.
 pub(super) fn start_scope(
@@ -51,6 +54,7 @@ pub(super) fn start_scope(
         ("Slice", Value::Str(slice.to_owned())),
         ("Delegate", Value::Bool(true)),
         ("DefaultDependencies", Value::Bool(false)),
+        ("Before", Value::StrArray(vec![STOPS_PODS.to_owned()])),
         ("MemoryAccounting", Value::Bool(true)),
         ("CPUAccounting", Value::Bool(true)),
         ("TasksAccounting", Value::Bool(true)),
