@@ -35,7 +35,7 @@ def main():
     for folder in ("manifests", "import"): os.makedirs(f"{TOP}/{folder}", exist_ok=True)
     shutil.copy(images, f"{TOP}/import/images.tar")
     own = [f"--embedded-root-dir={TOP}/root", f"--embedded-run-dir={TOP}/run", f"--embedded-import-dir={TOP}/import"]
-    with open(f"{TOP}/config.json", "w") as f: json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "failSwapOn": False, "cgroupDriver": "systemd", "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}}, "authorization": {"mode": "AlwaysAllow"}, "staticPodPath": f"{TOP}/manifests", "podLogsDir": f"{TOP}/pods"}, f)
+    with open(f"{TOP}/config.json", "w") as f: json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "failSwapOn": False, "cgroupDriver": "systemd", "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}}, "authorization": {"mode": "AlwaysAllow"}, "enableDebuggingHandlers": False, "address": "127.0.0.1", "staticPodPath": f"{TOP}/manifests", "podLogsDir": f"{TOP}/pods"}, f)
     for name, text in (("plain", manifest("plain")), ("users", manifest("users", hostUsers=False))):
         with open(f"{TOP}/manifests/{name}.json", "w") as f: f.write(text)
     with open("out/checks.log", "wb") as log: agent = subprocess.Popen([rubelet, "--config", f"{TOP}/config.json", "--root-dir", f"{TOP}/kubelet", "--cert-dir", f"{TOP}/pki", "--v", "3", *own], stdout=log, stderr=log)
