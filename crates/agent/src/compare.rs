@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::fact::ImageFound;
+use rubelet_core::pod::needs::Inputs;
 use rubelet_core::pod::{Observed, ObservedContainer, ObservedSandbox};
 use rubelet_core::render;
 use rubelet_cri::RuntimeError;
@@ -121,6 +122,7 @@ async fn container_as_rendered(
         target: None,
         sandbox_attempt: sandbox.attempt,
         pod_ips: &sandbox.ips,
+        inputs: &Inputs::default(),
         now: rubelet_core::now::Now { mono: rubelet_core::now::Mono::default(), wall: container.created_at },
     };
     let created = render::container::create_container(&view).map_err(|e| e.to_string())?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use rubelet_core::pod::step::{PullFormat, PullSecret};
 use rubelet_proto::cri;
 
 /// Kubelet 1.36: the files are read again at most this often.
@@ -56,17 +57,34 @@ impl Credentials {
         Self { places, read: Mutex::new(None) }
     }
 
-    /// The credentials that fit an image, the longest registry path first.
-    pub fn for_image(&self, image: &str) -> Vec<cri::AuthConfig> {
+    /// The credentials that fit an image: those of the pod's pull secrets and of the node's files, the longest registry path
+    /// first, the pod's before the node's. What of the secrets cannot be read is told.
+    pub fn for_image(&self, image: &str, secrets: &[PullSecret]) -> (Vec<cri::AuthConfig>, Vec<String>) {
+        let mut problems = Vec::new();
+        let mut of_pod = Vec::new();
+        for secret in secrets {
+            match parse(&secret.content, secret.format) {
+                Ok(logins) => of_pod.extend(logins),
+                Err(e) => problems.push(format!("secret {}: {e}", secret.name)),
+            }
+        }
         let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let is_stale = read.as_ref().is_none_or(|(at, _)| at.elapsed() > REREAD);
         if is_stale {
             *read = Some((Instant::now(), self.read_all()));
         }
         let image = with_registry(image);
-        let mut fitting: Vec<_> = read.iter().flat_map(|(_, l)| l).filter(|(place, _)| fits(place, &image)).collect();
+        let of_pod = of_pod.iter().map(|(place, login)| (place, login));
+        let all = of_pod.chain(read.iter().flat_map(|(_, l)| l));
+        let mut fitting: Vec<_> = all.filter(|(place, _)| fits(place, &image)).collect();
         fitting.sort_by_key(|(place, _)| std::cmp::Reverse(place.len()));
-        fitting.into_iter().map(|(_, login)| login.auth.clone()).collect()
+        let mut found: Vec<cri::AuthConfig> = Vec::new();
+        for (_, login) in fitting {
+            if !found.contains(&login.auth) {
+                found.push(login.auth.clone());
+            }
+        }
+        (found, problems)
     }
 
     fn read_all(&self) -> BTreeMap<String, Login> {
@@ -77,7 +95,12 @@ impl Credentials {
                 tracing::warn!(path = %place.display(), "credential file is no regular file of at most 1 MiB, it is left out");
                 continue;
             }
-            match std::fs::read(place).map_err(|e| e.to_string()).and_then(|text| parse(&text, place)) {
+            let format = if place.file_name().is_some_and(|n| n == ".dockercfg") {
+                PullFormat::DockerCfg
+            } else {
+                PullFormat::DockerConfigJson
+            };
+            match std::fs::read(place).map_err(|e| e.to_string()).and_then(|text| parse(&text, format)) {
                 Ok(found) => logins.extend(found),
                 // The content is secret: only the kind of error is told.
                 Err(e) => {
@@ -89,12 +112,11 @@ impl Credentials {
     }
 }
 
-fn parse(text: &[u8], place: &Path) -> Result<Vec<(String, Login)>, String> {
+fn parse(text: &[u8], format: PullFormat) -> Result<Vec<(String, Login)>, String> {
     let broken = |e: serde_json::Error| format!("not valid JSON at line {} column {}", e.line(), e.column());
-    let entries = if place.file_name().is_some_and(|n| n == ".dockercfg") {
-        serde_json::from_slice(text).map_err(broken)?
-    } else {
-        serde_json::from_slice::<ConfigJson>(text).map_err(broken)?.auths
+    let entries = match format {
+        PullFormat::DockerCfg => serde_json::from_slice(text).map_err(broken)?,
+        PullFormat::DockerConfigJson => serde_json::from_slice::<ConfigJson>(text).map_err(broken)?.auths,
     };
     Ok(entries
         .into_iter()
@@ -170,31 +192,51 @@ mod tests {
     fn a_login_goes_only_to_its_registry() {
         let text = r#"{"auths": {"registry.test:5000": {"auth": "bWU6c2VjcmV0"}}}"#;
         let (_dir, credentials) = written("config.json", text);
-        let found = credentials.for_image("registry.test:5000/team/app:v1");
+        let found = credentials.for_image("registry.test:5000/team/app:v1", &[]).0;
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("me", "secret"));
-        assert!(credentials.for_image("nginx").is_empty());
+        assert!(credentials.for_image("nginx", &[]).0.is_empty());
     }
 
     #[test]
     fn the_longest_path_comes_first() {
         let text = r#"{"auths": {"r.test": {"username": "all"}, "r.test/team": {"username": "team"}}}"#;
         let (_dir, credentials) = written("config.json", text);
-        let users: Vec<_> = credentials.for_image("r.test/team/app").into_iter().map(|a| a.username).collect();
+        let users: Vec<_> = credentials.for_image("r.test/team/app", &[]).0.into_iter().map(|a| a.username).collect();
         assert_eq!(users, ["team", "all"]);
-        assert_eq!(credentials.for_image("r.test/teamwork/app").len(), 1);
+        assert_eq!(credentials.for_image("r.test/teamwork/app", &[]).0.len(), 1);
     }
 
     #[test]
     fn docker_hub_has_one_name() {
         let (_dir, credentials) = written(".dockercfg", r#"{"https://index.docker.io/v1/": {"username": "hub"}}"#);
-        assert_eq!(credentials.for_image("nginx").len(), 1);
-        assert_eq!(credentials.for_image("docker.io/me/app:1").len(), 1);
+        assert_eq!(credentials.for_image("nginx", &[]).0.len(), 1);
+        assert_eq!(credentials.for_image("docker.io/me/app:1", &[]).0.len(), 1);
     }
 
     #[test]
     fn a_broken_file_is_left_out() {
         let (_dir, credentials) = written("config.json", "{\"auths\": {");
-        assert!(credentials.for_image("nginx").is_empty());
+        assert!(credentials.for_image("nginx", &[]).0.is_empty());
+    }
+
+    #[test]
+    fn the_pods_secrets_stand_before_the_nodes_files() {
+        let (_dir, credentials) = written("config.json", r#"{"auths": {"r.test": {"username": "node"}}}"#);
+        let secret = |name: &str, format, content: &str| PullSecret {
+            name: name.to_owned(),
+            format,
+            content: content.as_bytes().to_vec(),
+        };
+        let secrets = [
+            secret("a", PullFormat::DockerConfigJson, r#"{"auths": {"r.test": {"username": "json"}}}"#),
+            secret("b", PullFormat::DockerCfg, r#"{"https://r.test/v1/": {"username": "cfg"}}"#),
+            secret("c", PullFormat::DockerConfigJson, "{"),
+            secret("d", PullFormat::DockerConfigJson, r#"{"auths": {"r.test": {"username": "json"}}}"#),
+        ];
+        let (found, problems) = credentials.for_image("r.test/app", &secrets);
+        assert_eq!(found.iter().map(|a| a.username.as_str()).collect::<Vec<_>>(), ["json", "cfg", "node"]);
+        assert_eq!(problems, ["secret c: not valid JSON at line 1 column 1"]);
+        assert!(!format!("{secrets:?}").contains("json\""), "the content is never shown");
     }
 }

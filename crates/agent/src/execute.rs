@@ -40,7 +40,7 @@ pub(crate) async fn execute(
         Step::EnsureCgroup(cgroup) => cgroup_step(hands, pod, move |hands, _| hands.ensure_cgroup(&cgroup)).await,
         Step::RemoveCgroup => cgroup_step(hands, pod, |hands, uid| hands.remove_pod_cgroup(uid)).await,
         Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
-        Step::Mount(volumes) => (dirs::mount(hands, pod, volumes).await, Vec::new()),
+        Step::Mount(volume) => (dirs::mount(hands, pod, *volume).await, Vec::new()),
         Step::Unmount => on_disk(hands, pod, dirs::unmount).await,
         Step::RemoveDirs => on_disk(hands, pod, dirs::remove).await,
         Step::CreateSandbox { runtime_handler, config, .. } => {

@@ -177,4 +177,5 @@ pub struct PodGates {
     pub hostname_override: bool,
     pub memory_qos: bool,
     pub change_container_status_on_kubelet_restart: bool,
+    pub cluster_trust_bundle_projection: bool,
 }

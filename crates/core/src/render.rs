@@ -10,6 +10,7 @@ use rubelet_api::v1;
 use crate::node::NodeFacts;
 use crate::now::Now;
 use crate::pod::fact::{ImageFound, StepFailure};
+use crate::pod::needs::Inputs;
 
 pub mod container;
 pub mod dns;
@@ -81,6 +82,8 @@ pub struct ContainerView<'a> {
     pub sandbox_attempt: u32,
     /// Addresses of the sandbox, primary first; empty in the host's network, where the node's count.
     pub pod_ips: &'a [IpAddr],
+    /// What was fetched of the objects that the pod refers to.
+    pub inputs: &'a Inputs,
     pub now: Now,
 }
 

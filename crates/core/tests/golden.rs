@@ -10,6 +10,7 @@ mod record;
 use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_core::node::CgroupVersion;
 use rubelet_core::pod::fact::ImageFound;
+use rubelet_core::pod::needs::Inputs;
 use rubelet_core::render::{self, ContainerView};
 use rubelet_core::resources::cgroup::pod_cgroup;
 use serde_json::{Value, json};
@@ -46,6 +47,7 @@ fn every_recorded_container_is_rendered_alike() {
             target: None,
             sandbox_attempt: u32::try_from(sandbox_attempt).expect("a small number"),
             pod_ips: &record.pod_ips(),
+            inputs: &Inputs::default(),
             now: node::now(),
         });
         let created = created.expect("the recorded pods can be rendered");

@@ -51,6 +51,7 @@ pub(crate) fn write(
         return Err(error);
     }
     link_names(dir, files)?;
+    own_links(dir, files)?;
     unlink_stale(dir, files, &content)
 }
 
@@ -85,7 +86,8 @@ fn is_same(content: &Path, files: &[VolumeFile]) -> bool {
         && files.iter().all(|f| {
             let path = content.join(&f.path);
             let has_bits = fs::metadata(&path).is_ok_and(|m| m.mode() & f.mode & 0o777 == f.mode & 0o777);
-            has_bits && fs::read(&path).is_ok_and(|c| c == f.content)
+            let is_owned = f.owner.is_none_or(|user| fs::metadata(&path).is_ok_and(|m| i64::from(m.uid()) == user));
+            has_bits && is_owned && fs::read(&path).is_ok_and(|c| c == f.content)
         })
 }
 
@@ -115,6 +117,25 @@ fn fill(content: &Path, files: &[VolumeFile]) -> Result<(), Cause> {
         }
         fs::write(&path, &file.content).map_err(Cause::io("write", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)).map_err(Cause::io("chmod", &path))?;
+        if let Some(user) = file.owner {
+            own(&path, user)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file, or the link itself, to a user.
+fn own(path: &Path, user: i64) -> Result<(), Cause> {
+    let uid = u32::try_from(user).map_err(|_| Cause::Refused { message: format!("user {user} is out of range") })?;
+    std::os::unix::fs::lchown(path, Some(uid), None).map_err(Cause::io("chown", path))
+}
+
+/// kubelet 1.36: the links of files at the top that have an owner are the owner's too.
+fn own_links(dir: &Path, files: &[VolumeFile]) -> Result<(), Cause> {
+    for file in files.iter().filter(|f| !f.path.contains('/')) {
+        if let Some(user) = file.owner {
+            own(&dir.join(&file.path), user)?;
+        }
     }
     Ok(())
 }

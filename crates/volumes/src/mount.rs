@@ -61,7 +61,8 @@ pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
             kinds::empty_dir::mount(plan, pod_dir, &medium)
         }
         VolumeKind::HostPath { type_ } => kinds::host_path::check(&plan.path, type_),
-        VolumeKind::Files { files, .. } => kinds::files::mount(plan, pod_dir, files),
+        VolumeKind::Local { source, is_read_only } => kinds::local::mount(plan, pod_dir, source, *is_read_only),
+        VolumeKind::Files { plugin, files, .. } => kinds::files::mount(plan, pod_dir, *plugin, files),
         VolumeKind::Refused { message } => Err(Cause::Refused { message: message.clone() }),
     };
     done.map_err(|source| MountError::SetUp { volume: plan.name.clone(), source })

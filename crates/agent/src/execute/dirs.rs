@@ -29,17 +29,12 @@ pub(super) fn prepare(hands: &Hands, pod: &PodRef) -> Result<(), String> {
     Ok(())
 }
 
-pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volumes: Vec<VolumePlan>) -> Outcome {
-    if volumes.is_empty() {
-        return Ok(Done::Mounted);
-    }
+pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volume: VolumePlan) -> Outcome {
     let (dir, key) = (hands.pod_dir(&pod.uid), pod.key.clone());
-    let mounted =
-        tokio::task::spawn_blocking(move || volumes.iter().try_for_each(|volume| rubelet_volumes::mount(volume, &dir)));
-    match mounted.await {
+    match tokio::task::spawn_blocking(move || rubelet_volumes::mount(&volume, &dir)).await {
         Ok(Ok(())) => Ok(Done::Mounted),
         Ok(Err(e)) => Err(failed("FailedMount", chain(&e))),
-        Err(e) => Err(failed("FailedMount", format!("mounting volumes of pod {key}: {e}"))),
+        Err(e) => Err(failed("FailedMount", format!("mounting a volume of pod {key}: {e}"))),
     }
 }
 

@@ -69,8 +69,11 @@ async fn pull(
 
 /// Tries each credential that fits the image, or none when there is none.
 async fn pull_with_credentials(hands: &Hands, wish: &ImageWish, spec: &cri::ImageSpec) -> Result<String, StepFailure> {
-    let mut auths: Vec<Option<cri::AuthConfig>> =
-        hands.credentials.for_image(&spec.image).into_iter().map(Some).collect();
+    let (found, problems) = hands.credentials.for_image(&spec.image, &wish.pull_secrets);
+    for problem in problems {
+        tracing::warn!(image = %wish.image, err = %problem, "a pull secret cannot be used, it is left out");
+    }
+    let mut auths: Vec<Option<cri::AuthConfig>> = found.into_iter().map(Some).collect();
     if auths.is_empty() {
         auths.push(None);
     }

@@ -1,5 +1,7 @@
 //! Learning: the only way in which a record changes.
 
+use std::collections::BTreeMap;
+
 use rubelet_api::ids::{ContainerId, ContainerName};
 
 use super::backoff::{BackOff, PullBackOff};
@@ -7,6 +9,7 @@ use super::container::{Failure, Launch, ended_at};
 use super::event::{PodEvent, shown};
 use super::fact::{Done, Fact, ImageFound, Order, Outcome, StepFailure};
 use super::kill::{Hook, KillCause, Why};
+use super::needs::{Got, Need};
 use super::record::PodRecord;
 use super::spec;
 use super::stage::{Stage, StopCause};
@@ -39,6 +42,7 @@ impl PodRecord {
                     }
                 }
             }
+            Fact::Inputs(got) => self.inputs_came(got, now),
             Fact::Tick => {}
         }
         self.review(now);
@@ -59,11 +63,30 @@ impl PodRecord {
                 container.failure = None;
             }
         }
+        let is_shown_otherwise = pod.metadata.labels != self.pod.metadata.labels
+            || pod.metadata.annotations != self.pod.metadata.annotations
+            || pod.spec != self.pod.spec;
+        self.ground.volumes.revision += u64::from(is_shown_otherwise);
         self.pod = pod;
         self.know_containers();
         if self.pod.metadata.deletion_timestamp.is_some() {
             let grace = spec::grace_secs(&self.pod);
             self.stop(StopCause::Withdrawn, grace, true, now);
+        }
+    }
+
+    /// What waited for an object, or failed for want of one, is tried at once.
+    fn inputs_came(&mut self, got: BTreeMap<Need, Got>, now: Now) {
+        let inputs = self.inputs.with(got);
+        if inputs == self.inputs {
+            return;
+        }
+        self.inputs = inputs;
+        self.ground.volumes.revision += 1;
+        self.steps.forgive_mounts();
+        let lacked = self.containers.values_mut().filter_map(|c| c.failure.as_mut());
+        for failure in lacked.filter(|f| f.reason == crate::render::CONFIG_ERROR) {
+            failure.retry_at = failure.retry_at.map(|_| now.mono);
         }
     }
 
@@ -130,6 +153,7 @@ impl PodRecord {
         self.resize_began(&key);
         match &key {
             StepKey::EnsureImage(name) => self.launch_began(name, now),
+            StepKey::Mount(volume) => self.ground.volumes.begin(volume),
             StepKey::Probe(id, kind) => self.probe_started(id, *kind, now),
             StepKey::StopContainer(id) => {
                 if let Some(kill) = self.kills.get_mut(id) {
@@ -138,7 +162,6 @@ impl PodRecord {
             }
             StepKey::EnsureCgroup
             | StepKey::PrepareDirs
-            | StepKey::Mount
             | StepKey::CreateSandbox(_)
             | StepKey::CreateContainer(..)
             | StepKey::StartContainer(_)
@@ -194,7 +217,7 @@ impl PodRecord {
         match (key, done) {
             (StepKey::EnsureCgroup, _) => self.ground.has_cgroup = true,
             (StepKey::PrepareDirs, _) => self.ground.has_dirs = true,
-            (StepKey::Mount, _) => self.ground.has_volumes = true,
+            (StepKey::Mount(volume), _) => self.ground.volumes.done(volume),
             (StepKey::CreateSandbox(attempt), Done::Sandbox(id)) => {
                 self.sandbox.attempt_max = self.sandbox.attempt_max.max(Some(*attempt));
                 if !self.observed.iter().flat_map(|o| &o.sandboxes).any(|s| s.id == id) {
@@ -315,7 +338,7 @@ impl PodRecord {
             }
             StepKey::EnsureCgroup
             | StepKey::PrepareDirs
-            | StepKey::Mount
+            | StepKey::Mount(_)
             | StepKey::CreateSandbox(_)
             | StepKey::EnsureImage(_)
             | StepKey::CreateContainer(..)
@@ -343,7 +366,7 @@ impl PodRecord {
                 let message = format!("error making pod data directories: {text}");
                 self.events.push(PodEvent::warning("", "Failed", message));
             }
-            StepKey::Mount => self.events.push(PodEvent::warning("", "FailedMount", text)),
+            StepKey::Mount(_) => self.events.push(PodEvent::warning("", "FailedMount", text)),
             StepKey::CreateSandbox(_) => {
                 let message = format!("Failed to create pod sandbox: {text}");
                 self.events.push(PodEvent::warning("", "FailedCreatePodSandBox", message));

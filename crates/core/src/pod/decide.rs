@@ -7,6 +7,7 @@ use rubelet_api::v1;
 
 use super::event::PodEvent;
 use super::fact::StepFailure;
+use super::needs::{self, Needs};
 use super::record::PodRecord;
 use super::stage::{self, Stage};
 use super::step::{Step, StepKey};
@@ -26,6 +27,8 @@ pub struct PodPlan {
     pub status: v1::PodStatus,
     /// Events that were not told yet.
     pub events: Vec<PodEvent>,
+    /// Objects that the pod needs: to be fetched, and again when they change. None for a pod that starts nothing any more.
+    pub needs: Needs,
     /// Decide again then, at the latest.
     pub wake_at: Option<Mono>,
 }
@@ -47,7 +50,9 @@ impl PodRecord {
         let Planner { steps, refused, wake_at, events: fresh, .. } = planner;
         let status = self.status(node, now);
         let events = self.events.iter().cloned().chain(fresh).collect();
-        PodPlan { steps, refused, status, events, wake_at }
+        let is_needy = matches!(self.stage, Stage::Queued { .. } | Stage::Active);
+        let needs = if is_needy { needs::needs(&self.pod, self.source, node) } else { Needs::new() };
+        PodPlan { steps, refused, status, events, needs, wake_at }
     }
 }
 
@@ -101,6 +106,18 @@ impl Planner<'_> {
                 }
                 is_new
             }
+            Leave::UnderWay => false,
+            Leave::From(at) => {
+                self.wake(at);
+                false
+            }
+        }
+    }
+
+    /// Whether [`Self::issue`] would take the step now, so that it is worth rendering.
+    pub(super) fn may_issue(&mut self, key: &StepKey) -> bool {
+        match self.record.steps.leave(key, self.now.mono) {
+            Leave::Granted => !self.issued.contains(key),
             Leave::UnderWay => false,
             Leave::From(at) => {
                 self.wake(at);

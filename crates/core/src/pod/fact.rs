@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
 use rubelet_api::v1;
 
+use super::needs::{Got, Need};
 use super::observed::Observed;
 use super::resize::ResizeVerdict;
 use super::step::StepKey;
@@ -61,6 +62,8 @@ pub enum Fact {
     Pulling(ContainerName),
     /// The restart count that each container's logs on the node leave for its next instance: one more than the last log's.
     LogCounts(Vec<(ContainerName, u32)>),
+    /// All that was fetched by now of what the pod needs.
+    Inputs(std::collections::BTreeMap<Need, Got>),
     /// Time passed; `decide` is due.
     Tick,
 }

@@ -11,6 +11,7 @@ use super::container::{ContainerRecord, is_alive};
 use super::event::PodEvent;
 use super::fact::Source;
 use super::kill::Kill;
+use super::needs::Inputs;
 use super::observed::{Observed, ObservedContainer, ObservedSandbox};
 use super::resize::Resize;
 use super::restart_all::RestartAll;
@@ -48,6 +49,8 @@ pub struct PodRecord {
     pub(super) resize: Resize,
     /// All containers are being replaced.
     pub(super) restart_all: Option<RestartAll>,
+    /// What was fetched of the objects that the pod refers to.
+    pub(super) inputs: Inputs,
 }
 
 /// Memory of the pod's sandboxes.
@@ -68,11 +71,33 @@ pub(super) struct SandboxRecord {
 }
 
 /// What must be there before the first sandbox.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ground {
     pub(super) has_cgroup: bool,
     pub(super) has_dirs: bool,
-    pub(super) has_volumes: bool,
+    pub(super) volumes: Volumes,
+}
+
+/// What is mounted, and of which content.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Volumes {
+    /// Counts changes of what written volumes show.
+    pub(super) revision: u64,
+    /// The revision that each mounted volume shows, by its name in the pod.
+    pub(super) mounted: BTreeMap<String, u64>,
+    /// The same of those being mounted.
+    pub(super) mounting: BTreeMap<String, u64>,
+}
+
+impl Volumes {
+    pub(super) fn begin(&mut self, volume: &str) {
+        self.mounting.insert(volume.to_owned(), self.revision);
+    }
+
+    pub(super) fn done(&mut self, volume: &str) {
+        let shown = self.mounting.remove(volume).unwrap_or_default();
+        self.mounted.insert(volume.to_owned(), shown);
+    }
 }
 
 /// What to do about the sandbox.
@@ -111,6 +136,7 @@ impl PodRecord {
             is_trouble_told: false,
             resize: Resize::default(),
             restart_all: None,
+            inputs: Inputs::of(source),
             guests: Vec::new(),
             pod,
         };
@@ -222,7 +248,9 @@ impl PodRecord {
 
     /// Whether the ground is being laid: what is made there now would outlive its removal.
     pub(super) fn is_laying_ground(&self) -> bool {
-        self.steps.under_way().any(|key| matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount))
+        self.steps
+            .under_way()
+            .any(|key| matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount(_)))
     }
 
     /// What to do about the sandbox. kubelet 1.36: a new one when there is none, more than one is ready, the newest is not ready, its

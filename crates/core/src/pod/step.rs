@@ -14,8 +14,8 @@ pub enum Step {
     EnsureCgroup(PodCgroup),
     /// Make the pod's directories.
     PrepareDirs,
-    /// Mount all volumes of the pod (idempotent).
-    Mount(Vec<VolumePlan>),
+    /// Mount one volume of the pod, or bring its files up to date (idempotent).
+    Mount(Box<VolumePlan>),
     /// Make the log directory and run a sandbox.
     CreateSandbox {
         attempt: u32,
@@ -81,7 +81,8 @@ pub enum Step {
 pub enum StepKey {
     EnsureCgroup,
     PrepareDirs,
-    Mount,
+    /// By the volume's name in the pod.
+    Mount(String),
     CreateSandbox(u32),
     EnsureImage(ContainerName),
     CreateContainer(ContainerName, u32),
@@ -107,7 +108,7 @@ impl Step {
         match self {
             Self::EnsureCgroup(_) => StepKey::EnsureCgroup,
             Self::PrepareDirs => StepKey::PrepareDirs,
-            Self::Mount(_) => StepKey::Mount,
+            Self::Mount(plan) => StepKey::Mount(plan.volume.clone()),
             Self::CreateSandbox { attempt, .. } => StepKey::CreateSandbox(*attempt),
             Self::EnsureImage { container, .. } => StepKey::EnsureImage(container.clone()),
             Self::CreateContainer(c) => StepKey::CreateContainer(c.container.clone(), c.restart_count),
@@ -238,6 +239,9 @@ pub struct ResizeContainer {
 /// One volume to mount below the pod's directory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VolumePlan {
+    /// Its name in the pod.
+    pub volume: String,
+    /// Its name in messages and directories: a PersistentVolume's own, else that in the pod.
     pub name: String,
     /// What containers mount: for a hostPath the path itself, else `<pod dir>/volumes/<plugin>/<name>`.
     pub path: PathBuf,
@@ -258,7 +262,9 @@ pub enum VolumeKind {
     HugePages { page_size_bytes: u64 },
     /// The host's own path with the API's type (`""`, `DirectoryOrCreate`, …).
     HostPath { type_: String },
-    /// Files written atomically on a tmpfs (downwardAPI, projected).
+    /// A directory of the node that is bound to the volume's path.
+    Local { source: PathBuf, is_read_only: bool },
+    /// Files written atomically: a configMap's on the node's disk, all others on a tmpfs.
     Files { plugin: FilesPlugin, files: Vec<VolumeFile>, default_mode: u32 },
     /// The kind is known and not built (or refused): mounting fails with this message.
     Refused { message: String },
@@ -266,17 +272,29 @@ pub enum VolumeKind {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FilesPlugin {
+    ConfigMap,
+    Secret,
     DownwardApi,
     Projected,
 }
 
 /// One file of a written volume.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct VolumeFile {
     /// Relative path without `..`.
     pub path: String,
     pub content: Vec<u8>,
     pub mode: u32,
+    /// User that the file belongs to; root when there is none.
+    pub owner: Option<i64>,
+}
+
+/// The content may be secret and is not shown.
+impl std::fmt::Debug for VolumeFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, content, mode, owner } = self;
+        write!(f, "{path} ({} bytes, {mode:o}, {owner:?})", content.len())
+    }
 }
 
 /// Which image a container wants.
@@ -288,8 +306,33 @@ pub struct ImageWish {
     pub runtime_handler: String,
     /// The sandbox configuration that goes with `PullImage`.
     pub sandbox: Box<cri::PodSandboxConfig>,
-    /// Names of `imagePullSecrets`, for the message when they can't be had.
-    pub pull_secrets: Vec<String>,
+    /// The pod's `imagePullSecrets`, as far as they could be had.
+    pub pull_secrets: Vec<PullSecret>,
+}
+
+/// Logins of registries, in Docker's formats.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PullSecret {
+    /// Of the Secret, for messages.
+    pub name: String,
+    pub format: PullFormat,
+    pub content: Vec<u8>,
+}
+
+/// The content is secret and never shown.
+impl std::fmt::Debug for PullSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PullSecret").field("name", &self.name).field("format", &self.format).finish_non_exhaustive()
+    }
+}
+
+/// Type of a pull secret.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PullFormat {
+    /// `kubernetes.io/dockercfg`: logins by registry.
+    DockerCfg,
+    /// `kubernetes.io/dockerconfigjson`: the same below `auths`.
+    DockerConfigJson,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -70,6 +70,11 @@ impl Steps {
         self.retries.insert(key.clone(), Retry { failures, at: now + delay(key, failures) });
     }
 
+    /// Mounts that failed may be tried again at once: what they lacked may be there now.
+    pub(super) fn forgive_mounts(&mut self) {
+        self.retries.retain(|key, _| !matches!(key, StepKey::Mount(_)));
+    }
+
     /// A complete look was taken.
     pub(super) fn look(&mut self, now: Mono) {
         self.settling.retain(|_, s| {
@@ -116,7 +121,7 @@ fn shows_in_looks(key: &StepKey) -> bool {
         | StepKey::RemoveSandbox(_) => true,
         StepKey::EnsureCgroup
         | StepKey::PrepareDirs
-        | StepKey::Mount
+        | StepKey::Mount(_)
         | StepKey::EnsureImage(_)
         | StepKey::RunHook(..)
         | StepKey::Probe(..)
@@ -131,7 +136,7 @@ fn shows_in_looks(key: &StepKey) -> bool {
 /// How long a failed step waits. kubelet 1.36: volumes 500 ms, doubling to 2 min 2 s; the rest was tied to the resync there.
 fn delay(key: &StepKey, failures: u32) -> Duration {
     let (first_ms, most_ms) = match key {
-        StepKey::Mount => (500, 122_000),
+        StepKey::Mount(_) => (500, 122_000),
         StepKey::EnsureImage(_)
         | StepKey::CreateContainer(..)
         | StepKey::StartContainer(_)

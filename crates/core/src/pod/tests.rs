@@ -1,6 +1,7 @@
 //! Whole lives of pods in virtual time.
 
 mod guests;
+mod inputs;
 mod properties;
 mod resizes;
 mod shown;

@@ -5,63 +5,104 @@ use std::path::PathBuf;
 
 use rubelet_api::v1;
 
-use super::step::{FilesPlugin, VolumeFile, VolumeKind, VolumePlan};
+use self::claim::Persistent;
+use super::needs::{self, Inputs};
+use super::step::{VolumeKind, VolumePlan};
 use crate::node::NodeFacts;
-use crate::render::{RenderError, downward, paths};
+use crate::render::{RenderError, paths};
 use crate::resources::amount::Amount;
 use crate::resources::hugepages;
 use crate::resources::sum::{Amounts, Side, Sum, amounts, get};
 
+mod claim;
+mod files;
+
 /// Mode of written files when the pod names none.
 const DEFAULT_MODE: u32 = 0o644;
 
-/// All volumes of the pod in its order. `pod_ips` are the pod's addresses as far as they are known.
-///
-/// A kind that this build does not mount is in the list too, as [`VolumeKind::Refused`].
-pub fn plan(pod: &v1::Pod, node: &NodeFacts, pod_ips: &[IpAddr]) -> Vec<VolumePlan> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let context = spec.security_context.as_ref();
-    let on_root_mismatch = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
-    let one = |volume: &v1::Volume| {
-        let kind = kind(pod, node, pod_ips, volume).unwrap_or_else(|error| refused(error.message));
-        let fs_group = match kind {
-            VolumeKind::EmptyDir
-            | VolumeKind::MemoryDir { .. }
-            | VolumeKind::HugePages { .. }
-            | VolumeKind::Files { .. } => context.and_then(|c| c.fs_group),
-            VolumeKind::HostPath { .. } | VolumeKind::Refused { .. } => None,
-        };
-        VolumePlan {
-            name: volume.name.clone(),
-            path: path(pod, node, volume),
-            kind,
-            fs_group,
-            fs_group_on_root_mismatch: fs_group.is_some() && on_root_mismatch,
-        }
-    };
-    spec.volumes.iter().flatten().map(one).collect()
+/// What rendering a volume depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub pod: &'a v1::Pod,
+    pub node: &'a NodeFacts,
+    /// The pod's addresses as far as they are known.
+    pub pod_ips: &'a [IpAddr],
+    /// What was fetched of the objects that the pod refers to.
+    pub inputs: &'a Inputs,
 }
 
-/// Where the volume is on the host: a hostPath where it says, all others below the pod's directory.
-pub fn path(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume) -> PathBuf {
-    match &volume.host_path {
-        Some(host) => PathBuf::from(&host.path),
-        None => paths::volume_dir(pod, node, plugin(volume), &volume.name),
+/// One volume of the pod. A kind that this build does not mount is [`VolumeKind::Refused`], and so is one whose objects are
+/// missing.
+pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
+    let context = view.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let on_root_mismatch = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
+    let kind = kind(view, volume).unwrap_or_else(|error| refused(error.message));
+    let fs_group = match kind {
+        VolumeKind::EmptyDir
+        | VolumeKind::MemoryDir { .. }
+        | VolumeKind::HugePages { .. }
+        | VolumeKind::Local { is_read_only: false, .. }
+        | VolumeKind::Files { .. } => context.and_then(|c| c.fs_group),
+        VolumeKind::HostPath { .. } | VolumeKind::Local { .. } | VolumeKind::Refused { .. } => None,
+    };
+    VolumePlan {
+        volume: volume.name.clone(),
+        name: shown_name(view, volume),
+        path: path(view.pod, view.node, volume, view.inputs),
+        kind,
+        fs_group,
+        fs_group_on_root_mismatch: fs_group.is_some() && on_root_mismatch,
     }
 }
 
-/// Whether containers may only read it, whatever their mount says: what we write ourselves.
-pub fn is_read_only(volume: &v1::Volume) -> bool {
+/// Whether all that the volume refers to is known, so that it can be planned.
+pub(super) fn is_ready(view: &View<'_>, volume: &v1::Volume) -> bool {
+    !view.inputs.is_open() || view.inputs.has_all(&needs::volume_needs(view.pod, volume))
+}
+
+/// Whether what it holds is written here, and again when it changes.
+pub(super) fn is_written(volume: &v1::Volume) -> bool {
     volume.downward_api.is_some()
         || volume.projected.is_some()
         || volume.config_map.is_some()
         || volume.secret.is_some()
+}
+
+/// Where the volume is on the host: a hostPath where it says, all others below the pod's directory.
+pub fn path(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume, inputs: &Inputs) -> PathBuf {
+    if let Some(host) = &volume.host_path {
+        return PathBuf::from(&host.path);
+    }
+    let view = View { pod, node, pod_ips: &[], inputs };
+    match claim::found(&view, volume) {
+        Some(Ok(claim)) => {
+            let name = claim.volume.metadata.name.as_deref().unwrap_or_default();
+            match claim::persistent(&claim.volume) {
+                Persistent::HostPath(source) => PathBuf::from(&source.path),
+                Persistent::Local(_) => paths::volume_dir(pod, node, "kubernetes.io/local-volume", name),
+                Persistent::Other { plugin, .. } => paths::volume_dir(pod, node, plugin, name),
+            }
+        }
+        Some(Err(_)) | None => paths::volume_dir(pod, node, plugin(volume), &volume.name),
+    }
+}
+
+/// The PersistentVolume's name, or the volume's own.
+fn shown_name(view: &View<'_>, volume: &v1::Volume) -> String {
+    let persistent = claim::found(view, volume).and_then(Result::ok).and_then(|c| c.volume.metadata.name.clone());
+    persistent.unwrap_or_else(|| volume.name.clone())
+}
+
+/// Whether containers may only read it, whatever their mount says: what we write ourselves, images, claims that say so.
+pub fn is_read_only(volume: &v1::Volume) -> bool {
+    is_written(volume)
         || volume.image.is_some()
+        || volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true))
 }
 
 /// Whether the volume lives and dies with the pod, so that its labels are ours to set.
 pub fn is_ours(volume: &v1::Volume) -> bool {
-    volume.empty_dir.is_some() || (is_read_only(volume) && volume.image.is_none()) || plugin(volume) == EMPTY_DIR
+    volume.empty_dir.is_some() || is_written(volume) || plugin(volume) == EMPTY_DIR
 }
 
 const EMPTY_DIR: &str = "kubernetes.io/empty-dir";
@@ -70,27 +111,34 @@ const EMPTY_DIR: &str = "kubernetes.io/empty-dir";
 fn plugin(volume: &v1::Volume) -> &'static str {
     match unbuilt(volume) {
         Some((_, plugin)) => plugin,
+        None if volume.config_map.is_some() => "kubernetes.io/configmap",
+        None if volume.secret.is_some() => "kubernetes.io/secret",
         None if volume.downward_api.is_some() => "kubernetes.io/downward-api",
         None if volume.projected.is_some() => "kubernetes.io/projected",
         None if volume.host_path.is_some() => "kubernetes.io/host-path",
+        None if volume.persistent_volume_claim.is_some() => "kubernetes.io/persistent-claim",
+        None if volume.ephemeral.is_some() => "kubernetes.io/ephemeral",
         None => EMPTY_DIR,
     }
 }
 
-fn kind(pod: &v1::Pod, node: &NodeFacts, pod_ips: &[IpAddr], volume: &v1::Volume) -> Result<VolumeKind, RenderError> {
+fn kind(view: &View<'_>, volume: &v1::Volume) -> Result<VolumeKind, RenderError> {
     if let Some(source) = &volume.host_path {
         Ok(VolumeKind::HostPath { type_: source.type_.clone().unwrap_or_default() })
+    } else if let Some(source) = &volume.config_map {
+        files::config_map(view, source)
+    } else if let Some(source) = &volume.secret {
+        files::secret(view, source)
     } else if let Some(source) = &volume.downward_api {
-        let files =
-            downward_files(pod, node, pod_ips, source.items.as_deref(), mode(source.default_mode, DEFAULT_MODE))?;
-        let default_mode = mode(source.default_mode, DEFAULT_MODE);
-        Ok(VolumeKind::Files { plugin: FilesPlugin::DownwardApi, files, default_mode })
+        files::downward_api(view, source)
     } else if let Some(source) = &volume.projected {
-        projected(pod, node, pod_ips, source)
+        files::projected(view, source)
+    } else if let Some(found) = claim::found(view, volume) {
+        claim::kind(view, volume, found)
     } else if let Some((what, _)) = unbuilt(volume) {
         Ok(refused(what))
     } else {
-        empty_dir(pod, node, volume.empty_dir.as_ref())
+        empty_dir(view.pod, view.node, volume.empty_dir.as_ref())
     }
 }
 
@@ -148,72 +196,6 @@ fn huge_pages(pod: &v1::Pod, medium: &str, wanted: Option<u64>) -> Result<Volume
     }
 }
 
-fn projected(
-    pod: &v1::Pod,
-    node: &NodeFacts,
-    pod_ips: &[IpAddr],
-    source: &v1::ProjectedVolumeSource,
-) -> Result<VolumeKind, RenderError> {
-    let default_mode = mode(source.default_mode, DEFAULT_MODE);
-    let mut files: Vec<VolumeFile> = Vec::new();
-    for projection in source.sources.iter().flatten() {
-        let Some(downward) = &projection.downward_api else {
-            return Ok(refused(unbuilt_projection(projection)));
-        };
-        for file in downward_files(pod, node, pod_ips, downward.items.as_deref(), default_mode)? {
-            files.retain(|f| f.path != file.path);
-            files.push(file);
-        }
-    }
-    Ok(VolumeKind::Files { plugin: FilesPlugin::Projected, files, default_mode })
-}
-
-fn unbuilt_projection(projection: &v1::VolumeProjection) -> String {
-    let kind = if projection.config_map.is_some() {
-        "configMap"
-    } else if projection.secret.is_some() {
-        "secret"
-    } else if projection.service_account_token.is_some() {
-        "serviceAccountToken"
-    } else if projection.cluster_trust_bundle.is_some() {
-        "clusterTrustBundle"
-    } else if projection.pod_certificate.is_some() {
-        "podCertificate"
-    } else {
-        return "a source of the projected volume is empty".to_owned();
-    };
-    format!("the {kind} source of a projected volume needs an API server, no kubeClient defined")
-}
-
-fn downward_files(
-    pod: &v1::Pod,
-    node: &NodeFacts,
-    pod_ips: &[IpAddr],
-    items: Option<&[v1::DownwardAPIVolumeFile]>,
-    default_mode: u32,
-) -> Result<Vec<VolumeFile>, RenderError> {
-    let one = |item: &v1::DownwardAPIVolumeFile| {
-        let content = if let Some(field) = &item.field_ref {
-            downward::field(pod, node, pod_ips, &field.field_path)?
-        } else if let Some(resource) = &item.resource_field_ref {
-            downward::resource(pod, node, None, resource)?
-        } else {
-            String::new()
-        };
-        Ok(VolumeFile { path: clean(&item.path), content: content.into_bytes(), mode: mode(item.mode, default_mode) })
-    };
-    items.unwrap_or_default().iter().map(one).collect()
-}
-
-/// Without doubled slashes and `.` parts. Validation refused `..` and absolute paths before; a path with them stays as it is, for
-/// the writer to refuse.
-fn clean(path: &str) -> String {
-    if path.starts_with('/') || path.split('/').any(|part| part == "..") {
-        return path.to_owned();
-    }
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
-}
-
 fn mode(mode: Option<i32>, default: u32) -> u32 {
     mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(default)
 }
@@ -226,16 +208,11 @@ fn refused(why: impl Into<String>) -> VolumeKind {
 /// Kinds that are known and not built: why, and the plugin that upstream has (had) for them.
 fn unbuilt(volume: &v1::Volume) -> Option<(&'static str, &'static str)> {
     const GIT: &str = "git-repo volume plugin has been disabled; if necessary, it may be re-enabled by enabling the feature-gate `GitRepoVolumeDriver`";
-    const API: &str = "this kind of volume needs an API server, no kubeClient defined";
     const KIND: &str = "this kind of volume is not supported by rubelet";
     const GONE: &str = "no volume plugin matched";
     let v = volume;
     [
-        (v.config_map.is_some(), API, "kubernetes.io/configmap"),
-        (v.secret.is_some(), API, "kubernetes.io/secret"),
-        (v.persistent_volume_claim.is_some(), API, "kubernetes.io/persistent-claim"),
-        (v.ephemeral.is_some(), API, "kubernetes.io/ephemeral"),
-        (v.csi.is_some(), API, "kubernetes.io/csi"),
+        (v.csi.is_some(), "CSI volumes are not supported by rubelet yet", "kubernetes.io/csi"),
         (v.git_repo.is_some(), GIT, "kubernetes.io/git-repo"),
         (v.image.is_some(), "image volumes are not supported by rubelet yet", "kubernetes.io/image"),
         (v.nfs.is_some(), KIND, "kubernetes.io/nfs"),

@@ -73,7 +73,7 @@ fn volume_mount(
             mount.name, container.name
         )));
     };
-    let volume_path = volumes::path(view.pod, view.node, volume);
+    let volume_path = volumes::path(view.pod, view.node, volume, view.inputs);
     let read_only = mount.read_only.unwrap_or(false) || volumes::is_read_only(volume);
     let mut host_path = volume_path.clone();
     let sub_path = sub_path(container, mount, env)?;

@@ -8,6 +8,7 @@ use super::{ContainerView, RenderError, create_container, dns, hostname, hosts, 
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::ImageFound;
+use crate::pod::needs::Inputs;
 use crate::pod::step::CreateContainer;
 use crate::sample::{node, pod_with};
 
@@ -30,6 +31,7 @@ fn create_from(pod: &Pod, node: &NodeFacts, image: &ImageFound) -> Result<Create
         target: None,
         sandbox_attempt: 1,
         pod_ips: &ips(),
+        inputs: &Inputs::default(),
         now: Now { mono: Mono::default(), wall: Wall::UNIX_EPOCH },
     })
 }
@@ -276,6 +278,7 @@ fn the_termination_log_is_new_for_every_instance_and_the_same_for_the_same() {
             target: None,
             sandbox_attempt: 0,
             pod_ips: &[],
+            inputs: &Inputs::default(),
             now: view_now,
         };
         create_container(&view).expect("it can be rendered").termination_log

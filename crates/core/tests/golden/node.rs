@@ -100,6 +100,7 @@ fn settings() -> PodSettings {
             hostname_override: true,
             memory_qos: false,
             change_container_status_on_kubelet_restart: false,
+            cluster_trust_bundle_projection: false,
         },
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn file(path: &str, content: &str, mode: u32) -> VolumeFile {
-    VolumeFile { path: path.into(), content: content.into(), mode }
+    VolumeFile { path: path.into(), content: content.into(), mode, owner: None }
 }
 
 /// Everything in `dir` as the recordings show it: mode, path, target of links; the stamp is a name.

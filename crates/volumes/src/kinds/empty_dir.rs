@@ -36,7 +36,7 @@ pub(crate) fn mount_as(plan: &VolumePlan, pod_dir: &Path, ready_name: &str, medi
     if is_ready {
         return Ok(());
     }
-    make_dirs(dir, pod_dir)?;
+    make_dirs(dir, pod_dir, 0o777)?;
     // A crash between mounting and marking leaves a mount that is as good as a new one.
     if !host_mount::is_mount_point(dir)? {
         match medium {
@@ -72,13 +72,13 @@ fn mark_ready(ready: &Path) -> Result<(), Cause> {
 }
 
 /// `volumes` 0750, `volumes/<plugin>` 0755, and the volume itself.
-fn make_dirs(dir: &Path, pod_dir: &Path) -> Result<(), Cause> {
+pub(crate) fn make_dirs(dir: &Path, pod_dir: &Path, mode: u32) -> Result<(), Cause> {
     let volumes = pod_dir.join("volumes");
     let plugin = dir.parent().filter(|p| p.parent() == Some(&volumes));
     let plugin = plugin.ok_or_else(|| Cause::Outside { path: dir.to_owned() })?;
     paths::ensure_dir(&volumes, 0o750)?;
     paths::ensure_dir(plugin, 0o755)?;
-    Ok(paths::ensure_dir(dir, 0o777)?)
+    Ok(paths::ensure_dir(dir, mode)?)
 }
 
 /// Read, write and search for everybody; other bits (a tmpfs is sticky) stay.

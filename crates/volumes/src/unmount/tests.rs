@@ -8,6 +8,7 @@ use crate::{mount, survey};
 
 fn plan(pod_dir: &Path, plugin: &str, name: &str, kind: VolumeKind) -> VolumePlan {
     VolumePlan {
+        volume: name.into(),
         name: name.into(),
         path: pod_dir.join("volumes").join(plugin).join(name),
         kind,
@@ -19,7 +20,7 @@ fn plan(pod_dir: &Path, plugin: &str, name: &str, kind: VolumeKind) -> VolumePla
 fn files(content: &str) -> VolumeKind {
     VolumeKind::Files {
         plugin: FilesPlugin::DownwardApi,
-        files: vec![VolumeFile { path: "labels".into(), content: content.into(), mode: 0o440 }],
+        files: vec![VolumeFile { path: "labels".into(), content: content.into(), mode: 0o440, owner: None }],
         default_mode: 0o440,
     }
 }

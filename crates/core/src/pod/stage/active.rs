@@ -7,11 +7,12 @@ use crate::pod::decide::Planner;
 use crate::pod::event::PodEvent;
 use crate::pod::fact::StepFailure;
 use crate::pod::look::PATIENCE;
+use crate::pod::needs::{self, Need};
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::record::{PodRecord, SandboxNeed};
 use crate::pod::restart::is_restarted;
 use crate::pod::spec::{self, Role, Wanted};
-use crate::pod::step::{HookKind, ImageWish, PullPolicy, Step, StepKey};
+use crate::pod::step::{HookKind, ImageWish, PullFormat, PullPolicy, PullSecret, Step, StepKey};
 use crate::pod::{kill, resize, volumes};
 use crate::render::{self, ContainerView};
 use crate::resources::cgroup::pod_cgroup;
@@ -47,11 +48,28 @@ fn lay_ground(p: &mut Planner<'_>) -> bool {
     }
     if !record.ground.has_dirs {
         p.issue(Step::PrepareDirs);
-    } else if !record.ground.has_volumes {
-        let ips = render::effective_ips(&record.pod, p.node, &record.sandbox.ips);
-        p.issue(Step::Mount(volumes::plan(&record.pod, p.node, ips)));
     }
-    !needs_cgroup && record.ground.has_dirs && record.ground.has_volumes
+    let has_volumes = record.ground.has_dirs && mount_volumes(p);
+    !needs_cgroup && has_volumes
+}
+
+/// Mounts what is not mounted yet, and writes again what shows something old. Says whether all of it is mounted.
+fn mount_volumes(p: &mut Planner<'_>) -> bool {
+    let record = p.record;
+    let ips = render::effective_ips(&record.pod, p.node, &record.sandbox.ips);
+    let view = volumes::View { pod: &record.pod, node: p.node, pod_ips: ips, inputs: &record.inputs };
+    let known = &record.ground.volumes;
+    let mut is_all = true;
+    for volume in record.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
+        let shown = known.mounted.get(&volume.name);
+        is_all &= shown.is_some();
+        let is_stale = shown.is_none_or(|shown| volumes::is_written(volume) && *shown < known.revision);
+        let is_due = is_stale && volumes::is_ready(&view, volume);
+        if is_due && p.may_issue(&StepKey::Mount(volume.name.clone())) {
+            p.issue(Step::Mount(Box::new(volumes::plan(&view, volume))));
+        }
+    }
+    is_all
 }
 
 /// A new sandbox, after everything in the old ones has ended.
@@ -260,7 +278,10 @@ fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSand
         Ok(config) => config,
         Err(error) => return p.refuse(StepKey::EnsureImage(container), error.into()),
     };
-    let secrets = record.pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten());
+    if p.node.settings.has_api_server && !record.inputs.has_all(&needs::pull_needs(&record.pod).collect()) {
+        return;
+    }
+    let (pull_secrets, missing) = pull_secrets(record);
     let wish = ImageWish {
         image: wanted.spec.image.clone().unwrap_or_default(),
         policy: match wanted.spec.image_pull_policy.as_deref() {
@@ -270,9 +291,36 @@ fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSand
         },
         runtime_handler: String::new(),
         sandbox: Box::new(config),
-        pull_secrets: secrets.map(|s| s.name.clone()).collect(),
+        pull_secrets,
     };
-    p.issue(Step::EnsureImage { container, wish });
+    if p.issue(Step::EnsureImage { container, wish }) && !missing.is_empty() {
+        let message = format!(
+            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+            missing.join(", ")
+        );
+        p.events.push(PodEvent::warning("", "FailedToRetrieveImagePullSecret", message));
+    }
+}
+
+/// The pod's pull secrets that could be had, and the names of the others. Secrets of other types hold no logins.
+fn pull_secrets(record: &PodRecord) -> (Vec<PullSecret>, Vec<String>) {
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for need in needs::pull_needs(&record.pod) {
+        let Need::Secret(of) = need else { continue };
+        let Ok(secret) = record.inputs.secret(of.clone()) else {
+            missing.push(of.name);
+            continue;
+        };
+        let (key, format) = match secret.type_.as_deref() {
+            Some("kubernetes.io/dockerconfigjson") => (".dockerconfigjson", PullFormat::DockerConfigJson),
+            Some("kubernetes.io/dockercfg") => (".dockercfg", PullFormat::DockerCfg),
+            Some(_) | None => continue,
+        };
+        if let Some(content) = secret.data.as_ref().and_then(|d| d.get(key)) {
+            found.push(PullSecret { name: of.name, format, content: content.0.clone() });
+        }
+    }
+    (found, missing)
 }
 
 fn create(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, image: &crate::pod::fact::ImageFound) {
@@ -280,6 +328,10 @@ fn create(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, i
     let name = ContainerName::new(wanted.name());
     // A look may show what is being created before the step has ended; then the next count is another one.
     if record.steps.under_way().any(|key| matches!(key, StepKey::CreateContainer(of, _) if *of == name)) {
+        return;
+    }
+    // The end of fetching is a fact of its own.
+    if !record.inputs.has_all(&needs::creation_needs(&record.pod, wanted.spec, record.source, p.node)) {
         return;
     }
     let count = record.containers.get(&name).map_or(0, ContainerRecord::next_count);
@@ -302,6 +354,7 @@ fn create(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, i
         sandbox: &sandbox.id,
         sandbox_attempt: sandbox.attempt,
         pod_ips: &sandbox.ips,
+        inputs: &record.inputs,
         now: p.now,
     });
     match rendered {

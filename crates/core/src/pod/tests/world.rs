@@ -13,7 +13,7 @@ use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::{Done, ImageFound, ProbeAnswer};
 use crate::pod::observed::ObservedResources;
-use crate::pod::step::{CreateContainer, ResizeContainer, ResizePod};
+use crate::pod::step::{CreateContainer, ResizeContainer, ResizePod, VolumeKind, VolumePlan};
 use crate::pod::{
     ContainerState, Fact, Observed, ObservedContainer, ObservedSandbox, PodRecord, Source, Step, StepFailure,
 };
@@ -57,6 +57,8 @@ pub(super) struct World {
     pub(super) resized: Vec<ResizeContainer>,
     /// What the runtime was told of the pod.
     pub(super) pod_resized: Vec<ResizePod>,
+    /// Volumes that were mounted or written again.
+    pub(super) mounted: Vec<VolumePlan>,
     /// Memory in use, by container; the pod's under the empty name.
     generation: i64,
     pub(super) usage: BTreeMap<&'static str, i64>,
@@ -121,6 +123,7 @@ impl World {
             created: Vec::new(),
             resized: Vec::new(),
             pod_resized: Vec::new(),
+            mounted: Vec::new(),
             generation: 1,
             usage: BTreeMap::new(),
         };
@@ -263,6 +266,11 @@ impl World {
 
     /// Less memory than is in use cannot be had.
     fn refusal(&self, step: &Step) -> Option<String> {
+        if let Step::Mount(plan) = step
+            && let VolumeKind::Refused { message } = &plan.kind
+        {
+            return Some(format!("MountVolume.SetUp failed for volume \"{}\" : {message}", plan.name));
+        }
         let (name, most) = match step {
             Step::ResizePod(resize) => ("", resize.usage_below?),
             Step::ResizeContainer(resize) => (resize.container.as_str(), resize.usage_below?),
@@ -327,7 +335,10 @@ impl World {
             }
             Step::RemoveSandbox { id } => self.runtime.sandboxes.retain(|s| s.id != id),
             Step::RemoveCgroup => self.runtime.has_cgroup = Some(false),
-            Step::Mount(_) => return (at_once, Done::Mounted),
+            Step::Mount(plan) => {
+                self.mounted.push(*plan);
+                return (at_once, Done::Mounted);
+            }
             Step::ResizePod(resize) => {
                 self.note(format!("resize pod {:?} {}", resize.part, resize.to));
                 self.pod_resized.push(*resize);

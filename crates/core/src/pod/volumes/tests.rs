@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
-use super::{path, plan};
+use super::{View, path, plan};
+use crate::pod::needs::Inputs;
 use crate::pod::step::{FilesPlugin, VolumeFile, VolumeKind, VolumePlan};
 use crate::sample::{node, pod_with};
 
@@ -11,7 +12,9 @@ fn one(volume: Value, container: Value, spec: Value) -> VolumePlan {
     spec["volumes"] = json!([volume]);
     let mut pod = pod_with(container, spec);
     pod.metadata.labels = Some([("b".to_owned(), "2".to_owned()), ("a".to_owned(), "x\"y".to_owned())].into());
-    plan(&pod, &node(), &[]).remove(0)
+    let inputs = Inputs::default();
+    let view = View { pod: &pod, node: &node(), pod_ips: &[], inputs: &inputs };
+    plan(&view, &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0])
 }
 
 fn kind(volume: Value) -> VolumeKind {
@@ -67,10 +70,11 @@ fn a_downward_volume_has_the_files_that_it_names() {
         { "path": "deep//name", "fieldRef": { "fieldPath": "metadata.name" }, "mode": 0o400 },
         { "path": "mem", "resourceFieldRef": { "containerName": "a", "resource": "limits.memory", "divisor": "1Mi" } },
     ]);
-    let file = |path: &str, content: &str, mode| VolumeFile { path: path.into(), content: content.into(), mode };
+    let file =
+        |path: &str, content: &str, mode| VolumeFile { path: path.into(), content: content.into(), mode, owner: None };
     let files = vec![
-        file("labels", "a=\"x\\\"y\"\nb=\"2\"", 0o440),
         file("deep/name", "web", 0o400),
+        file("labels", "a=\"x\\\"y\"\nb=\"2\"", 0o440),
         file("mem", "7168", 0o440),
     ];
     assert_eq!(
@@ -94,10 +98,7 @@ fn kinds_that_are_not_built_say_so() {
         (json!({ "image": { "reference": "r" } }), "image volumes are not supported"),
         (json!({ "nfs": { "server": "s", "path": "/" } }), "not supported by rubelet"),
         (json!({ "cephfs": { "monitors": [] } }), "no volume plugin matched"),
-        (
-            json!({ "projected": { "sources": [{ "secret": { "name": "s" } }] } }),
-            "the secret source of a projected volume",
-        ),
+        (json!({ "projected": { "sources": [{ "secret": { "name": "s" } }] } }), "a secret volume needs an API server"),
     ] {
         match kind(volume.clone()) {
             VolumeKind::Refused { message } => assert!(message.contains(part), "{volume}: {message}"),
@@ -121,7 +122,6 @@ fn volumes_have_upstreams_paths_and_the_group_where_it_applies() {
         assert_eq!(plan.fs_group_on_root_mismatch, fs_group.is_some());
     }
     let pod = pod_with(json!({}), json!({}));
-    assert!(plan(&pod, &node(), &[]).is_empty());
     let volume = serde_json::from_value(json!({ "name": "x", "emptyDir": {} })).expect("a volume");
-    assert!(path(&pod, &node(), &volume).ends_with("kubernetes.io~empty-dir/x"));
+    assert!(path(&pod, &node(), &volume, &Inputs::default()).ends_with("kubernetes.io~empty-dir/x"));
 }

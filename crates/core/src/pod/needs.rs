@@ -1,0 +1,334 @@
+//! What a pod needs that its specification only names: objects of the API server, as data, and what was fetched of them.
+//!
+//! A pod of the API server needs what its environment, its volumes and its image pulls refer to. A static pod refers to nothing
+//! (`rubelet_api::pod::references` refuses it); what slips through is refused where it is rendered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rubelet_api::v1;
+
+use super::fact::Source;
+use super::services::Service;
+use crate::node::NodeFacts;
+
+/// A namespaced object's name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectName {
+    pub namespace: String,
+    pub name: String,
+}
+
+/// One thing outside the pod that it needs.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Need {
+    ConfigMap(ObjectName),
+    Secret(ObjectName),
+    /// The services of a namespace, and those that every namespace sees.
+    Services {
+        namespace: String,
+    },
+    Token(TokenNeed),
+    TrustAnchors(AnchorsNeed),
+    /// A PersistentVolumeClaim and the PersistentVolume that it is bound to.
+    Claim(ObjectName),
+}
+
+/// A service account's token, bound to the pod.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TokenNeed {
+    pub account: ObjectName,
+    /// `None`: the API server's own audiences.
+    pub audience: Option<String>,
+    /// Seconds that it lives.
+    pub expiration_secs: i64,
+    pub pod_name: String,
+    pub pod_uid: String,
+}
+
+/// Certificates of ClusterTrustBundles: of one by its name, or of all of one signer whose labels fit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum AnchorsNeed {
+    Named(String),
+    Signed {
+        signer: String,
+        /// Label selector as in a list request; `None`: none fits.
+        selector: Option<String>,
+    },
+}
+
+/// All that a pod needs.
+pub type Needs = BTreeSet<Need>;
+
+/// What became of a need.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Got {
+    ConfigMap(Arc<v1::ConfigMap>),
+    Secret(Arc<v1::Secret>),
+    Services(Arc<Vec<Service>>),
+    Token(Arc<str>),
+    /// PEM.
+    TrustAnchors(Arc<str>),
+    Claim(Arc<Claim>),
+    /// The object does not exist; the text is the API server's (`secret "x" not found`).
+    NotFound(String),
+    /// It could not be fetched; as users see it.
+    Failed(String),
+}
+
+/// A claim and its volume.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Claim {
+    pub claim: v1::PersistentVolumeClaim,
+    pub volume: v1::PersistentVolume,
+}
+
+/// What was fetched of a pod's needs. What is not in here is not known yet.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Inputs {
+    got: BTreeMap<Need, Got>,
+    /// The pod may refer to objects at all.
+    is_open: bool,
+}
+
+/// Why an input cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Lack {
+    /// The pod is static: it has no API objects.
+    NoServer,
+    /// It is being fetched.
+    NotYet,
+    NotFound(String),
+    Failed(String),
+}
+
+impl Inputs {
+    /// Inputs of a pod that may refer to objects.
+    pub fn new(got: BTreeMap<Need, Got>) -> Self {
+        Self { got, is_open: true }
+    }
+
+    /// Nothing known yet; static pods stay without references.
+    pub fn of(source: Source) -> Self {
+        Self { got: BTreeMap::new(), is_open: !source.is_static() }
+    }
+
+    /// The same pod with what is known now. A static pod stays without references.
+    #[must_use]
+    pub fn with(&self, got: BTreeMap<Need, Got>) -> Self {
+        Self { got, is_open: self.is_open }
+    }
+
+    /// Whether the pod may refer to objects at all.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// What is known of a need.
+    pub fn get(&self, need: &Need) -> Option<&Got> {
+        self.got.get(need)
+    }
+
+    /// Whether something is known of each of these.
+    pub(crate) fn has_all(&self, needs: &Needs) -> bool {
+        needs.iter().all(|need| self.got.contains_key(need))
+    }
+
+    pub(crate) fn config_map(&self, of: ObjectName) -> Result<&v1::ConfigMap, Lack> {
+        match self.found(&Need::ConfigMap(of))? {
+            Got::ConfigMap(map) => Ok(map),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    pub(crate) fn secret(&self, of: ObjectName) -> Result<&v1::Secret, Lack> {
+        match self.found(&Need::Secret(of))? {
+            Got::Secret(secret) => Ok(secret),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    pub(crate) fn token(&self, of: TokenNeed) -> Result<&str, Lack> {
+        match self.found(&Need::Token(of))? {
+            Got::Token(token) => Ok(token),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    pub(crate) fn trust_anchors(&self, of: AnchorsNeed) -> Result<&str, Lack> {
+        match self.found(&Need::TrustAnchors(of))? {
+            Got::TrustAnchors(pem) => Ok(pem),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    pub(crate) fn claim(&self, of: ObjectName) -> Result<&Claim, Lack> {
+        match self.found(&Need::Claim(of))? {
+            Got::Claim(claim) => Ok(claim),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    /// The services of a namespace; none where nobody asked.
+    pub(crate) fn services(&self, namespace: &str) -> Result<&[Service], Lack> {
+        match self.got.get(&Need::Services { namespace: namespace.to_owned() }) {
+            None => Ok(&[]),
+            Some(Got::Services(services)) => Ok(services),
+            Some(Got::Failed(why)) => Err(Lack::Failed(why.clone())),
+            Some(other) => Err(other.mismatch()),
+        }
+    }
+
+    fn found(&self, need: &Need) -> Result<&Got, Lack> {
+        if !self.is_open {
+            return Err(Lack::NoServer);
+        }
+        match self.got.get(need) {
+            None => Err(Lack::NotYet),
+            Some(Got::NotFound(text)) => Err(Lack::NotFound(text.clone())),
+            Some(Got::Failed(text)) => Err(Lack::Failed(text.clone())),
+            Some(got) => Ok(got),
+        }
+    }
+}
+
+impl Got {
+    fn mismatch(&self) -> Lack {
+        Lack::Failed("another kind of object was fetched".to_owned())
+    }
+}
+
+impl ObjectName {
+    /// An object in the pod's namespace.
+    pub fn beside(pod: &v1::Pod, name: &str) -> Self {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// Everything that the pod needs on this node.
+pub fn needs(pod: &v1::Pod, source: Source, node: &NodeFacts) -> Needs {
+    let mut needs = Needs::new();
+    if !node.settings.has_api_server || source == Source::Runtime {
+        return needs;
+    }
+    needs.insert(services_of(pod));
+    let Some(spec) = pod.spec.as_ref().filter(|_| !source.is_static()) else { return needs };
+    needs.extend(pull_needs(pod));
+    for container in crate::render::containers(pod) {
+        container_needs(&mut needs, pod, container);
+    }
+    for guest in crate::render::ephemeral(pod) {
+        container_needs(&mut needs, pod, &guest);
+    }
+    for volume in spec.volumes.iter().flatten() {
+        needs.extend(volume_needs(pod, volume));
+    }
+    needs
+}
+
+/// What creating a container waits for.
+pub(crate) fn creation_needs(pod: &v1::Pod, container: &v1::Container, source: Source, node: &NodeFacts) -> Needs {
+    let mut needs = Needs::new();
+    if !source.is_static() && node.settings.has_api_server {
+        needs.insert(services_of(pod));
+        container_needs(&mut needs, pod, container);
+    }
+    needs
+}
+
+fn services_of(pod: &v1::Pod) -> Need {
+    Need::Services { namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()) }
+}
+
+/// The pod's image pull secrets. kubelet 1.36: empty names are passed over.
+pub(crate) fn pull_needs(pod: &v1::Pod) -> impl Iterator<Item = Need> {
+    let named = pod.spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()).filter(|s| !s.name.is_empty());
+    named.map(|s| Need::Secret(ObjectName::beside(pod, &s.name)))
+}
+
+fn container_needs(needs: &mut Needs, pod: &v1::Pod, container: &v1::Container) {
+    for source in container.env_from.iter().flatten() {
+        let map = source.config_map_ref.as_ref().map(|m| Need::ConfigMap(ObjectName::beside(pod, &m.name)));
+        let secret = source.secret_ref.as_ref().map(|s| Need::Secret(ObjectName::beside(pod, &s.name)));
+        needs.extend(map.into_iter().chain(secret));
+    }
+    for variable in container.env.iter().flatten().filter(|v| v.value.as_deref().unwrap_or_default().is_empty()) {
+        let Some(from) = &variable.value_from else { continue };
+        let map = from.config_map_key_ref.as_ref().map(|k| Need::ConfigMap(ObjectName::beside(pod, &k.name)));
+        let secret = from.secret_key_ref.as_ref().map(|k| Need::Secret(ObjectName::beside(pod, &k.name)));
+        needs.extend(map.into_iter().chain(secret));
+    }
+}
+
+/// What mounting a volume waits for.
+pub(crate) fn volume_needs(pod: &v1::Pod, volume: &v1::Volume) -> Needs {
+    let mut needs = Needs::new();
+    if let Some(map) = &volume.config_map {
+        needs.insert(Need::ConfigMap(ObjectName::beside(pod, &map.name)));
+    }
+    if let Some(secret) = &volume.secret {
+        needs.insert(Need::Secret(ObjectName::beside(pod, secret.secret_name.as_deref().unwrap_or_default())));
+    }
+    if let Some(claim) = claim_of(pod, volume) {
+        needs.insert(Need::Claim(claim));
+    }
+    for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+        let map = source.config_map.as_ref().map(|m| Need::ConfigMap(ObjectName::beside(pod, &m.name)));
+        let secret = source.secret.as_ref().map(|s| Need::Secret(ObjectName::beside(pod, &s.name)));
+        let token = source.service_account_token.as_ref().map(|t| Need::Token(token_need(pod, t)));
+        let anchors = source.cluster_trust_bundle.as_ref().and_then(anchors_need).map(Need::TrustAnchors);
+        needs.extend(map.into_iter().chain(secret).chain(token).chain(anchors));
+    }
+    needs
+}
+
+/// The claim that a volume stands for. A generic ephemeral volume's is `<pod>-<volume>`.
+pub(crate) fn claim_of(pod: &v1::Pod, volume: &v1::Volume) -> Option<ObjectName> {
+    if let Some(source) = &volume.persistent_volume_claim {
+        return Some(ObjectName::beside(pod, &source.claim_name));
+    }
+    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+    volume.ephemeral.as_ref().map(|_| ObjectName::beside(pod, &format!("{pod_name}-{}", volume.name)))
+}
+
+/// kubelet 1.36: a token lives an hour when the pod does not say.
+pub(crate) fn token_need(pod: &v1::Pod, source: &v1::ServiceAccountTokenProjection) -> TokenNeed {
+    const HOUR: i64 = 3600;
+    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or_default();
+    TokenNeed {
+        account: ObjectName::beside(pod, account),
+        audience: source.audience.clone().filter(|a| !a.is_empty()),
+        expiration_secs: source.expiration_seconds.unwrap_or(HOUR),
+        pod_name: pod.metadata.name.clone().unwrap_or_default(),
+        pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// `None` when the source names neither a bundle nor a signer.
+pub(crate) fn anchors_need(source: &v1::ClusterTrustBundleProjection) -> Option<AnchorsNeed> {
+    if let Some(name) = &source.name {
+        return Some(AnchorsNeed::Named(name.clone()));
+    }
+    let selector = source.label_selector.as_ref().map(selector_text);
+    source.signer_name.clone().map(|signer| AnchorsNeed::Signed { signer, selector })
+}
+
+/// A label selector as list requests have it.
+fn selector_text(selector: &rubelet_api::meta::LabelSelector) -> String {
+    let mut terms: Vec<String> =
+        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    for term in selector.match_expressions.iter().flatten() {
+        let values = term.values.as_deref().unwrap_or_default().join(",");
+        terms.push(match term.operator.as_str() {
+            "In" => format!("{} in ({values})", term.key),
+            "NotIn" => format!("{} notin ({values})", term.key),
+            "DoesNotExist" => format!("!{}", term.key),
+            _ => term.key.clone(),
+        });
+    }
+    terms.join(",")
+}
+
+#[cfg(test)]
+mod tests;

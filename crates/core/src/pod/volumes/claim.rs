@@ -1,0 +1,101 @@
+//! Volumes behind a claim: a PersistentVolumeClaim, or the claim of a generic ephemeral volume.
+
+use rubelet_api::v1;
+
+use super::View;
+use crate::pod::needs::{Claim, Lack, claim_of};
+use crate::pod::step::VolumeKind;
+use crate::render::RenderError;
+
+/// What kind of PersistentVolume this node mounts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Persistent<'a> {
+    HostPath(&'a v1::HostPathVolumeSource),
+    Local(&'a v1::LocalVolumeSource),
+    Other { what: &'static str, plugin: &'static str },
+}
+
+/// The claim of a volume and what it is bound to, once both are known.
+pub(super) fn found<'a>(view: &View<'a>, volume: &v1::Volume) -> Option<Result<&'a Claim, Lack>> {
+    claim_of(view.pod, volume).map(|name| view.inputs.claim(name))
+}
+
+pub(super) fn persistent(volume: &v1::PersistentVolume) -> Persistent<'_> {
+    let Some(spec) = &volume.spec else {
+        return Persistent::Other { what: "a PersistentVolume without a source", plugin: "kubernetes.io/empty" };
+    };
+    if let Some(host) = &spec.host_path {
+        return Persistent::HostPath(host);
+    }
+    if let Some(local) = &spec.local {
+        return Persistent::Local(local);
+    }
+    let (what, plugin) = [
+        (spec.csi.is_some(), "csi", "kubernetes.io/csi"),
+        (spec.nfs.is_some(), "nfs", "kubernetes.io/nfs"),
+        (spec.iscsi.is_some(), "iscsi", "kubernetes.io/iscsi"),
+        (spec.fc.is_some(), "fc", "kubernetes.io/fc"),
+        (spec.flex_volume.is_some(), "flexVolume", "kubernetes.io/flexvolume"),
+    ]
+    .into_iter()
+    .find_map(|(is_it, what, plugin)| is_it.then_some((what, plugin)))
+    .unwrap_or(("unknown", "kubernetes.io/unknown"));
+    Persistent::Other { what, plugin }
+}
+
+pub(super) fn kind(
+    view: &View<'_>,
+    volume: &v1::Volume,
+    found: Result<&Claim, Lack>,
+) -> Result<VolumeKind, RenderError> {
+    let refusal = |message: String| RenderError { reason: "FailedMount", message };
+    let claim = match found {
+        Ok(claim) => claim,
+        Err(Lack::NoServer) => {
+            return Err(refusal("this kind of volume needs an API server, no kubeClient defined".to_owned()));
+        }
+        Err(Lack::NotYet) => return Err(refusal("its claim has not been fetched yet".to_owned())),
+        Err(Lack::NotFound(text) | Lack::Failed(text)) => return Err(refusal(text)),
+    };
+    let spec = claim.volume.spec.as_ref();
+    let is_block = spec.and_then(|s| s.volume_mode.as_deref()) == Some("Block");
+    if is_block {
+        return Err(refusal(format!(
+            "volume {} has volumeMode Block, which is not supported by rubelet yet",
+            volume.name
+        )));
+    }
+    check_affinity(view, &claim.volume).map_err(refusal)?;
+    let is_read_only = volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
+    match persistent(&claim.volume) {
+        Persistent::HostPath(source) => Ok(VolumeKind::HostPath { type_: source.type_.clone().unwrap_or_default() }),
+        Persistent::Local(source) => Ok(VolumeKind::Local { source: source.path.clone().into(), is_read_only }),
+        Persistent::Other { what, .. } => {
+            Err(refusal(format!("PersistentVolumes of the kind {what} are not supported by rubelet yet")))
+        }
+    }
+}
+
+/// kubelet 1.36: a volume that names this node by its host name label only; other labels are the scheduler's business.
+fn check_affinity(view: &View<'_>, volume: &v1::PersistentVolume) -> Result<(), String> {
+    const HOSTNAME: &str = "kubernetes.io/hostname";
+    let spec = volume.spec.as_ref();
+    let required = spec.and_then(|s| s.node_affinity.as_ref()?.required.as_ref());
+    let Some(required) = required else { return Ok(()) };
+    let is_here = |term: &v1::NodeSelectorTerm| {
+        let by_host = term.match_expressions.iter().flatten().filter(|e| e.key == HOSTNAME);
+        by_host.into_iter().all(|e| {
+            let is_listed = e.values.iter().flatten().any(|v| *v == view.node.name);
+            match e.operator.as_str() {
+                "In" => is_listed,
+                "NotIn" => !is_listed,
+                _ => true,
+            }
+        })
+    };
+    if required.node_selector_terms.iter().any(is_here) {
+        Ok(())
+    } else {
+        Err("MountVolume.NodeAffinity check failed: no matching NodeSelectorTerms".to_owned())
+    }
+}
