@@ -3,6 +3,7 @@
 mod adopt;
 mod entry;
 mod inquiry;
+mod orders;
 mod questions;
 mod remember;
 mod sizes;
@@ -14,9 +15,10 @@ use std::sync::Arc;
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
 use rubelet_core::admit::{self, Verdict};
+use rubelet_core::evict;
 use rubelet_core::pod::{Fact, Order, PodRecord, Source};
 use rubelet_core::resources;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::ledger::Ledger;
@@ -42,6 +44,20 @@ pub enum RosterNote {
     Changed(PodUid, Ask),
     /// The node goes down: all pods are stopped, none is started any more.
     ShutDown,
+    /// The node begins to go down and takes no new pods, or it stays up after all.
+    GoesDown(bool),
+    /// The node's level demands something of a pod.
+    Order(PodUid, Order),
+    /// Who asks is told which pods there are.
+    Known(oneshot::Sender<Known>),
+}
+
+/// The pods that there are.
+#[derive(Debug, Default)]
+pub struct Known {
+    pub uids: BTreeSet<PodUid>,
+    /// Every source has spoken and nothing is asked of the runtime: other pods there are none.
+    pub is_all: bool,
 }
 
 /// The task's state. Made from a survey only: nothing is cleaned up before having looked.
@@ -66,7 +82,6 @@ pub struct Roster {
     ended: mpsc::UnboundedReceiver<End>,
     /// What the burstable level was given last.
     burstable_shares: Option<u64>,
-    is_shutting_down: bool,
 }
 
 impl Roster {
@@ -93,7 +108,6 @@ impl Roster {
             around,
             ended,
             burstable_shares: None,
-            is_shutting_down: false,
         }
     }
 
@@ -109,6 +123,9 @@ impl Roster {
                     Some(RosterNote::Relisted(relist)) => self.relisted(relist).await,
                     Some(RosterNote::Changed(uid, ask)) => self.changed(&uid, ask).await,
                     Some(RosterNote::ShutDown) => self.shut_down().await,
+                    Some(RosterNote::GoesDown(does)) => drop(self.around.is_shutting_down.send_replace(does)),
+                    Some(RosterNote::Order(uid, order)) => self.order(&uid, order).await,
+                    Some(RosterNote::Known(asker)) => drop(asker.send(self.known())),
                     None => return,
                 },
                 end = self.ended.recv() => match end {
@@ -319,24 +336,19 @@ impl Roster {
 
     /// Admission: `None` lets the pod in.
     fn admit(&self, pod: &v1::Pod) -> Option<Order> {
-        if self.is_shutting_down {
+        if self.is_shutting_down() {
             let (reason, message) = ("NodeShutdown", "Pod was rejected as the node is shutting down.");
             return Some(Order::Reject { reason: reason.to_owned(), message: message.to_owned() });
         }
         let node = self.around.node.borrow().clone();
+        if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {
+            return Some(Order::Reject { reason, message });
+        }
         let active = self.active();
         let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
         match admit::decide(pod, &active, &node) {
             Verdict::Admitted => None,
             Verdict::Rejected { reason, message } => Some(Order::Reject { reason, message }),
-        }
-    }
-
-    /// Every pod stops within its own grace; what it has on the disk stays for the next start.
-    async fn shut_down(&mut self) {
-        self.is_shutting_down = true;
-        for entry in self.pods.values() {
-            entry.worker.send(Note::Fact(Fact::Order(Order::ShutDown { grace_secs: None }))).await;
         }
     }
 
@@ -427,7 +439,7 @@ impl Roster {
         if entry.is_withdrawn {
             record.absorb(Fact::Withdrawn, self.around.clock.now());
         }
-        if self.is_shutting_down {
+        if self.is_shutting_down() {
             record.absorb(Fact::Order(Order::ShutDown { grace_secs: None }), self.around.clock.now());
         }
         entry.worker = self.employ(record, Some(found), entry.rejected.clone());

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::Source;
 use rubelet_cri::{Bounded, Runtime};
@@ -83,6 +84,10 @@ pub struct Agent {
     /// Whether pods are looked after.
     pub pulse: Pulse,
     pub node: watch::Receiver<Arc<NodeFacts>>,
+    /// What the node has too little of.
+    pub pressures: watch::Receiver<Pressures>,
+    /// Whether the node goes down: it is not ready then.
+    pub is_shutting_down: watch::Receiver<bool>,
     roster: mpsc::Sender<RosterNote>,
 }
 
@@ -106,6 +111,8 @@ pub struct Ground {
     pub agent: Agent,
     /// Where desired sets and observations go.
     pub roster: mpsc::Sender<RosterNote>,
+    /// Where what the node has too little of is said.
+    pub pressures: watch::Sender<Pressures>,
 }
 
 /// Starts the agent on a runtime that answers.
@@ -170,6 +177,8 @@ pub async fn lay(
     let picture = Picture::default();
     let pulse = Pulse::new(settings.sync_frequency);
     let (ended_tx, ended) = mpsc::unbounded_channel();
+    let (pressures_tx, pressures) = watch::channel(Pressures::default());
+    let (shutting_down_tx, is_shutting_down) = watch::channel(false);
     let around = Surroundings {
         hands: hands.clone(),
         node: node.clone(),
@@ -178,11 +187,14 @@ pub async fn lay(
         ended: ended_tx,
         life: life.clone(),
         pulse: pulse.clone(),
+        pressures: pressures.clone(),
+        is_shutting_down: shutting_down_tx,
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
     watcher::spawn(life, hands, node_tx, roster.clone());
-    Ok(Ground { agent: Agent { picture, pulse, node, roster: roster.clone() }, roster })
+    let agent = Agent { picture, pulse, node, pressures, is_shutting_down, roster: roster.clone() };
+    Ok(Ground { agent, roster, pressures: pressures_tx })
 }
 
 /// A channel whose sets go on to the roster.

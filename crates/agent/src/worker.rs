@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
+use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::{CANCELLED, Fact, Outcome, PodRecord, Source, Step, StepFailure, StepKey};
 use tokio::sync::{mpsc, watch};
@@ -84,6 +85,10 @@ pub struct Surroundings {
     pub ended: mpsc::UnboundedSender<End>,
     pub life: Life,
     pub pulse: Pulse,
+    /// What the node has too little of.
+    pub pressures: watch::Receiver<Pressures>,
+    /// Whether the node goes down; the roster says so.
+    pub is_shutting_down: watch::Sender<bool>,
 }
 
 /// One pod's worker.
