@@ -14,6 +14,8 @@ use rubelet_api::v1;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::{Outcome, Step, StepFailure};
 use tokio::sync::mpsc;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::hands::Hands;
 use crate::observer::{Ask, Sighting, look, look_at_cgroup};
@@ -29,8 +31,56 @@ pub(crate) struct PodRef {
     pub ips: Vec<IpAddr>,
 }
 
-/// Carries out one step. `inbox` is for progress that is worth knowing before the end.
+/// Carries out one step. `inbox` is for progress that is worth knowing before the end. The steps of a pod are one trace,
+/// but for its probes, which have no end.
 pub(crate) async fn execute(
+    hands: &Arc<Hands>,
+    pod: &PodRef,
+    step: Step,
+    inbox: &mpsc::Sender<Note>,
+) -> (Outcome, Vec<Sighting>) {
+    let (name, container) = names(&step);
+    if matches!(step, Step::Probe(_)) {
+        return carry_out(hands, pod, step, inbox).await;
+    }
+    let span = tracing::info_span!(
+        target: "trace", "step", otel.name = name, otel.of = %pod.uid, otel.error = Empty, k8s.pod.uid = %pod.uid,
+        k8s.namespace.name = &*pod.key.namespace, k8s.pod.name = &*pod.key.name,
+        k8s.container.name = container
+    );
+    let (outcome, seen) = carry_out(hands, pod, step, inbox).instrument(span.clone()).await;
+    if let Err(failure) = &outcome {
+        span.record("otel.error", failure.message.as_str());
+    }
+    (outcome, seen)
+}
+
+/// What the step is called, and the container that it is for, where the step says so.
+fn names(step: &Step) -> (&'static str, Option<&str>) {
+    match step {
+        Step::EnsureCgroup(_) => ("EnsureCgroup", None),
+        Step::RemoveCgroup => ("RemoveCgroup", None),
+        Step::PrepareDirs => ("PrepareDirs", None),
+        Step::Mount(_) => ("Mount", None),
+        Step::Unmount => ("Unmount", None),
+        Step::RemoveDirs => ("RemoveDirs", None),
+        Step::CreateSandbox { .. } => ("CreateSandbox", None),
+        Step::StopSandbox { .. } => ("StopSandbox", None),
+        Step::RemoveSandbox { .. } => ("RemoveSandbox", None),
+        Step::ResizePod(_) => ("ResizePod", None),
+        Step::ResizeContainer(_) => ("ResizeContainer", None),
+        Step::EnsureImage { container, .. } => ("EnsureImage", Some(container.as_str())),
+        Step::CreateContainer(create) => ("CreateContainer", Some(create.container.as_str())),
+        Step::StartContainer { container, .. } => ("StartContainer", Some(container.as_str())),
+        Step::StopContainer { .. } => ("StopContainer", None),
+        Step::RemoveContainer { .. } => ("RemoveContainer", None),
+        Step::RunHook { container, .. } => ("RunHook", Some(container.as_str())),
+        Step::Probe(_) => ("Probe", None),
+        Step::Cancel(_) => ("Cancel", None),
+    }
+}
+
+async fn carry_out(
     hands: &Arc<Hands>,
     pod: &PodRef,
     step: Step,

@@ -30,6 +30,8 @@ use tracing_subscriber::registry::LookupSpan;
 use fields::{Fields, Shown};
 use repeats::Repeats;
 
+use crate::traces::{self, Traces};
+
 /// Target of the log lines that repeat a Kubernetes event: they read `"Event occurred" … message="…"`,
 /// with the line's own message as the event's.
 pub(crate) const EVENT_TARGET: &str = "event";
@@ -56,6 +58,7 @@ struct Settings {
     verbosity: AtomicU32,
     has_patterns: AtomicBool,
     patterns: RwLock<Vec<(String, u32)>>,
+    traces: Traces,
 }
 
 /// Changes the log of a running program.
@@ -69,6 +72,7 @@ impl Control {
             verbosity: AtomicU32::new(0),
             has_patterns: AtomicBool::new(false),
             patterns: RwLock::new(Vec::new()),
+            traces: Traces::default(),
         }))
     }
 
@@ -88,6 +92,16 @@ impl Control {
         self.0.has_patterns.store(!patterns.is_empty(), Ordering::Relaxed);
         *self.0.patterns.write().unwrap_or_else(PoisonError::into_inner) = patterns;
         tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// What collects traces, once it is started.
+    pub(crate) fn traces(&self) -> &Traces {
+        &self.0.traces
+    }
+
+    /// Spans of the log always, spans of traces when somebody wants them.
+    fn has_span(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() != traces::TARGET || self.0.traces.is_on()
     }
 
     fn is_shown(&self, metadata: &Metadata<'_>) -> bool {
@@ -179,7 +193,8 @@ pub(crate) fn install() -> Control {
         repeats: Mutex::default(),
     };
     // Refused only when a log is installed already, which then stays.
-    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
+    let traces = control.traces().clone();
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer).with(traces));
     control
 }
 
@@ -196,11 +211,16 @@ impl Klog {
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Klog {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if needed(metadata) == 0 { Interest::always() } else { Interest::sometimes() }
+        match metadata.is_span() {
+            true if self.control.has_span(metadata) => Interest::always(),
+            true => Interest::never(),
+            false if needed(metadata) == 0 => Interest::always(),
+            false => Interest::sometimes(),
+        }
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        metadata.is_span() || self.control.is_shown(metadata)
+        if metadata.is_span() { self.control.has_span(metadata) } else { self.control.is_shown(metadata) }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -216,6 +236,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Klog {
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if attributes.metadata().target() == traces::TARGET {
+            return;
+        }
         let Some(span) = context.span(id) else { return };
         let mut fields = Fields::default();
         attributes.record(&mut fields);

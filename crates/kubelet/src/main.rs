@@ -13,6 +13,7 @@ mod klog;
 mod own;
 mod run;
 mod surroundings;
+mod traces;
 mod version;
 mod watchdog;
 
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
             log.set_format(assembled.logging.format);
             log.set_verbosity(assembled.logging.verbosity);
             log.set_patterns(assembled.logging.patterns.clone());
-            run::run(*assembled)
+            run::run(*assembled, log.traces())
         }
         Ok(Call::Command(command)) => command.carry_out(),
         Err(error) => {

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::assemble::Assembled;
+use crate::traces::{TraceSettings, Traces};
 use crate::{agent, host_checks, watchdog};
 
 /// Threads for work that blocks: mounts, files, names.
@@ -23,8 +24,8 @@ const BLOCKING_THREADS: usize = 16;
 const IPTABLES_PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs the agent until it is told to end. What was logged as `command failed` made it fail.
-pub(crate) fn run(assembled: Assembled) -> ExitCode {
-    match prepare_and_live(assembled) {
+pub(crate) fn run(assembled: Assembled, traces: &Traces) -> ExitCode {
+    match prepare_and_live(assembled, traces) {
         Ok(code) => code,
         Err(said) => {
             error!(err = %said, "command failed");
@@ -33,7 +34,7 @@ pub(crate) fn run(assembled: Assembled) -> ExitCode {
     }
 }
 
-fn prepare_and_live(assembled: Assembled) -> Result<ExitCode, String> {
+fn prepare_and_live(assembled: Assembled, traces: &Traces) -> Result<ExitCode, String> {
     for remark in &assembled.remarks {
         remark.log();
     }
@@ -53,7 +54,13 @@ fn prepare_and_live(assembled: Assembled) -> Result<ExitCode, String> {
         .enable_all()
         .build()
         .map_err(|error| format!("failed to run Kubelet: start the event loop: {error}"))?;
-    let code = runtime.block_on(live(assembled, contention, period));
+    let wished = TraceSettings::of(&assembled);
+    let code = runtime.block_on(async {
+        if let Some(settings) = wished {
+            traces.start(settings);
+        }
+        live(assembled, contention, period).await
+    });
     // Whatever still blocks in a thread does not hold up the end.
     runtime.shutdown_background();
     code

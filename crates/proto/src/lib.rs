@@ -13,6 +13,11 @@ pub mod cri;
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
 pub mod health;
 
+/// OpenTelemetry's export of spans, as far as we send them.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod otlp;
+
 /// Pod resources v1, as of Kubernetes 1.36: which devices, CPUs and memory each container has.
 #[rustfmt::skip]
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]

@@ -11,6 +11,8 @@ use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::auth::{Access, Gate, Reviews, Tokens};
 use crate::connection::{self, Answering, Answers, Protocol};
@@ -237,13 +239,35 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Until the answer begins; what is asked by strangers is not traced, nor is a trace of theirs continued.
+    fn span(&self, request: &Request<Incoming>) -> tracing::Span {
+        let path = request.uri().path();
+        let first = path.split('/').nth(1).unwrap_or_default();
+        let header = request.headers().get("traceparent").filter(|_| self.guard.is_some());
+        tracing::info_span!(
+            target: "trace", "request", otel.name = format!("{} /{first}", request.method()), otel.kind = "server",
+            otel.parent = header.and_then(|header| header.to_str().ok()), otel.error = Empty, http.request.method = request.method().as_str(),
+            url.path = path, http.response.status_code = Empty
+        )
+    }
+}
+
 impl Answers for Client {
     fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answering {
         Box::pin(async move {
-            match self.admit(&mut request).await {
-                Ok(()) => routes::respond(self.site, self.view.clone(), request.map(Some)).await,
-                Err(answer) => *answer,
+            if let Err(answer) = self.admit(&mut request).await {
+                return *answer;
             }
+            let span = self.span(&request);
+            let answering = routes::respond(self.site, self.view.clone(), request.map(Some));
+            let answer = answering.instrument(span.clone()).await;
+            let status = answer.status().as_u16();
+            span.record("http.response.status_code", status);
+            if status >= 500 {
+                span.record("otel.error", answer.status().as_str());
+            }
+            answer
         })
     }
 }

@@ -11,6 +11,8 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use crate::{Code, RuntimeError};
 
@@ -29,6 +31,19 @@ pub(super) struct Call {
 
 /// Makes the call and waits for its one answer.
 pub(super) async fn unary(channel: Channel, call: Call) -> Result<Bytes, RuntimeError> {
+    let (service, verb) = (call.service.trim_matches('/'), call.verb);
+    let span = tracing::info_span!(
+        target: "trace", "call", otel.name = verb, otel.kind = "client", otel.error = Empty,
+        rpc.system = "grpc", rpc.service = service, rpc.method = verb
+    );
+    let answer = in_time(channel, call).instrument(span.clone()).await;
+    if let Err(error) = &answer {
+        span.record("otel.error", tracing::field::display(error));
+    }
+    answer
+}
+
+async fn in_time(channel: Channel, call: Call) -> Result<Bytes, RuntimeError> {
     let verb = call.verb;
     let Some(deadline) = call.deadline else {
         return ask(channel, call).await;
