@@ -27,6 +27,7 @@ pub fn json_of(text: &[u8]) -> Result<serde_json::Value, String> {
     Ok(document.root.map_or(serde_json::Value::Null, |root| root.to_json()))
 }
 
+/// Bytes as base64 in JSON.
 pub use k8s_openapi::ByteString;
 /// The Kubernetes core/v1 types, as JSON knows them.
 pub use k8s_openapi::api::core::v1;
@@ -49,5 +50,3 @@ pub mod groups {
     pub use k8s_openapi::api::resource::v1 as resource_v1;
     pub use k8s_openapi::api::storage::v1 as storage_v1;
 }
-/// Bytes as base64 in JSON.
-pub use k8s_openapi::ByteString;
