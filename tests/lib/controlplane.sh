@@ -1,0 +1,52 @@
+# The programs of a control plane: upstream's, built from its Go module, etcd and kubectl. Sourced after debian.sh, forky.sh and golden.sh.
+
+# controlplane_binary: prints the path of the program that is kube-apiserver and the others by its first argument.
+# The first time it is built: two to five minutes and 1.5 GB of Go's cache. It is kept outside of the checkout.
+controlplane_binary() {
+  local folder=tests/controlplane out stamp version=component-base/version
+  stamp=$(cat "$folder/main.go" "$folder/go.mod" | sha256sum | cut -c1-16)
+  out=$X_CACHE/bin/controlplane-$stamp
+  if [ ! -x "$out" ]; then
+    need_go || return 1
+    mkdir -p "$X_CACHE/bin" || return 1
+    local kubernetes
+    kubernetes=$(sed -n 's/^\s*k8s.io\/kubernetes v\([0-9.]*\)$/\1/p' "$folder/go.mod")
+    echo "x: building upstream's control plane $kubernetes from its Go module (the first time: up to five minutes)" >&2
+    # The version is set as upstream's build does it: clients object to v0.0.0.
+    (cd "$folder" && CGO_ENABLED=0 nice go build -trimpath -o "$out.new" \
+      -ldflags "-s -w -X k8s.io/$version.gitVersion=v$kubernetes -X k8s.io/$version.gitMajor=${kubernetes%%.*} -X k8s.io/$version.gitMinor=$(cut -d. -f2 <<<"$kubernetes")" .) >&2 || return 1
+    mv "$out.new" "$out"
+  fi
+  echo "$out"
+}
+
+# forky_program PACKAGE PROGRAM: prints the path of a program of Debian forky, unpacked beside.
+forky_program() {
+  local top=$X_CACHE/forky/$1 download
+  if [ ! -x "$top/usr/bin/$2" ]; then
+    download=$(mktemp -d)
+    mkdir -p "$X_CACHE/forky"
+    (cd "$download" && forky_apt apt-get download -qq "$1" >&2 && dpkg-deb -x "$1"_*.deb unpacked) && rm -rf "$top" && mv "$download/unpacked" "$top"
+    rm -rf "$download"
+  fi
+  [ -x "$top/usr/bin/$2" ] && echo "$top/usr/bin/$2"
+}
+
+# controlplane_programs: prints `NAME PATH` for controlplane, etcd, etcd-forky and kubectl; what KUBEBUILDER_ASSETS has comes from there.
+controlplane_programs() {
+  need_debian "certificates of a control plane" openssl python3 >&2 || return 1
+  if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+    local name
+    for name in kube-apiserver kube-controller-manager kube-scheduler etcd kubectl; do
+      [ ! -x "$KUBEBUILDER_ASSETS/$name" ] || echo "$name $KUBEBUILDER_ASSETS/$name"
+    done
+    return 0
+  fi
+  local path
+  need_debian "a control plane" etcd-server >&2 || return 1
+  echo "etcd $(command -v etcd)"
+  path=$(controlplane_binary) && echo "controlplane $path" || return 1
+  # These two are nice to have.
+  if path=$(forky_program etcd-server etcd); then echo "etcd-forky $path"; fi
+  if path=$(forky_program kubectl kubectl); then echo "kubectl $path"; fi
+}
