@@ -15,6 +15,7 @@ pub mod picture;
 pub mod probe;
 mod pulls;
 pub mod pulse;
+pub mod references;
 pub mod reserve;
 pub mod roster;
 pub mod sources;

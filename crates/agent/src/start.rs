@@ -18,6 +18,7 @@ use crate::life::Life;
 use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
+use crate::references::{ReferenceSettings, References};
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
@@ -34,6 +35,8 @@ pub struct Settings {
     /// Polled URL.
     pub url: Option<HttpSource>,
     pub pulls: PullSettings,
+    /// From where the objects come that pods refer to; `None` without an API server.
+    pub references: Option<ReferenceSettings>,
     /// Users and groups of a pod that has its own (`userNamespaces.idsPerPod`).
     pub ids_per_pod: u32,
     /// `runtimeRequestTimeout`: how long the runtime may take for an answer.
@@ -189,6 +192,7 @@ pub async fn lay(
         pulse: pulse.clone(),
         pressures: pressures.clone(),
         is_shutting_down: shutting_down_tx,
+        references: settings.references.map_or_else(References::standalone, |r| References::start(r, life)),
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));

@@ -10,7 +10,7 @@ use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::{CANCELLED, Fact, Outcome, PodRecord, Source, Step, StepFailure, StepKey};
+use rubelet_core::pod::{CANCELLED, Fact, Needs, Outcome, PodRecord, Source, Step, StepFailure, StepKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use crate::life::Life;
 use crate::observer::{self, Ask, Listed, Sighting, View};
 use crate::picture::{Picture, Shown};
 use crate::pulse::{Beat, Pulse};
+use crate::references::References;
 
 /// Notes that fit a worker's inbox before senders wait.
 const INBOX: usize = 256;
@@ -89,6 +90,8 @@ pub struct Surroundings {
     pub pressures: watch::Receiver<Pressures>,
     /// Whether the node goes down; the roster says so.
     pub is_shutting_down: watch::Sender<bool>,
+    /// Where the objects that pods refer to come from.
+    pub references: References,
 }
 
 /// One pod's worker.
@@ -110,6 +113,8 @@ pub struct Worker {
     /// Something was learned since the last decision.
     is_due: bool,
     beat: Beat,
+    /// What the references were told last.
+    needs: Needs,
     around: Surroundings,
 }
 
@@ -133,13 +138,16 @@ pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) 
         look_again: None,
         is_due: true,
         beat: beat.clone(),
+        needs: Needs::new(),
         around,
     };
     let (life, ended, pulse) = (worker.around.life.clone(), worker.around.ended.clone(), worker.around.pulse.clone());
+    let references = worker.around.references.clone();
     let (uid, key) = (worker.uid.clone(), worker.key.clone());
     life.spawn(async move {
         let done = AssertUnwindSafe(worker.run()).catch_unwind().await;
         pulse.forget(&uid);
+        references.forget(&uid);
         let end = match done {
             Ok(true) => End::Gone(uid),
             Ok(false) => return,
@@ -260,6 +268,10 @@ impl Worker {
         };
         self.around.picture.publish(&self.uid, shown);
         self.record.absorb(Fact::Published { status: Box::new(plan.status), events: plan.events.len() }, now);
+        if self.needs != plan.needs {
+            self.around.references.want(&self.uid, &plan.needs, &self.me);
+            self.needs = plan.needs;
+        }
         let mut is_settled = plan.refused.is_empty();
         for (key, failure) in plan.refused {
             tracing::debug!(pod = %self.key, step = ?key, reason = %failure.reason, err = %failure.message, "Step refused");

@@ -78,6 +78,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         manifests: manifests(&assembled),
         url: url(&assembled),
         pulls: pulls(config),
+        references: None,
         ids_per_pod: ids_per_pod(config),
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),

@@ -15,6 +15,11 @@ pub enum MountError {
     /// The blank before upstream's colon is upstream's.
     #[error("MountVolume.SetUp failed for volume {volume:?} ")]
     SetUp { volume: String, source: Cause },
+    /// What the volume stands for could not be found out.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {message}"
+    )]
+    Unprocessed { volume: String, message: String },
     #[error("failed to prepare subPath for volumeMount {sub_path:?} of volume {volume}")]
     SubPath { volume: PathBuf, sub_path: String, source: Cause },
 }
@@ -63,6 +68,9 @@ pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
         VolumeKind::HostPath { type_ } => kinds::host_path::check(&plan.path, type_),
         VolumeKind::Local { source, is_read_only } => kinds::local::mount(plan, pod_dir, source, *is_read_only),
         VolumeKind::Files { plugin, files, .. } => kinds::files::mount(plan, pod_dir, *plugin, files),
+        VolumeKind::Unprocessed { message } => {
+            return Err(MountError::Unprocessed { volume: plan.volume.clone(), message: message.clone() });
+        }
         VolumeKind::Refused { message } => Err(Cause::Refused { message: message.clone() }),
     };
     done.map_err(|source| MountError::SetUp { volume: plan.name.clone(), source })

@@ -178,6 +178,7 @@ async fn born(
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
+        references: None,
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),

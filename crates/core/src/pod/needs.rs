@@ -4,6 +4,7 @@
 //! (`rubelet_api::pod::references` refuses it); what slips through is refused where it is rendered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use rubelet_api::v1;
@@ -61,7 +62,7 @@ pub enum AnchorsNeed {
 pub type Needs = BTreeSet<Need>;
 
 /// What became of a need.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub enum Got {
     ConfigMap(Arc<v1::ConfigMap>),
     Secret(Arc<v1::Secret>),
@@ -74,6 +75,22 @@ pub enum Got {
     NotFound(String),
     /// It could not be fetched; as users see it.
     Failed(String),
+}
+
+/// Without what secrets and tokens hold.
+impl fmt::Debug for Got {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConfigMap(map) => write!(f, "ConfigMap({:?})", map.metadata.resource_version),
+            Self::Secret(secret) => write!(f, "Secret({:?})", secret.metadata.resource_version),
+            Self::Services(all) => f.debug_tuple("Services").field(all).finish(),
+            Self::Token(_) => f.write_str("Token(…)"),
+            Self::TrustAnchors(pem) => write!(f, "TrustAnchors({} bytes)", pem.len()),
+            Self::Claim(claim) => f.debug_tuple("Claim").field(claim).finish(),
+            Self::NotFound(text) => f.debug_tuple("NotFound").field(text).finish(),
+            Self::Failed(text) => f.debug_tuple("Failed").field(text).finish(),
+        }
+    }
 }
 
 /// A claim and its volume.

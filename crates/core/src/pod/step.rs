@@ -266,6 +266,8 @@ pub enum VolumeKind {
     Local { source: PathBuf, is_read_only: bool },
     /// Files written atomically: a configMap's on the node's disk, all others on a tmpfs.
     Files { plugin: FilesPlugin, files: Vec<VolumeFile>, default_mode: u32 },
+    /// What it stands for is not known, or not usable: mounting fails with this message.
+    Unprocessed { message: String },
     /// The kind is known and not built (or refused): mounting fails with this message.
     Refused { message: String },
 }

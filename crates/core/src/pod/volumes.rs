@@ -43,7 +43,10 @@ pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
         | VolumeKind::HugePages { .. }
         | VolumeKind::Local { is_read_only: false, .. }
         | VolumeKind::Files { .. } => context.and_then(|c| c.fs_group),
-        VolumeKind::HostPath { .. } | VolumeKind::Local { .. } | VolumeKind::Refused { .. } => None,
+        VolumeKind::HostPath { .. }
+        | VolumeKind::Local { .. }
+        | VolumeKind::Unprocessed { .. }
+        | VolumeKind::Refused { .. } => None,
     };
     VolumePlan {
         volume: volume.name.clone(),

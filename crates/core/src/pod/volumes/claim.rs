@@ -49,14 +49,18 @@ pub(super) fn kind(
     found: Result<&Claim, Lack>,
 ) -> Result<VolumeKind, RenderError> {
     let refusal = |message: String| RenderError { reason: "FailedMount", message };
+    let unprocessed = |why: &str| Ok(VolumeKind::Unprocessed { message: why.to_owned() });
     let claim = match found {
         Ok(claim) => claim,
         Err(Lack::NoServer) => {
             return Err(refusal("this kind of volume needs an API server, no kubeClient defined".to_owned()));
         }
-        Err(Lack::NotYet) => return Err(refusal("its claim has not been fetched yet".to_owned())),
-        Err(Lack::NotFound(text) | Lack::Failed(text)) => return Err(refusal(text)),
+        Err(Lack::NotYet) => return unprocessed("its claim has not been fetched yet"),
+        Err(Lack::NotFound(text) | Lack::Failed(text)) => return unprocessed(&text),
     };
+    if volume.ephemeral.is_some() && !is_owned(view.pod, &claim.claim) {
+        return unprocessed(&not_ours(view.pod, &claim.claim));
+    }
     let spec = claim.volume.spec.as_ref();
     let is_block = spec.and_then(|s| s.volume_mode.as_deref()) == Some("Block");
     if is_block {
@@ -74,6 +78,22 @@ pub(super) fn kind(
             Err(refusal(format!("PersistentVolumes of the kind {what} are not supported by rubelet yet")))
         }
     }
+}
+
+/// Whether the claim was made for this very pod.
+fn is_owned(pod: &v1::Pod, claim: &v1::PersistentVolumeClaim) -> bool {
+    let owners = claim.metadata.owner_references.iter().flatten();
+    let mut owners = owners.filter(|o| o.controller == Some(true));
+    owners.any(|o| Some(o.uid.as_str()) == pod.metadata.uid.as_deref())
+}
+
+fn not_ours(pod: &v1::Pod, claim: &v1::PersistentVolumeClaim) -> String {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let (of, name) = (claim.metadata.name.as_deref(), pod.metadata.name.as_deref());
+    let (of, name) = (of.unwrap_or_default(), name.unwrap_or_default());
+    format!(
+        "error processing PVC {namespace}/{of}: PVC {namespace}/{of} was not created for pod {namespace}/{name} (pod is not owner)"
+    )
 }
 
 /// kubelet 1.36: a volume that names this node by its host name label only; other labels are the scheduler's business.

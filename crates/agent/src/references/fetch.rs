@@ -1,0 +1,207 @@
+//! One task for each thing that is needed: it tells what the thing is, and again when that changes, until it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rubelet_api::groups::certificates_v1beta1::ClusterTrustBundle;
+use rubelet_api::v1;
+use rubelet_apiserver::{Change, Client, Error, Path, Selector};
+use rubelet_core::pod::needs::{AnchorsNeed, Got, Need};
+use rubelet_core::pod::services::Service;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::objects::{self, Kind};
+use super::{Report, Root, anchors, claims, tokens};
+use crate::life::Life;
+
+/// How long the first answer may take before pods are told that it does.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// `configMapAndSecretChangeDetectionStrategy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Strategy {
+    /// One watch for each object.
+    Watch,
+    /// Asked for again now and then; the API server may answer from memory.
+    Cache,
+    /// Asked for again now and then.
+    Get,
+}
+
+impl Strategy {
+    /// By its name in `KubeletConfiguration`; validation refused all others.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "Cache" => Self::Cache,
+            "Get" => Self::Get,
+            _ => Self::Watch,
+        }
+    }
+}
+
+/// From where objects are fetched, and how.
+pub struct ReferenceSettings {
+    pub client: Client,
+    pub strategy: Strategy,
+    /// Asked for again after so long, where nothing is watched.
+    pub period: Duration,
+    /// What waits are spread by; another number on each node.
+    pub seed: u64,
+}
+
+/// What those who fetch share.
+#[derive(Clone)]
+pub(super) struct Tools {
+    pub(super) client: Client,
+    pub(super) strategy: Strategy,
+    pub(super) period: Duration,
+    seeds: Arc<AtomicU64>,
+    life: Life,
+}
+
+/// Where one fetch reports.
+pub(super) struct Teller {
+    root: Root,
+    number: u64,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Teller {
+    pub(super) async fn tell(&self, got: Got) {
+        let report = Report { root: self.root.clone(), number: self.number, got };
+        if self.reports.send(report).await.is_err() {
+            tracing::trace!("an object came after the references had ended");
+        }
+    }
+}
+
+impl Tools {
+    pub(super) fn new(settings: ReferenceSettings, life: Life) -> Self {
+        let ReferenceSettings { client, strategy, period, seed } = settings;
+        Self { client, strategy, period, seeds: Arc::new(AtomicU64::new(seed)), life }
+    }
+
+    /// A seed of its own for each who asks.
+    pub(super) fn seed(&self) -> u64 {
+        self.seeds.fetch_add(0x9e37_79b9, Ordering::Relaxed)
+    }
+
+    /// Starts the task of one thing.
+    pub(super) fn start(&self, root: Root, number: u64, reports: mpsc::Sender<Report>) -> AbortHandle {
+        let tools = self.clone();
+        self.life.spawn(async move {
+            let teller = Teller { root: root.clone(), number, reports };
+            match root {
+                Root::Services => services(&tools, &teller).await,
+                Root::Of(Need::ConfigMap(of)) => {
+                    objects::follow::<v1::ConfigMap>(of, Kind::ConfigMap, &tools, &teller).await
+                }
+                Root::Of(Need::Secret(of)) => objects::follow::<v1::Secret>(of, Kind::Secret, &tools, &teller).await,
+                Root::Of(Need::Token(of)) => tokens::follow(of, &tools, &teller).await,
+                Root::Of(Need::Claim(of)) => claims::follow(of, &tools, &teller).await,
+                Root::Of(Need::TrustAnchors(of)) => trust_anchors(&of, &tools, &teller).await,
+                // They are fetched as a whole.
+                Root::Of(Need::Services { .. }) => {}
+            }
+        })
+    }
+}
+
+/// What users are told of a refusal: the API server's own words.
+pub(super) fn refusal_text(error: &Error) -> String {
+    let message = error.refusal().and_then(|r| r.status.message.clone()).filter(|m| !m.is_empty());
+    message.unwrap_or_else(|| rubelet_host::chain(error))
+}
+
+/// All services, as far as the environment shows them.
+async fn services(tools: &Tools, teller: &Teller) {
+    let mut watch = tools.client.list_watch::<v1::Service>(Path::all::<v1::Service>(), Selector::all());
+    let mut known: Option<Vec<Service>> = None;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut is_late = false;
+    loop {
+        let change = tokio::select! {
+            change = watch.next() => change,
+            () = tokio::time::sleep_until(deadline), if known.is_none() && !is_late => {
+                is_late = true;
+                // kubelet 1.36: the words.
+                let why = "services have not yet been read at least once, cannot construct envvars";
+                teller.tell(Got::Failed(why.to_owned())).await;
+                continue;
+            }
+        };
+        let before = known.clone();
+        match change {
+            None => return,
+            Some(Change::Interrupted(error)) => {
+                tracing::debug!(err = %error, "watching services is interrupted");
+            }
+            Some(Change::Replaced(all, _)) => {
+                let mut all: Vec<Service> = all.iter().filter_map(Service::of).collect();
+                all.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+                known = Some(all);
+            }
+            Some(Change::Upserted(service) | Change::Removed(service)) if known.is_none() => drop(service),
+            Some(Change::Upserted(service)) => replace(&mut known, &service, Service::of(&service)),
+            Some(Change::Removed(service)) => replace(&mut known, &service, None),
+        }
+        if let Some(all) = known.clone().filter(|_| known != before) {
+            teller.tell(Got::Services(Arc::new(all))).await;
+        }
+    }
+}
+
+/// The list with that service as it is now, in the same order.
+fn replace(known: &mut Option<Vec<Service>>, object: &v1::Service, now: Option<Service>) {
+    let Some(known) = known else { return };
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    known.retain(|s| (s.namespace.as_str(), s.name.as_str()) != (namespace, name));
+    if let Some(service) = now {
+        let at = known.partition_point(|s| (s.namespace.as_str(), s.name.as_str()) < (namespace, name));
+        known.insert(at, service);
+    }
+}
+
+/// Bundles by name, or by signer and labels.
+async fn trust_anchors(of: &AnchorsNeed, tools: &Tools, teller: &Teller) {
+    let (selector, missing) = match of {
+        AnchorsNeed::Named(name) => {
+            let missing = format!(
+                "while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"{name}\" not found"
+            );
+            (Selector::name(name), missing)
+        }
+        AnchorsNeed::Signed { signer, selector } => {
+            let missing = "combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned();
+            let Some(labels) = selector else { return teller.tell(Got::NotFound(missing)).await };
+            (Selector { fields: format!("spec.signerName={signer}"), labels: labels.clone() }, missing)
+        }
+    };
+    let mut watch = tools.client.list_watch::<ClusterTrustBundle>(Path::all::<ClusterTrustBundle>(), selector);
+    let mut known: Option<Vec<ClusterTrustBundle>> = None;
+    while let Some(change) = watch.next().await {
+        match (change, &mut known) {
+            (Change::Replaced(all, _), _) => known = Some(all),
+            (Change::Upserted(bundle), Some(known)) => {
+                known.retain(|b| b.metadata.name != bundle.metadata.name);
+                known.push(bundle);
+            }
+            (Change::Removed(bundle), Some(known)) => known.retain(|b| b.metadata.name != bundle.metadata.name),
+            (Change::Interrupted(error), None) => {
+                teller.tell(Got::Failed(format!("while listing ClusterTrustBundles: {}", refusal_text(&error)))).await;
+            }
+            (Change::Interrupted(_) | Change::Upserted(_) | Change::Removed(_), _) => {}
+        }
+        match known.as_deref() {
+            None => {}
+            Some([]) => teller.tell(Got::NotFound(missing.clone())).await,
+            Some(all) => {
+                let pem = anchors::normal(all.iter().map(|b| b.spec.trust_bundle.as_str()));
+                teller.tell(Got::TrustAnchors(pem.into())).await;
+            }
+        }
+    }
+}
