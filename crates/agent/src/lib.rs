@@ -10,6 +10,7 @@ mod foreign;
 pub mod hands;
 pub mod ledger;
 pub mod life;
+pub mod metrics;
 pub mod observer;
 pub mod picture;
 pub mod probe;
@@ -20,6 +21,7 @@ pub mod reserve;
 pub mod roster;
 pub mod sources;
 pub mod start;
+pub mod stats;
 #[cfg(test)]
 mod testing;
 mod users;

@@ -22,6 +22,7 @@ use crate::references::{ReferenceSettings, References};
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
+use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
 use crate::worker::Surroundings;
 use crate::{facts, foreign, watcher};
@@ -52,6 +53,7 @@ pub struct Settings {
     pub home: Option<PathBuf>,
     /// `/var/log/containers` but in tests.
     pub container_logs_dir: PathBuf,
+    pub stats: StatsSettings,
 }
 
 /// Limits on image pulls, see [`Pulls::new`].
@@ -87,6 +89,7 @@ pub struct Agent {
     /// Whether pods are looked after.
     pub pulse: Pulse,
     pub node: watch::Receiver<Arc<NodeFacts>>,
+    pub stats: Stats,
     /// What the node has too little of.
     pub pressures: watch::Receiver<Pressures>,
     /// Whether the node goes down: it is not ready then.
@@ -196,8 +199,10 @@ pub async fn lay(
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
+    let hands_for_stats = hands.clone();
     watcher::spawn(life, hands, node_tx, roster.clone());
-    let agent = Agent { picture, pulse, node, pressures, is_shutting_down, roster: roster.clone() };
+    let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
+    let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
 }
 

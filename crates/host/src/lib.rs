@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 mod dbus;
+pub mod disk;
 pub mod exec;
 pub mod memory;
 pub mod mount;

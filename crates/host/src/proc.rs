@@ -4,12 +4,17 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+mod activity;
 mod address;
 mod interfaces;
 
 #[cfg(test)]
 mod tests;
 
+pub use activity::{
+    BlockDevice, Own, block_devices, boot_secs, open_files, open_files_max, own, pressures, swap_used, threads,
+    topology,
+};
 pub use address::{default_addresses, interface_addresses, lookup};
 pub use interfaces::{Interface, Traffic, interfaces};
 

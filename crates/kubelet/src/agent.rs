@@ -2,6 +2,7 @@
 
 mod amounts;
 mod node;
+mod pages;
 mod servers;
 mod view;
 
@@ -21,6 +22,7 @@ use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_host::chain;
 use rubelet_runtime::Embedded;
 use rubelet_server::Servers;
+use rubelet_server::metrics::HttpCounts;
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
@@ -87,6 +89,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         working_dir: assembled.around.working_dir.clone(),
         home: assembled.around.variable("HOME").map(PathBuf::from),
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
+        stats: pages::settings(&assembled),
     };
     let agent = rubelet_agent::start(settings, runtime, &assembled.runtime_endpoint, &life)
         .await
@@ -95,7 +98,13 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         control::serve(asked, embedded, agent.clone());
     }
     let pulse = agent.pulse.clone();
-    let view = Arc::new(view::NodeView { picture: agent.picture, pulse: agent.pulse, configz: config.to_value() });
+    let view = Arc::new(view::NodeView {
+        picture: agent.picture,
+        pulse: agent.pulse,
+        configz: config.to_value(),
+        stats: agent.stats,
+        http: HttpCounts::default(),
+    });
     let servers = servers::config(&assembled).map_err(failed)?;
     let servers = rubelet_server::serve(servers, view, None).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {

@@ -48,7 +48,6 @@ pub(crate) struct OwnFlags {
     /// `--image-credential-provider-bin-dir`.
     pub(crate) credential_provider_bin_dir: Option<PathBuf>,
     /// `--runtime-cgroups`, empty when not given.
-    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) runtime_cgroups: String,
     /// Where the embedded runtime keeps things.
     pub(crate) embedded: EmbeddedFlags,

@@ -16,6 +16,7 @@ mod config;
 mod connection;
 mod encode;
 mod listen;
+pub mod metrics;
 mod mux;
 mod pod_resources;
 mod respond;

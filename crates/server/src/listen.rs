@@ -256,6 +256,12 @@ impl Client {
 impl Answers for Client {
     fn answer(self: Arc<Self>, mut request: Request<Incoming>) -> Answering {
         Box::pin(async move {
+            let full = match self.site {
+                Site::Health => None,
+                Site::ReadOnly => Some(false),
+                Site::Full { .. } => Some(true),
+            };
+            let _counted = full.map(|is_full| self.view.http().begin(request.method(), request.uri().path(), is_full));
             if let Err(answer) = self.admit(&mut request).await {
                 return *answer;
             }

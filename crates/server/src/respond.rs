@@ -26,7 +26,6 @@ pub(crate) enum Reply {
     /// A `PodList`, one pod at a time.
     Pods(Pods),
     /// Whatever comes, when it comes.
-    #[expect(dead_code, reason = "logs and files come next")]
     Stream(Pin<Box<dyn Body<Data = Bytes, Error = io::Error> + Send>>),
 }
 

@@ -10,6 +10,7 @@ use crate::View;
 use crate::respond::{self, Reply};
 
 mod health;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
@@ -40,11 +41,16 @@ pub(crate) type Question = Request<Option<Incoming>>;
 pub(crate) async fn respond(site: Site, view: Arc<dyn View>, question: Question) -> Response<Reply> {
     let uri = question.uri();
     let asked = Asked { method: question.method(), path: uri.path(), query: uri.query().unwrap_or_default() };
+    if site != Site::Health
+        && let Some(page) = metrics::page(asked)
+    {
+        return metrics::respond(view, asked.method, question.headers(), page).await;
+    }
     let view = &*view;
     match site {
         Site::Health => health::ping_only(asked),
         Site::ReadOnly => common(view, asked).unwrap_or_else(|| match first_segment(asked.path) {
-            segment @ ("stats" | "metrics") => not_built(segment),
+            segment @ "metrics" => not_built(segment),
             _ => respond::not_found(),
         }),
         Site::Full { has_debugging } => {
@@ -76,7 +82,7 @@ fn full(view: &dyn View, asked: Asked<'_>, has_debugging: bool) -> Option<Respon
         "configz" | "checkpoint" | "flagz" | "statusz" if !has_debugging => None,
         "configz" if asked.path == "/configz" => Some(configz(view, asked)),
         "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "debug" | "logs"
-        | "checkpoint" | "flagz" | "statusz" | "stats" | "metrics" => Some(not_built(segment)),
+        | "checkpoint" | "flagz" | "statusz" | "metrics" => Some(not_built(segment)),
         _ => None,
     }
 }

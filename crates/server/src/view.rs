@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use rubelet_api::v1;
 
+use crate::metrics::Pages;
+
 #[cfg(test)]
 pub(crate) mod shown;
 
 /// The node, as it is to be shown. Every method answers at once, from what is known.
-pub trait View: Send + Sync + 'static {
+pub trait View: Pages + Send + Sync + 'static {
     /// All known pods with their status, in any order.
     fn pods(&self) -> Vec<Arc<v1::Pod>>;
 

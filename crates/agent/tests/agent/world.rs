@@ -187,6 +187,7 @@ async fn born(
         working_dir: dir.clone(),
         home: None,
         container_logs_dir: dir.join("container-logs"),
+        stats: rubelet_agent::stats::StatsSettings::default(),
     };
     let ground = lay(settings, runtime, "test", sources, &life, clock).await?;
     Ok(Agent { ground, _end: end })

@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use rubelet_agent::picture::Picture;
 use rubelet_agent::pulse::Pulse;
+use rubelet_agent::stats::Stats;
 use rubelet_api::v1;
 use rubelet_server::View;
+use rubelet_server::metrics::HttpCounts;
 
 /// The node as it is shown.
 pub(super) struct NodeView {
     pub(super) picture: Picture,
     pub(super) pulse: Pulse,
     pub(super) configz: serde_json::Value,
+    pub(super) stats: Stats,
+    pub(super) http: HttpCounts,
 }
 
 impl View for NodeView {

@@ -40,7 +40,7 @@ const EFFECTIVE_GATES: [Gate; 11] = [
 ];
 
 /// Flags without a field that do nothing yet.
-const FLAGS_WITHOUT_EFFECT_YET: [&str; 10] = [
+const FLAGS_WITHOUT_EFFECT_YET: [&str; 9] = [
     "cloud-provider",
     "experimental-mounter-path",
     "housekeeping-interval",
@@ -50,7 +50,6 @@ const FLAGS_WITHOUT_EFFECT_YET: [&str; 10] = [
     "maximum-dead-containers-per-container",
     "minimum-container-ttl-duration",
     "node-labels",
-    "runtime-cgroups",
 ];
 
 /// All remarks: those of reading the files, and a line for each kind of setting that has no effect.

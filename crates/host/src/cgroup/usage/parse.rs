@@ -52,7 +52,7 @@ pub(super) fn usage_v2(files: &mut impl Files) -> Usage {
     usage
 }
 
-fn pids(files: &mut impl Files, usage: &mut Usage) {
+pub(super) fn pids(files: &mut impl Files, usage: &mut Usage) {
     usage.processes = files.number("pids", "pids.current");
     usage.processes_max = files.limit("pids", "pids.max");
 }
@@ -66,7 +66,7 @@ pub(super) fn pressures(files: &mut impl Files) -> Pressures {
 }
 
 /// Some kernels do not tell `full` for CPUs: it is zero then, as newer ones write it.
-fn pressure(text: &str) -> Option<Pressure> {
+pub(super) fn pressure(text: &str) -> Option<Pressure> {
     let line = |name: &str| text.lines().find_map(|line| stall(line.strip_prefix(name)?.strip_prefix(' ')?));
     Some(Pressure { some: line("some")?, full: line("full").unwrap_or_default() })
 }
@@ -166,7 +166,7 @@ pub(super) fn hugetlb(
     })
 }
 
-fn throttling(text: &str, time: &str, unit_nanos: u64) -> Option<Throttling> {
+pub(super) fn throttling(text: &str, time: &str, unit_nanos: u64) -> Option<Throttling> {
     let [periods, throttled_periods, time] = fields(text, ["nr_periods", "nr_throttled", time]);
     Some(Throttling {
         periods: periods?,
@@ -176,7 +176,7 @@ fn throttling(text: &str, time: &str, unit_nanos: u64) -> Option<Throttling> {
 }
 
 /// The numbers after these names, each at the beginning of a line, in one pass.
-fn fields<const N: usize>(text: &str, names: [&str; N]) -> [Option<u64>; N] {
+pub(super) fn fields<const N: usize>(text: &str, names: [&str; N]) -> [Option<u64>; N] {
     let mut found = [None; N];
     let mut left = N;
     for line in text.lines() {
@@ -193,6 +193,6 @@ fn fields<const N: usize>(text: &str, names: [&str; N]) -> [Option<u64>; N] {
     found
 }
 
-fn without(used: Option<u64>, inactive: Option<u64>) -> Option<u64> {
+pub(super) fn without(used: Option<u64>, inactive: Option<u64>) -> Option<u64> {
     Some(used?.saturating_sub(inactive.unwrap_or(0)))
 }
