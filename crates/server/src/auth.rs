@@ -6,6 +6,7 @@
 
 mod access;
 mod attributes;
+mod by_api_server;
 mod cache;
 mod caller;
 mod certificate;
@@ -25,6 +26,7 @@ use crate::respond::{self, Reply};
 
 pub(crate) use access::Access;
 pub use attributes::AccessQuestion;
+pub use by_api_server::by_api_server;
 pub use caller::Caller;
 pub(crate) use certificate::names;
 pub use review::{ReviewError, Reviewing, Reviews};

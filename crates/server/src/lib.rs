@@ -24,7 +24,7 @@ mod routes;
 mod tls;
 mod view;
 
-pub use auth::{AccessQuestion, CacheTimes, Caller, ReviewError, Reviewing, Reviews};
+pub use auth::{AccessQuestion, CacheTimes, Caller, ReviewError, Reviewing, Reviews, by_api_server};
 pub use config::{Authentication, AuthorizationMode, Certificate, ServerConfig, TlsFiles, TlsServerConfig, TlsVersion};
 pub use encode::pod_json;
 pub use listen::{ServeError, Servers, serve};

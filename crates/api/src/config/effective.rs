@@ -10,9 +10,8 @@ use super::draft::Draft;
 const EFFECTIVE: &[&str] = &[
     "address",
     "allowedUnsafeSysctls",
-    "authentication.anonymous",
-    "authentication.x509",
-    "authorization.mode",
+    "authentication",
+    "authorization",
     "cgroupDriver",
     "cgroupRoot",
     "cgroupsPerQOS",
@@ -62,7 +61,11 @@ const EFFECTIVE: &[&str] = &[
     "systemReserved",
     "systemReservedCgroup",
     "tlsCertFile",
+    "tlsCipherSuites",
+    "tlsCurvePreferences",
+    "tlsMinVersion",
     "tlsPrivateKeyFile",
+    "tracing",
 ];
 
 /// Fields that have no effect upstream either.
@@ -71,7 +74,6 @@ const WITHOUT_EFFECT_ANYWHERE: &[&str] =
 
 /// What does not exist yet can be switched off.
 const OFF_IS_EFFECTIVE: &[&str] = &[
-    "authentication.webhook.enabled",
     "enableControllerAttachDetach",
     "enableDebugFlagsHandler",
     "enableProfilingHandler",
