@@ -8,6 +8,7 @@ import images
 
 PAUSE = "registry.k8s.io/pause:3.10.2"  # the sandbox image of golden's containerd configurations
 KUBELET_CONFIG = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "failSwapOn": False, "failCgroupV1": False, "address": "127.0.0.1", "readOnlyPort": 10255,
+                  "imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "100Mi"},  # however full the disk is
                   "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}}, "authorization": {"mode": "AlwaysAllow"}}
 FOLDERS = ("/var/lib/kubelet", "/var/log/containers")  # a kubelet makes them wherever its root is
 PODS = "http://127.0.0.1:10255/pods"

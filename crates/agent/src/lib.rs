@@ -1,6 +1,8 @@
 //! The tasks that carry facts in and plans out: sources, roster, workers, watcher. The only place that knows all hands.
 
+pub mod care;
 pub mod clock;
+mod collector;
 mod compare;
 mod credentials;
 mod events;
@@ -13,6 +15,7 @@ pub mod life;
 pub mod metrics;
 pub mod observer;
 pub mod picture;
+pub mod pressure;
 pub mod probe;
 mod pulls;
 pub mod pulse;

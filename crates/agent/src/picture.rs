@@ -52,6 +52,16 @@ impl Picture {
         matches!(phase.as_deref(), Some("Failed" | "Succeeded"))
     }
 
+    /// Whether anything is shown of a pod.
+    pub fn is_shown(&self, uid: &PodUid) -> bool {
+        self.lock().contains_key(uid)
+    }
+
+    /// A pod as its source wants it; `None` when nothing is shown of it.
+    pub fn pod(&self, uid: &PodUid) -> Option<Arc<v1::Pod>> {
+        self.lock().get(uid).map(|shown| shown.pod.clone())
+    }
+
     /// Whether every pod that clients see is shown as Failed or Succeeded.
     pub fn is_over(&self) -> bool {
         let is_over = |shown: &Shown| matches!(shown.status.phase.as_deref(), Some("Failed" | "Succeeded"));

@@ -10,6 +10,7 @@ use rubelet_core::pod::Source;
 use rubelet_cri::{Bounded, Runtime};
 use tokio::sync::{mpsc, watch};
 
+use crate::care::{self, Care, Standing};
 use crate::clock::Clock;
 use crate::credentials::Credentials;
 use crate::hands::Hands;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// `syncFrequency`: twice this is the longest that a loop of the agent may be late, if it is more than 5 min.
     pub sync_frequency: Duration,
+    /// What is done for the node as a whole.
+    pub care: Care,
     /// Cgroup tree of the node; `None` with `cgroupsPerQOS: false`.
     pub cgroups: Option<rubelet_host::cgroup::Tree>,
     /// Cgroups of others that are held to what is kept for them.
@@ -200,6 +203,14 @@ pub async fn lay(
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
     let hands_for_stats = hands.clone();
+    let standing = Standing {
+        node_name: node.borrow().name.clone(),
+        hands: hands.clone(),
+        picture: picture.clone(),
+        clock,
+        roster: roster.clone(),
+    };
+    care::begin(settings.care, standing, pressures_tx.clone(), life);
     watcher::spawn(life, hands, node_tx, roster.clone());
     let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
     let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };

@@ -92,6 +92,22 @@ impl Amount {
         Ok(Self { nano: if negative { -nano } else { nano }, format })
     }
 
+    /// So many bytes, written with `Ki`, `Mi` …
+    pub const fn bytes(bytes: i64) -> Self {
+        Self { nano: bytes as i128 * NANO, format: Format::Binary }
+    }
+
+    /// So many pieces, written with `k`, `M` …
+    pub const fn pieces(pieces: i64) -> Self {
+        Self { nano: pieces as i128 * NANO, format: Format::Decimal }
+    }
+
+    /// So many units, in the writing of this one.
+    #[must_use]
+    pub const fn with_units(self, units: i64) -> Self {
+        Self { nano: units as i128 * NANO, format: self.format }
+    }
+
     /// Whole units, rounded up.
     pub fn units(&self) -> i64 {
         clamp(self.round_up(NANO).nano / NANO)

@@ -3,7 +3,20 @@
 //! [`threshold`] says what is too little, [`observe`] what there is, [`watch`] remembers since when too little was there and for
 //! how long the node says so, [`rank`] who goes first, [`local`] who goes because it wrote more than it may.
 
+use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
+
+pub mod local;
+mod message;
+pub mod observe;
+pub mod rank;
+pub mod threshold;
+pub mod watch;
+
+pub use observe::{Candidate, ContainerUse, DiskUse, Observation, Observations, PodUse};
+pub use rank::Reclaim;
+pub use threshold::{Layout, Resource, Rules, Signal};
+pub use watch::{Look, Shortage, Watch};
 
 use crate::admit::Verdict;
 use crate::pod::step::QosClass;
@@ -11,6 +24,46 @@ use crate::resources::qos::{is_critical, qos_class};
 
 /// Reason of a pod that was evicted, or not let in for the same cause.
 pub const REASON: &str = "Evicted";
+
+/// kubelet 1.36: seconds that a pod gets when the node needs it gone at once.
+const GRACE_SECS: i64 = 1;
+
+/// A pod that has to go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Eviction {
+    pub uid: PodUid,
+    pub grace_secs: i64,
+    /// Message of the status and of the event.
+    pub message: String,
+    pub trigger: Trigger,
+    /// Annotations of the event.
+    pub annotations: Vec<(&'static str, String)>,
+    /// Whether the pod gets the condition `DisruptionTarget`: it goes for the node's sake, not for its own deeds.
+    pub is_disruption: bool,
+}
+
+/// What made the pod go, as the metric names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    Node(Signal),
+    /// A volume's `sizeLimit`.
+    EmptyDir,
+    /// The limits of all containers together.
+    Pod,
+    Container,
+}
+
+impl Trigger {
+    /// The value of the metric's label `eviction_signal`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Node(signal) => signal.as_str(),
+            Self::EmptyDir => "emptydirfs.limit",
+            Self::Pod => "ephemeralpodfs.limit",
+            Self::Container => "ephemeralcontainerfs.limit",
+        }
+    }
+}
 
 /// What the node has too little of: the conditions `MemoryPressure`, `DiskPressure`, `PIDPressure` of its status.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -3,12 +3,14 @@
 //! No clock, no file, no socket, no log: time, chance and the node's properties are arguments.
 
 pub mod admit;
+pub mod collect;
 pub mod evict;
 pub mod node;
 pub mod now;
 pub mod pod;
 pub mod render;
 pub mod resources;
+pub mod shutdown;
 
 #[cfg(test)]
 mod sample;

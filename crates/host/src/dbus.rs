@@ -2,16 +2,19 @@
 //! connection per use.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub mod logind;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use wire::{Call, Kind, Message};
 pub(crate) use wire::{Property, Value};
 
@@ -19,6 +22,9 @@ pub(crate) use wire::{Property, Value};
 const MESSAGE_MAX: usize = 1 << 20;
 /// Signals kept while another message is awaited.
 const SIGNALS_MAX: usize = 256;
+
+/// Descriptors kept that came with messages.
+const FDS_MAX: usize = 4;
 
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 /// systemd's own socket: no bus between, root only.
@@ -49,6 +55,8 @@ pub(crate) struct Bus {
     is_direct: bool,
     patience: Duration,
     signals: VecDeque<Message>,
+    /// Descriptors that came with the last messages.
+    fds: VecDeque<OwnedFd>,
 }
 
 impl Bus {
@@ -67,7 +75,7 @@ impl Bus {
     fn on(stream: UnixStream, is_direct: bool, patience: Duration) -> Result<Self, BusError> {
         stream.set_write_timeout(Some(patience))?;
         stream.set_read_timeout(Some(patience))?;
-        let mut bus = Self { stream, serial: 0, is_direct, patience, signals: VecDeque::new() };
+        let mut bus = Self { stream, serial: 0, is_direct, patience, signals: VecDeque::new(), fds: VecDeque::new() };
         bus.authenticate()?;
         if !is_direct {
             bus.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", &[])?;
@@ -75,9 +83,43 @@ impl Bus {
         Ok(bus)
     }
 
+    /// To wait for a message.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// The descriptor that came with the last answer.
+    pub(crate) fn take_fd(&mut self) -> Result<OwnedFd, BusError> {
+        self.fds.pop_back().ok_or(BusError::Malformed("no descriptor came with the answer"))
+    }
+
+    /// A signal of this name that came already.
+    pub(crate) fn queued(&mut self, member: &str) -> Option<Message> {
+        let nth = self.signals.iter().position(|m| m.member.as_deref() == Some(member))?;
+        self.signals.remove(nth)
+    }
+
+    /// Reads one message, which has begun to come; a signal is kept.
+    pub(crate) fn read_one(&mut self) -> Result<(), BusError> {
+        let message = self.read(Instant::now() + self.patience)?;
+        if message.kind == Kind::Signal {
+            self.keep(message);
+        }
+        Ok(())
+    }
+
     fn authenticate(&mut self) -> Result<(), BusError> {
         let uid: String = rustix::process::geteuid().as_raw().to_string().bytes().map(|b| format!("{b:02x}")).collect();
         self.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        self.expect("OK ")?;
+        self.stream.write_all(b"NEGOTIATE_UNIX_FD\r\n")?;
+        self.expect("AGREE_UNIX_FD")?;
+        self.stream.write_all(b"BEGIN\r\n")?;
+        Ok(())
+    }
+
+    /// A line of the conversation before the first message.
+    fn expect(&mut self, start: &str) -> Result<(), BusError> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
             let mut byte = [0];
@@ -87,11 +129,10 @@ impl Bus {
                 return Err(BusError::Malformed("authentication line too long"));
             }
         }
-        if !line.starts_with(b"OK ") {
-            return Err(BusError::Auth { answer: String::from_utf8_lossy(&line).trim().to_owned() });
+        if line.starts_with(start.as_bytes()) {
+            return Ok(());
         }
-        self.stream.write_all(b"BEGIN\r\n")?;
-        Ok(())
+        Err(BusError::Auth { answer: String::from_utf8_lossy(&line).trim().to_owned() })
     }
 
     /// Calls a method and waits for its answer; an error reply is [`BusError::Refused`].
@@ -169,12 +210,37 @@ impl Bus {
         Message::decode(&bytes)
     }
 
-    fn read_exact(&mut self, buffer: &mut [u8], deadline: Instant) -> Result<(), BusError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+    fn read_exact(&mut self, mut buffer: &mut [u8], deadline: Instant) -> Result<(), BusError> {
+        while !buffer.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            self.stream.set_read_timeout(Some(left))?;
+            match self.receive(buffer) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(count) => buffer = &mut buffer[count..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(io::Error::from(e).into()),
+            }
         }
-        self.stream.set_read_timeout(Some(left))?;
-        Ok(self.stream.read_exact(buffer)?)
+        Ok(())
+    }
+
+    /// Bytes, and the descriptors that come with them; of those only the last few are kept.
+    fn receive(&mut self, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let got = rustix::net::recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                self.fds.extend(fds);
+            }
+        }
+        while self.fds.len() > FDS_MAX {
+            self.fds.pop_front();
+        }
+        Ok(got.bytes)
     }
 }

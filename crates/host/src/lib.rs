@@ -3,9 +3,11 @@
 //! Functions here block on the kernel unless they are `async`; callers on an executor hand them to a blocking thread.
 
 pub mod cgroup;
-mod dbus;
+pub mod dbus;
 pub mod disk;
 pub mod exec;
+pub mod gauge;
+pub mod kmsg;
 pub mod memory;
 pub mod mount;
 pub mod netlink;

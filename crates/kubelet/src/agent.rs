@@ -1,6 +1,7 @@
 //! The agent in this program: its settings from the configuration, the runtime it stands on, the servers beside it.
 
 mod amounts;
+mod care;
 mod node;
 mod pages;
 mod servers;
@@ -84,6 +85,7 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         ids_per_pod: ids_per_pod(config),
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),
+        care: care::care(&assembled).map_err(failed)?,
         cgroups,
         reservations,
         working_dir: assembled.around.working_dir.clone(),

@@ -147,6 +147,12 @@ impl FakeRuntime {
         self.lock().panicking.clear();
     }
 
+    /// An image lies there that was not pulled by the agent.
+    pub fn has_image(&self, id: &str, bytes: u64, pinned: bool) {
+        let image = cri::Image { id: id.to_owned(), size: bytes, pinned, ..Default::default() };
+        self.lock().images.insert(id.to_owned(), image);
+    }
+
     /// From now on the container (`namespace/pod/container`) uses so many bytes of memory.
     pub fn uses(&self, container: &str, bytes: u64) {
         self.lock().usage.insert(container.to_owned(), bytes);

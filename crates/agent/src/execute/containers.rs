@@ -41,7 +41,7 @@ pub(super) async fn stop_sandbox(hands: &Hands, uid: &PodUid, id: SandboxId) -> 
     (outcome, look(hands, uid, Ask::Sandbox(id)).await)
 }
 
-pub(super) async fn remove_sandbox(hands: &Hands, uid: &PodUid, id: SandboxId) -> (Outcome, Vec<Sighting>) {
+pub(crate) async fn remove_sandbox(hands: &Hands, uid: &PodUid, id: SandboxId) -> (Outcome, Vec<Sighting>) {
     let outcome = gone_is_fine(hands.runtime.remove_pod_sandbox(&id).await);
     (outcome, look(hands, uid, Ask::Sandbox(id)).await)
 }
@@ -97,7 +97,7 @@ pub(super) async fn stop(hands: &Hands, uid: &PodUid, id: ContainerId, grace_sec
     (outcome, look(hands, uid, Ask::Container(id)).await)
 }
 
-pub(super) async fn remove(hands: &Hands, uid: &PodUid, id: ContainerId, keep_logs: bool) -> (Outcome, Vec<Sighting>) {
+pub(crate) async fn remove(hands: &Hands, uid: &PodUid, id: ContainerId, keep_logs: bool) -> (Outcome, Vec<Sighting>) {
     let log_path = if keep_logs { None } else { log_path(hands, &id).await };
     let outcome = gone_is_fine(hands.runtime.remove_container(&id).await);
     if outcome.is_ok()

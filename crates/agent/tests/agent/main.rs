@@ -6,6 +6,7 @@ mod cgroups;
 mod containerd;
 mod edits;
 mod hung;
+mod pressure;
 mod resizes;
 mod roster;
 mod speed;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::reserve::Reservation;
@@ -40,6 +41,8 @@ pub(crate) struct World {
     /// What all pods are held to.
     pub(crate) pods_limits: NodeLimits,
     pub(crate) reservations: Vec<Reservation>,
+    /// What is done for the node.
+    pub(crate) care: Care,
 }
 
 impl Drop for World {
@@ -75,6 +78,7 @@ impl World {
             root: String::new(),
             pods_limits: NodeLimits::default(),
             reservations: Vec::new(),
+            care: Care::off(),
         }
     }
 
@@ -113,7 +117,8 @@ impl World {
         if self.cgroups.is_some() {
             (node.cgroup.per_qos, node.cgroup.root) = (true, format!("/{}", self.root));
         }
-        let cgroups = Cgroups { tree: self.cgroups.clone(), reservations: self.reservations.clone() };
+        let care = Some(self.care.clone());
+        let cgroups = Cgroups { tree: self.cgroups.clone(), reservations: self.reservations.clone(), care };
         born(node, cgroups, Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
     }
 
@@ -152,11 +157,12 @@ impl World {
     }
 }
 
-/// What an agent has to do with cgroups.
+/// What an agent has to do with the node.
 #[derive(Default)]
 struct Cgroups {
     tree: Option<Tree>,
     reservations: Vec<Reservation>,
+    care: Option<Care>,
 }
 
 /// An agent whose folders are below `dir`.
@@ -182,6 +188,7 @@ async fn born(
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
+        care: cgroups.care.unwrap_or_else(Care::off),
         cgroups: cgroups.tree,
         reservations: cgroups.reservations,
         working_dir: dir.clone(),

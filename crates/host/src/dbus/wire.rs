@@ -8,6 +8,7 @@ pub(crate) enum Value {
     Str(String),
     #[cfg(test)]
     U32(u32),
+    I32(i32),
     U64(u64),
     Bool(bool),
     StrArray(Vec<String>),
@@ -26,6 +27,7 @@ impl Value {
             Self::Str(_) => "s",
             #[cfg(test)]
             Self::U32(_) => "u",
+            Self::I32(_) => "i",
             Self::U64(_) => "t",
             Self::Bool(_) => "b",
             Self::StrArray(_) => "as",
@@ -40,6 +42,7 @@ impl Value {
             Self::Str(text) => out.text(text),
             #[cfg(test)]
             Self::U32(v) => out.u32(*v),
+            Self::I32(v) => out.u32(v.cast_unsigned()),
             Self::U64(v) => {
                 out.align(8);
                 out.0.extend(v.to_le_bytes());
@@ -231,6 +234,25 @@ impl Message {
             return Err(BusError::Malformed("first argument is no text"));
         }
         Reader { bytes: &self.body, at: 0, is_big_endian: self.is_big_endian }.text()
+    }
+
+    /// The only argument, when it is a truth value.
+    pub(crate) fn truth(&self) -> Result<bool, BusError> {
+        if self.signature != "b" {
+            return Err(BusError::Malformed("argument is no truth value"));
+        }
+        Ok(Reader { bytes: &self.body, at: 0, is_big_endian: self.is_big_endian }.u32()? != 0)
+    }
+
+    /// The number in the only argument, when that is a property of type `t`.
+    pub(crate) fn property_u64(&self) -> Result<u64, BusError> {
+        let mut reader = Reader { bytes: &self.body, at: 0, is_big_endian: self.is_big_endian };
+        if self.signature != "v" || reader.signature()? != "t" {
+            return Err(BusError::Malformed("property is no 64 bit number"));
+        }
+        reader.align(8)?;
+        let b: [u8; 8] = reader.take(8)?.try_into().map_err(|_| BusError::Malformed("cut short"))?;
+        Ok(if self.is_big_endian { u64::from_be_bytes(b) } else { u64::from_le_bytes(b) })
     }
 
     /// The string arguments of a body of exactly this signature, which may hold `u`, `s` and `o`.

@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub(crate) panicking: BTreeSet<(&'static str, String)>,
     /// Bytes of memory that a container (`namespace/pod/container`) uses.
     pub(crate) usage: BTreeMap<String, u64>,
+    /// Images by id.
+    pub(crate) images: BTreeMap<String, cri::Image>,
     pub(crate) failures: BTreeMap<&'static str, usize>,
     next: u64,
     /// Verbs so far.

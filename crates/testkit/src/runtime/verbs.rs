@@ -468,7 +468,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn list_images(&self, _filter: Option<cri::ImageFilter>) -> Answer<'_, Vec<cri::Image>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async { Ok(self.lock().images.values().cloned().collect()) })
     }
 
     fn image_status(&self, image: cri::ImageSpec, _verbose: bool) -> Answer<'_, cri::ImageStatusResponse> {
@@ -496,7 +496,9 @@ impl Runtime for FakeRuntime {
     fn remove_image(&self, image: cri::ImageSpec) -> Answer<'_, ()> {
         Box::pin(async move {
             self.enter("RemoveImage").await?;
-            self.lock().call("RemoveImage", image.image);
+            let mut state = self.lock();
+            state.images.remove(&image.image);
+            state.call("RemoveImage", image.image);
             Ok(())
         })
     }

@@ -1,0 +1,3 @@
+//! What lies on the node and is of no use any more.
+
+pub mod images;

@@ -1,0 +1,42 @@
+//! What the agent does for the node as a whole, from the configuration.
+
+use rubelet_agent::care::Care;
+use rubelet_agent::pressure::Figures;
+use rubelet_api::config::KubeletConfiguration;
+use rubelet_api::gates::{Gate, Gates};
+use rubelet_core::collect::images::Policy;
+use rubelet_core::evict::Rules;
+
+use crate::assemble::Assembled;
+
+/// # Errors
+/// A threshold that the configuration's check let through and that is none, in words.
+pub(super) fn care(assembled: &Assembled) -> Result<Care, String> {
+    let (config, gates) = (&assembled.config, &assembled.gates);
+    Ok(Care {
+        eviction: eviction(config, gates)?,
+        figures: Figures::Machine,
+        kernel_tells_of_memory: config.resources.kernel_memcg_notification,
+        images: images(config),
+    })
+}
+
+fn eviction(config: &KubeletConfiguration, gates: &Gates) -> Result<Rules, String> {
+    let holds_pods = config.resources.enforce_node_allocatable.iter().any(|on| on == "pods");
+    let rules = Rules::of(&config.eviction, holds_pods)?;
+    Ok(Rules {
+        local_storage: config.pods.local_storage_capacity_isolation,
+        pod_level: gates.is_on(Gate::PodLevelResources),
+        ..rules
+    })
+}
+
+fn images(config: &KubeletConfiguration) -> Policy {
+    let images = &config.images;
+    Policy {
+        high_percent: i64::from(images.gc_high_threshold_percent),
+        low_percent: i64::from(images.gc_low_threshold_percent),
+        age_min: images.minimum_gc_age.to_std(),
+        age_max: images.maximum_gc_age.to_std(),
+    }
+}
