@@ -17,6 +17,7 @@ use crate::view::shown::{Shown, healthy, pod};
 use crate::{Authentication, CacheTimes, Certificate, TlsVersion};
 
 mod access;
+mod api_server;
 mod attacks;
 mod certificates;
 

@@ -3,24 +3,16 @@
 //! `RUBELET_TEST_CONTROLPLANE`: a program that runs kube-apiserver by its first argument; etcd is to be in `PATH`. Not run
 //! without.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::TcpListener as Blocking;
 use std::path::Path as FilePath;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
 
 use rubelet_api::v1;
 use rubelet_apiserver::{Client, Path, Settings};
-use rubelet_server::{
-    Authentication, AuthorizationMode, CacheTimes, Certificate, ServerConfig, Servers, TlsServerConfig, TlsVersion,
-    View, by_api_server, serve,
-};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use serde_json::json;
+
+use super::*;
+use crate::by_api_server;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
@@ -38,14 +30,14 @@ impl Drop for Process {
 struct ControlPlane {
     admin: Client,
     node: Client,
-    folder: tempfile::TempDir,
+    _folder: TempDir,
     // The API server goes before its store.
     _api_server: Process,
     _store: Process,
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    Blocking::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn start(command: &mut Command, log: &FilePath) -> Process {
@@ -111,7 +103,7 @@ impl ControlPlane {
         if tokio::time::timeout(Duration::from_secs(120), ready).await.is_err() {
             panic!("{}", std::fs::read_to_string(at("api-server.log")).unwrap());
         }
-        Self { admin, node, folder, _api_server: api_server, _store: store_process }
+        Self { admin, node, _folder: folder, _api_server: api_server, _store: store_process }
     }
 
     /// A service account that may do this, and its token.
@@ -142,72 +134,41 @@ impl ControlPlane {
     }
 }
 
-struct Nothing;
-
-impl View for Nothing {
-    fn pods(&self) -> Vec<Arc<v1::Pod>> {
-        Vec::new()
-    }
-
-    fn configz(&self) -> Value {
-        json!({})
-    }
-
-    fn sync_loop(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// Our server, and what trusts its certificate.
+/// Our server, and the folder with its certificate.
 struct Node {
-    _servers: Servers,
-    at: SocketAddr,
-    connector: tokio_rustls::TlsConnector,
-    name: &'static str,
+    servers: Servers,
+    folder: TempDir,
 }
 
 impl Node {
-    async fn start(plane: &ControlPlane, name: &'static str) -> Self {
-        let cert_dir = plane.folder.path().join(name);
-        let config = TlsServerConfig {
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            certificate: Certificate::SelfSigned,
-            cert_dir: cert_dir.clone(),
-            host_name: name.to_owned(),
-            node_name: name.to_owned(),
-            min_version: TlsVersion::Tls12,
-            cipher_suites: Vec::new(),
-            curves: Vec::new(),
-            authentication: Authentication { webhook: true, anonymous: true, ..Authentication::default() },
-            authorization: AuthorizationMode::Webhook,
-            cache_times: CacheTimes::default(),
-            has_debugging: true,
-        };
+    async fn start(plane: &ControlPlane) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authentication = Authentication { webhook: true, ..anonymous() };
+        let config =
+            TlsServerConfig { authorization: AuthorizationMode::Webhook, ..super::tls(folder.path(), authentication) };
         let config = ServerConfig { tls: Some(config), ..ServerConfig::default() };
-        let servers = serve(config, Arc::new(Nothing), Some(by_api_server(plane.node.clone()))).await.unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(cert_dir.join("kubelet.crt")).unwrap()).unwrap();
-        let client = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let at = servers.tls_address().unwrap();
-        Self { _servers: servers, at, connector: Arc::new(client).into(), name }
+        let servers = serve(config, view(), Some(by_api_server(plane.node.clone()))).await.unwrap();
+        Self { servers, folder }
     }
 
-    /// Status and body.
+    /// Status and body, which is that of a refusal.
     async fn ask(&self, token: &str, method: &str, path: &str) -> (u16, String) {
-        let stream = tokio::net::TcpStream::connect(self.at).await.unwrap();
-        let mut stream = self.connector.connect(ServerName::try_from(self.name).unwrap(), stream).await.unwrap();
-        let bearer = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{bearer}\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        // The end of TLS is not always said.
-        let _ = stream.read_to_string(&mut answer).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), body.to_owned())
+        let at = self.servers.tls_address().unwrap();
+        let stream = TokioIo::new(secure_stream(at, &self.folder, Protocol::Http1, None).await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "node-a");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response = sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        if may(status) {
+            // Some have no end.
+            return (status, String::new());
+        }
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
     }
 }
 
@@ -227,7 +188,7 @@ async fn service_accounts_may_what_their_roles_say() {
     let all = plane.account("all", &["*"], &["nodes/proxy"]).await;
     let none = plane.account("none", &["get"], &["configmaps"]).await;
     let elsewhere = plane.token("all", &["https://elsewhere.example"]).await;
-    let node = Node::start(&plane, "node-a").await;
+    let node = Node::start(&plane).await;
 
     for (token, user, method, path, wanted) in [
         (&scraper, "scraper", "GET", "/metrics", Ok(())),
@@ -269,7 +230,7 @@ async fn service_accounts_may_what_their_roles_say() {
     let gone = accounts().named("all");
     plane.admin.delete(&gone, &rubelet_apiserver::DeleteOptions::default()).await.unwrap();
     let known = async {
-        while Node::start(&plane, "node-b").await.ask(&all, "GET", "/pods").await.0 != 401 {
+        while Node::start(&plane).await.ask(&all, "GET", "/pods").await.0 != 401 {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
