@@ -5,6 +5,7 @@
 //! All functions block and are idempotent.
 
 mod atomic_dir;
+pub mod csi;
 pub mod env_file;
 mod kinds;
 mod mount;

@@ -15,6 +15,9 @@ pub enum MountError {
     /// The blank before upstream's colon is upstream's.
     #[error("MountVolume.SetUp failed for volume {volume:?} ")]
     SetUp { volume: String, source: Cause },
+    /// It could not be staged.
+    #[error("MountVolume.MountDevice failed for volume {volume:?} ")]
+    Device { volume: String, source: Cause },
     /// What the volume stands for could not be found out.
     #[error(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {message}"
@@ -39,6 +42,8 @@ pub enum Cause {
     #[error("mkdir {path}: not below the pod's directory")]
     Outside { path: PathBuf },
     #[error(transparent)]
+    Csi(#[from] crate::csi::CsiError),
+    #[error(transparent)]
     Path(#[from] PathError),
     #[error(transparent)]
     Mount(#[from] host_mount::MountError),
@@ -52,7 +57,7 @@ impl Cause {
     }
 }
 
-/// Mounts one volume of the pod whose directory is `pod_dir`. Done already: nothing happens, except that written files are
+/// Mounts one volume (but for a CSI driver's, see [`crate::csi::mount`]) of the pod whose directory is `pod_dir`. Done already: nothing happens, except that written files are
 /// brought up to date.
 pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
     let done = match &plan.kind {
@@ -68,6 +73,7 @@ pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
         VolumeKind::HostPath { type_ } => kinds::host_path::check(&plan.path, type_),
         VolumeKind::Local { source, is_read_only } => kinds::local::mount(plan, pod_dir, source, *is_read_only),
         VolumeKind::Files { plugin, files, .. } => kinds::files::mount(plan, pod_dir, *plugin, files),
+        VolumeKind::Csi(_) => Err(Cause::Refused { message: "drivers are asked elsewhere".to_owned() }),
         VolumeKind::Unprocessed { message } => {
             return Err(MountError::Unprocessed { volume: plan.volume.clone(), message: message.clone() });
         }

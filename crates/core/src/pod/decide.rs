@@ -51,7 +51,7 @@ impl PodRecord {
         let status = self.status(node, now);
         let events = self.events.iter().cloned().chain(fresh).collect();
         let is_needy = matches!(self.stage, Stage::Queued { .. } | Stage::Active);
-        let needs = if is_needy { needs::needs(&self.pod, self.source, node) } else { Needs::new() };
+        let needs = if is_needy { needs::needs(&self.pod, self.source, node, &self.inputs) } else { Needs::new() };
         PodPlan { steps, refused, status, events, needs, wake_at }
     }
 }

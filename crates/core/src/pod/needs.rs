@@ -33,6 +33,19 @@ pub enum Need {
     TrustAnchors(AnchorsNeed),
     /// A PersistentVolumeClaim and the PersistentVolume that it is bound to.
     Claim(ObjectName),
+    /// How pods use the volumes of a CSI driver.
+    CsiDriver(String),
+    /// That a volume is attached to this node.
+    Attachment(AttachmentNeed),
+}
+
+/// A VolumeAttachment.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AttachmentNeed {
+    pub name: String,
+    /// For messages.
+    pub driver: String,
+    pub handle: String,
 }
 
 /// A service account's token, bound to the pod.
@@ -71,6 +84,9 @@ pub enum Got {
     /// PEM.
     TrustAnchors(Arc<str>),
     Claim(Arc<Claim>),
+    CsiDriver(Arc<CsiDriver>),
+    /// Attached; what the driver's controller says of it.
+    Attachment(Arc<BTreeMap<String, String>>),
     /// The object does not exist; the text is the API server's (`secret "x" not found`).
     NotFound(String),
     /// It could not be fetched; as users see it.
@@ -87,6 +103,8 @@ impl fmt::Debug for Got {
             Self::Token(_) => f.write_str("Token(…)"),
             Self::TrustAnchors(pem) => write!(f, "TrustAnchors({} bytes)", pem.len()),
             Self::Claim(claim) => f.debug_tuple("Claim").field(claim).finish(),
+            Self::CsiDriver(driver) => f.debug_tuple("CsiDriver").field(driver).finish(),
+            Self::Attachment(_) => f.write_str("Attachment(…)"),
             Self::NotFound(text) => f.debug_tuple("NotFound").field(text).finish(),
             Self::Failed(text) => f.debug_tuple("Failed").field(text).finish(),
         }
@@ -106,6 +124,40 @@ pub struct Inputs {
     got: BTreeMap<Need, Got>,
     /// The pod may refer to objects at all.
     is_open: bool,
+}
+
+/// What a CSIDriver object says, or upstream's assumptions where there is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CsiDriver {
+    pub needs_attachment: bool,
+    pub wants_pod: bool,
+    pub fs_group: FsGroupPolicy,
+    pub is_persistent: bool,
+    pub is_ephemeral: bool,
+    pub wants_tokens: bool,
+}
+
+/// `fsGroupPolicy` of a CSIDriver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FsGroupPolicy {
+    /// Only where the file system is known and one node writes.
+    ReadWriteOnceWithFsType,
+    File,
+    None,
+}
+
+impl Default for CsiDriver {
+    /// kubelet 1.36: of a driver that nobody described.
+    fn default() -> Self {
+        Self {
+            needs_attachment: true,
+            wants_pod: false,
+            fs_group: FsGroupPolicy::ReadWriteOnceWithFsType,
+            is_persistent: true,
+            is_ephemeral: false,
+            wants_tokens: false,
+        }
+    }
 }
 
 /// Why an input cannot be used.
@@ -179,6 +231,20 @@ impl Inputs {
         }
     }
 
+    pub(crate) fn csi_driver(&self, name: &str) -> Result<&CsiDriver, Lack> {
+        match self.found(&Need::CsiDriver(name.to_owned()))? {
+            Got::CsiDriver(driver) => Ok(driver),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    pub(crate) fn attachment(&self, of: AttachmentNeed) -> Result<&BTreeMap<String, String>, Lack> {
+        match self.found(&Need::Attachment(of))? {
+            Got::Attachment(metadata) => Ok(metadata),
+            other => Err(other.mismatch()),
+        }
+    }
+
     pub(crate) fn claim(&self, of: ObjectName) -> Result<&Claim, Lack> {
         match self.found(&Need::Claim(of))? {
             Got::Claim(claim) => Ok(claim),
@@ -223,8 +289,8 @@ impl ObjectName {
     }
 }
 
-/// Everything that the pod needs on this node.
-pub fn needs(pod: &v1::Pod, source: Source, node: &NodeFacts) -> Needs {
+/// Everything that the pod needs on this node. What is known of a claim or driver may tell of more.
+pub fn needs(pod: &v1::Pod, source: Source, node: &NodeFacts, inputs: &Inputs) -> Needs {
     let mut needs = Needs::new();
     if !node.settings.has_api_server || source == Source::Runtime {
         return needs;
@@ -239,7 +305,7 @@ pub fn needs(pod: &v1::Pod, source: Source, node: &NodeFacts) -> Needs {
         container_needs(&mut needs, pod, &guest);
     }
     for volume in spec.volumes.iter().flatten() {
-        needs.extend(volume_needs(pod, volume));
+        needs.extend(volume_needs(pod, volume, node, inputs));
     }
     needs
 }
@@ -279,8 +345,8 @@ fn container_needs(needs: &mut Needs, pod: &v1::Pod, container: &v1::Container) 
 }
 
 /// What mounting a volume waits for.
-pub(crate) fn volume_needs(pod: &v1::Pod, volume: &v1::Volume) -> Needs {
-    let mut needs = Needs::new();
+pub(crate) fn volume_needs(pod: &v1::Pod, volume: &v1::Volume, node: &NodeFacts, inputs: &Inputs) -> Needs {
+    let mut needs = super::volumes::csi::needs(pod, volume, node, inputs);
     if let Some(map) = &volume.config_map {
         needs.insert(Need::ConfigMap(ObjectName::beside(pod, &map.name)));
     }

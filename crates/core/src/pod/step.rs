@@ -1,5 +1,6 @@
 //! What the world can be asked to do for one pod, as data.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -266,10 +267,51 @@ pub enum VolumeKind {
     Local { source: PathBuf, is_read_only: bool },
     /// Files written atomically: a configMap's on the node's disk, all others on a tmpfs.
     Files { plugin: FilesPlugin, files: Vec<VolumeFile>, default_mode: u32 },
+    /// A volume of a CSI driver.
+    Csi(Box<CsiVolume>),
     /// What it stands for is not known, or not usable: mounting fails with this message.
     Unprocessed { message: String },
     /// The kind is known and not built (or refused): mounting fails with this message.
     Refused { message: String },
+}
+
+/// All that a CSI driver is told of a volume, and where it shall be.
+#[derive(Clone, PartialEq)]
+pub struct CsiVolume {
+    pub driver: String,
+    /// The driver's name for the volume.
+    pub handle: String,
+    pub node: String,
+    pub attributes: BTreeMap<String, String>,
+    /// From the attachment; empty where nothing was attached.
+    pub publish_context: BTreeMap<String, String>,
+    pub fs_type: String,
+    pub mount_flags: Vec<String>,
+    /// As in the API: `ReadWriteOnce`, …
+    pub access_mode: String,
+    pub is_read_only: bool,
+    pub stage_secrets: BTreeMap<String, String>,
+    pub publish_secrets: BTreeMap<String, String>,
+    /// Made for this pod and gone with it; nothing is staged.
+    pub is_ephemeral: bool,
+    /// Name of the VolumeAttachment, whether there is one or not.
+    pub attachment: String,
+    /// Where it is staged for all pods of the node; its record lies beside.
+    pub staging: PathBuf,
+    /// `fsGroup`, for drivers that apply it themselves.
+    pub mount_group: Option<i64>,
+}
+
+/// Secrets are not shown, and attributes may hold tokens.
+impl std::fmt::Debug for CsiVolume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { driver, handle, staging, .. } = self;
+        f.debug_struct("CsiVolume")
+            .field("driver", driver)
+            .field("handle", handle)
+            .field("staging", staging)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,7 +15,10 @@ use crate::resources::hugepages;
 use crate::resources::sum::{Amounts, Side, Sum, amounts, get};
 
 mod claim;
+pub(super) mod csi;
 mod files;
+
+pub use csi::staging as csi_staging;
 
 /// Mode of written files when the pod names none.
 const DEFAULT_MODE: u32 = 0o644;
@@ -37,11 +40,13 @@ pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
     let context = view.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     let on_root_mismatch = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
     let kind = kind(view, volume).unwrap_or_else(|error| refused(error.message));
-    let fs_group = match kind {
+    let fs_group = match &kind {
+        VolumeKind::Csi(volume) if !csi::takes_group(view, volume) => None,
         VolumeKind::EmptyDir
         | VolumeKind::MemoryDir { .. }
         | VolumeKind::HugePages { .. }
         | VolumeKind::Local { is_read_only: false, .. }
+        | VolumeKind::Csi(_)
         | VolumeKind::Files { .. } => context.and_then(|c| c.fs_group),
         VolumeKind::HostPath { .. }
         | VolumeKind::Local { .. }
@@ -60,7 +65,7 @@ pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
 
 /// Whether all that the volume refers to is known, so that it can be planned.
 pub(super) fn is_ready(view: &View<'_>, volume: &v1::Volume) -> bool {
-    !view.inputs.is_open() || view.inputs.has_all(&needs::volume_needs(view.pod, volume))
+    !view.inputs.is_open() || view.inputs.has_all(&needs::volume_needs(view.pod, volume, view.node, view.inputs))
 }
 
 /// Whether what it holds is written here, and again when it changes.
@@ -76,6 +81,9 @@ pub fn path(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume, inputs: &Input
     if let Some(host) = &volume.host_path {
         return PathBuf::from(&host.path);
     }
+    if volume.csi.is_some() {
+        return paths::volume_dir(pod, node, csi::PLUGIN, &volume.name).join("mount");
+    }
     let view = View { pod, node, pod_ips: &[], inputs };
     match claim::found(&view, volume) {
         Some(Ok(claim)) => {
@@ -83,6 +91,7 @@ pub fn path(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume, inputs: &Input
             match claim::persistent(&claim.volume) {
                 Persistent::HostPath(source) => PathBuf::from(&source.path),
                 Persistent::Local(_) => paths::volume_dir(pod, node, "kubernetes.io/local-volume", name),
+                Persistent::Csi(_) => paths::volume_dir(pod, node, csi::PLUGIN, name).join("mount"),
                 Persistent::Other { plugin, .. } => paths::volume_dir(pod, node, plugin, name),
             }
         }
@@ -100,6 +109,7 @@ fn shown_name(view: &View<'_>, volume: &v1::Volume) -> String {
 pub fn is_read_only(volume: &v1::Volume) -> bool {
     is_written(volume)
         || volume.image.is_some()
+        || volume.csi.as_ref().is_some_and(|c| c.read_only == Some(true))
         || volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true))
 }
 
@@ -119,6 +129,7 @@ fn plugin(volume: &v1::Volume) -> &'static str {
         None if volume.downward_api.is_some() => "kubernetes.io/downward-api",
         None if volume.projected.is_some() => "kubernetes.io/projected",
         None if volume.host_path.is_some() => "kubernetes.io/host-path",
+        None if volume.csi.is_some() => csi::PLUGIN,
         None if volume.persistent_volume_claim.is_some() => "kubernetes.io/persistent-claim",
         None if volume.ephemeral.is_some() => "kubernetes.io/ephemeral",
         None => EMPTY_DIR,
@@ -136,6 +147,8 @@ fn kind(view: &View<'_>, volume: &v1::Volume) -> Result<VolumeKind, RenderError>
         files::downward_api(view, source)
     } else if let Some(source) = &volume.projected {
         files::projected(view, source)
+    } else if let Some(source) = &volume.csi {
+        csi::inline(view, volume, source)
     } else if let Some(found) = claim::found(view, volume) {
         claim::kind(view, volume, found)
     } else if let Some((what, _)) = unbuilt(volume) {
@@ -215,7 +228,6 @@ fn unbuilt(volume: &v1::Volume) -> Option<(&'static str, &'static str)> {
     const GONE: &str = "no volume plugin matched";
     let v = volume;
     [
-        (v.csi.is_some(), "CSI volumes are not supported by rubelet yet", "kubernetes.io/csi"),
         (v.git_repo.is_some(), GIT, "kubernetes.io/git-repo"),
         (v.image.is_some(), "image volumes are not supported by rubelet yet", "kubernetes.io/image"),
         (v.nfs.is_some(), KIND, "kubernetes.io/nfs"),

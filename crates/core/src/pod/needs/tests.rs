@@ -4,7 +4,7 @@ use rubelet_api::ids::SandboxId;
 use rubelet_api::v1;
 use serde_json::{Value, json};
 
-use super::{AnchorsNeed, Claim, Got, Inputs, Need, Needs, ObjectName, TokenNeed, needs};
+use super::{AnchorsNeed, Claim, CsiDriver, Got, Inputs, Need, Needs, ObjectName, TokenNeed, needs};
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::Source;
@@ -295,7 +295,53 @@ fn a_pod_needs_what_it_names_and_a_static_one_nothing_of_its_own() {
         Need::TrustAnchors(AnchorsNeed::Signed { signer: "example.com/s".into(), selector: Some("a=b".into()) }),
     ]
     .into();
-    assert_eq!(needs(&pod, Source::Api, &node()), wanted);
-    assert_eq!(needs(&pod, Source::File, &node()), Needs::from([services]));
-    assert_eq!(needs(&pod, Source::Api, &sample::node()), Needs::new());
+    assert_eq!(needs(&pod, Source::Api, &node(), &Inputs::default()), wanted);
+    assert_eq!(needs(&pod, Source::File, &node(), &Inputs::default()), Needs::from([services]));
+    assert_eq!(needs(&pod, Source::Api, &sample::node(), &Inputs::default()), Needs::new());
+}
+
+/// A pod with a claim on a volume of the driver `d`, and what is known in turn.
+#[test]
+fn a_volume_of_a_driver_waits_for_driver_attachment_and_secret() {
+    let pod = sample::pod_with(
+        json!({}),
+        json!({"securityContext": {"fsGroup": 7}, "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+    );
+    let volume = &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0];
+    let spec = json!({"csi": {"driver": "d", "volumeHandle": "h", "fsType": "ext4", "volumeAttributes": {"a": "b"},
+        "nodeStageSecretRef": {"namespace": "kube-system", "name": "s"}}, "accessModes": ["ReadWriteOnce"]});
+    let claim = Claim {
+        claim: v1::PersistentVolumeClaim::default(),
+        volume: serde_json::from_value(json!({"metadata": {"name": "pv-1"}, "spec": spec})).expect("a volume"),
+    };
+    let mut got = std::collections::BTreeMap::new();
+    let now = |got: &std::collections::BTreeMap<Need, Got>| {
+        let needs = needs(&pod, Source::Api, &node(), &Inputs::new(got.clone()));
+        needs.into_iter().filter(|n| !matches!(n, Need::Services { .. })).collect::<Vec<_>>()
+    };
+    let of_claim = Need::Claim(named("c"));
+    assert_eq!(now(&got), [of_claim.clone()]);
+    got.insert(of_claim.clone(), Got::Claim(Arc::new(claim)));
+    let of_secret = Need::Secret(ObjectName { namespace: "kube-system".into(), name: "s".into() });
+    assert_eq!(now(&got), [of_secret.clone(), of_claim.clone(), Need::CsiDriver("d".into())]);
+    got.insert(
+        Need::CsiDriver("d".into()),
+        Got::CsiDriver(Arc::new(CsiDriver { wants_pod: true, ..CsiDriver::default() })),
+    );
+    let last = now(&got).pop().expect("another need");
+    // sha256 of "hdnode-a".
+    let wanted = "csi-826f739afe3efaad47702ed6689e0986975136153c00360604b86bb5e3d95f00";
+    assert!(matches!(&last, Need::Attachment(a) if a.name == wanted && a.driver == "d"), "{last:?}");
+    got.insert(last, Got::Attachment(Arc::new([("device".to_owned(), "/dev/x".to_owned())].into())));
+    let (_, secret) = secret("s", &[("key", b"value")]);
+    got.insert(of_secret, secret);
+    let (inputs, node) = (Inputs::new(got), node());
+    let view = View { pod: &pod, node: &node, pod_ips: &[], inputs: &inputs };
+    let plan = volumes::plan(&view, volume);
+    let VolumeKind::Csi(csi) = &plan.kind else { panic!("{:?}", plan.kind) };
+    assert!(plan.path.ends_with("pods/u-1/volumes/kubernetes.io~csi/pv-1/mount"), "{:?}", plan.path);
+    assert_eq!((plan.fs_group, csi.publish_context["device"].as_str()), (Some(7), "/dev/x"));
+    assert_eq!((csi.attributes["a"].as_str(), csi.attributes["csi.storage.k8s.io/pod.uid"].as_str()), ("b", "u-1"));
+    assert_eq!(csi.stage_secrets["key"], "value");
+    assert!(!format!("{plan:?}").contains("value"), "secrets are not shown");
 }

@@ -2,7 +2,7 @@
 
 use rubelet_api::v1;
 
-use super::View;
+use super::{View, csi};
 use crate::pod::needs::{Claim, Lack, claim_of};
 use crate::pod::step::VolumeKind;
 use crate::render::RenderError;
@@ -12,6 +12,7 @@ use crate::render::RenderError;
 pub(super) enum Persistent<'a> {
     HostPath(&'a v1::HostPathVolumeSource),
     Local(&'a v1::LocalVolumeSource),
+    Csi(&'a v1::CSIPersistentVolumeSource),
     Other { what: &'static str, plugin: &'static str },
 }
 
@@ -30,8 +31,10 @@ pub(super) fn persistent(volume: &v1::PersistentVolume) -> Persistent<'_> {
     if let Some(local) = &spec.local {
         return Persistent::Local(local);
     }
+    if let Some(csi) = &spec.csi {
+        return Persistent::Csi(csi);
+    }
     let (what, plugin) = [
-        (spec.csi.is_some(), "csi", "kubernetes.io/csi"),
         (spec.nfs.is_some(), "nfs", "kubernetes.io/nfs"),
         (spec.iscsi.is_some(), "iscsi", "kubernetes.io/iscsi"),
         (spec.fc.is_some(), "fc", "kubernetes.io/fc"),
@@ -74,6 +77,7 @@ pub(super) fn kind(
     match persistent(&claim.volume) {
         Persistent::HostPath(source) => Ok(VolumeKind::HostPath { type_: source.type_.clone().unwrap_or_default() }),
         Persistent::Local(source) => Ok(VolumeKind::Local { source: source.path.clone().into(), is_read_only }),
+        Persistent::Csi(source) => csi::persistent(view, &claim.volume, source, is_read_only),
         Persistent::Other { what, .. } => {
             Err(refusal(format!("PersistentVolumes of the kind {what} are not supported by rubelet yet")))
         }

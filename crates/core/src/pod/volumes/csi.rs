@@ -1,0 +1,206 @@
+//! Volumes of CSI drivers: what they wait for, and what the driver is told.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rubelet_api::v1;
+use sha2::{Digest, Sha256};
+
+use super::View;
+use super::claim::{self, Persistent};
+use crate::node::NodeFacts;
+use crate::pod::needs::{AttachmentNeed, CsiDriver, FsGroupPolicy, Inputs, Lack, Need, Needs, ObjectName};
+use crate::pod::step::{CsiVolume, VolumeKind};
+use crate::render::RenderError;
+
+pub(super) const PLUGIN: &str = "kubernetes.io/csi";
+
+/// What a volume of a driver waits for, as far as is known which volume it is.
+pub(in crate::pod) fn needs(pod: &v1::Pod, volume: &v1::Volume, node: &NodeFacts, inputs: &Inputs) -> Needs {
+    let mut needs = Needs::new();
+    if let Some(source) = &volume.csi {
+        needs.insert(Need::CsiDriver(source.driver.clone()));
+        let secret = source.node_publish_secret_ref.as_ref();
+        needs.extend(secret.map(|s| Need::Secret(ObjectName::beside(pod, &s.name))));
+    }
+    let view = View { pod, node, pod_ips: &[], inputs };
+    let Some(Ok(claim)) = claim::found(&view, volume) else { return needs };
+    let Persistent::Csi(source) = claim::persistent(&claim.volume) else { return needs };
+    needs.insert(Need::CsiDriver(source.driver.clone()));
+    if inputs.csi_driver(&source.driver).is_ok_and(|d| d.needs_attachment) {
+        needs.insert(Need::Attachment(attachment(source, node)));
+    }
+    let secrets = [&source.node_stage_secret_ref, &source.node_publish_secret_ref];
+    needs.extend(secrets.into_iter().flatten().map(|s| Need::Secret(secret_name(s))));
+    needs
+}
+
+fn secret_name(of: &v1::SecretReference) -> ObjectName {
+    ObjectName { namespace: of.namespace.clone().unwrap_or_default(), name: of.name.clone().unwrap_or_default() }
+}
+
+/// kubelet 1.36: the name follows from the volume, its driver and the node.
+fn attachment(source: &v1::CSIPersistentVolumeSource, node: &NodeFacts) -> AttachmentNeed {
+    AttachmentNeed {
+        name: format!("csi-{}", sha256(&[&source.volume_handle, &source.driver, &node.name])),
+        driver: source.driver.clone(),
+        handle: source.volume_handle.clone(),
+    }
+}
+
+fn sha256(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A volume that is made for the pod and goes with it.
+pub(super) fn inline(
+    view: &View<'_>,
+    volume: &v1::Volume,
+    source: &v1::CSIVolumeSource,
+) -> Result<VolumeKind, RenderError> {
+    let driver = driver(view, &source.driver)?;
+    if !driver.is_ephemeral {
+        return Err(refusal(unsupported(&source.driver, "Ephemeral")));
+    }
+    let uid = view.pod.metadata.uid.as_deref().unwrap_or_default();
+    let handle = format!("csi-{}", sha256(&[uid, &volume.name]));
+    let mut attributes = source.volume_attributes.clone().unwrap_or_default();
+    pod_attributes(view, driver, true, &mut attributes);
+    let publish_secrets = match &source.node_publish_secret_ref {
+        Some(secret) => secrets(view, ObjectName::beside(view.pod, &secret.name))?,
+        None => BTreeMap::new(),
+    };
+    Ok(VolumeKind::Csi(Box::new(CsiVolume {
+        attachment: format!("csi-{}", sha256(&[&handle, &source.driver, &view.node.name])),
+        staging: staging(&view.node.root_dir, &source.driver, &handle),
+        driver: source.driver.clone(),
+        handle,
+        node: view.node.name.clone(),
+        attributes,
+        publish_context: BTreeMap::new(),
+        fs_type: source.fs_type.clone().unwrap_or_default(),
+        mount_flags: Vec::new(),
+        access_mode: "ReadWriteOnce".to_owned(),
+        is_read_only: source.read_only == Some(true),
+        stage_secrets: BTreeMap::new(),
+        publish_secrets,
+        is_ephemeral: true,
+        mount_group: fs_group(view),
+    })))
+}
+
+/// A volume that outlives the pod.
+pub(super) fn persistent(
+    view: &View<'_>,
+    volume: &v1::PersistentVolume,
+    source: &v1::CSIPersistentVolumeSource,
+    is_read_only: bool,
+) -> Result<VolumeKind, RenderError> {
+    let driver = driver(view, &source.driver)?;
+    if !driver.is_persistent {
+        return Err(refusal(unsupported(&source.driver, "Persistent")));
+    }
+    let need = attachment(source, view.node);
+    let name = need.name.clone();
+    let publish_context =
+        if driver.needs_attachment { view.inputs.attachment(need).map_err(lacking)?.clone() } else { BTreeMap::new() };
+    let mut attributes = source.volume_attributes.clone().unwrap_or_default();
+    pod_attributes(view, driver, false, &mut attributes);
+    let secrets_of = |of: &Option<v1::SecretReference>| match of {
+        Some(of) => secrets(view, secret_name(of)),
+        None => Ok(BTreeMap::new()),
+    };
+    let spec = volume.spec.as_ref();
+    let access_mode = spec.and_then(|s| s.access_modes.as_ref()?.first()).cloned();
+    Ok(VolumeKind::Csi(Box::new(CsiVolume {
+        attachment: name,
+        staging: staging(&view.node.root_dir, &source.driver, &source.volume_handle),
+        driver: source.driver.clone(),
+        handle: source.volume_handle.clone(),
+        node: view.node.name.clone(),
+        attributes,
+        publish_context,
+        fs_type: source.fs_type.clone().unwrap_or_default(),
+        mount_flags: spec.and_then(|s| s.mount_options.clone()).unwrap_or_default(),
+        access_mode: access_mode.unwrap_or_else(|| "ReadWriteOnce".to_owned()),
+        is_read_only: is_read_only || source.read_only == Some(true),
+        stage_secrets: secrets_of(&source.node_stage_secret_ref)?,
+        publish_secrets: secrets_of(&source.node_publish_secret_ref)?,
+        is_ephemeral: false,
+        mount_group: fs_group(view),
+    })))
+}
+
+/// Whether the volume is given to the pod's fsGroup, by the driver's policy.
+pub(super) fn takes_group(view: &View<'_>, volume: &CsiVolume) -> bool {
+    let policy = view.inputs.csi_driver(&volume.driver).map_or(FsGroupPolicy::None, |d| d.fs_group);
+    let is_single_writer = matches!(volume.access_mode.as_str(), "ReadWriteOnce" | "ReadWriteOncePod");
+    match policy {
+        FsGroupPolicy::None => false,
+        FsGroupPolicy::File => !volume.is_read_only,
+        FsGroupPolicy::ReadWriteOnceWithFsType => {
+            !volume.is_read_only && is_single_writer && !volume.fs_type.is_empty()
+        }
+    }
+}
+
+fn fs_group(view: &View<'_>) -> Option<i64> {
+    view.pod.spec.as_ref().and_then(|s| s.security_context.as_ref()?.fs_group)
+}
+
+/// kubelet 1.36: `plugins/kubernetes.io/csi/<driver>/<hash of the handle>/globalmount`.
+pub fn staging(root_dir: &Path, driver: &str, handle: &str) -> PathBuf {
+    let plugin = root_dir.join("plugins").join(PLUGIN);
+    plugin.join(driver).join(sha256(&[handle])).join("globalmount")
+}
+
+fn driver<'a>(view: &View<'a>, name: &str) -> Result<&'a CsiDriver, RenderError> {
+    let driver = view.inputs.csi_driver(name).map_err(lacking)?;
+    if driver.wants_tokens {
+        return Err(refusal(format!("driver {name} wants service account tokens, which rubelet does not give yet")));
+    }
+    Ok(driver)
+}
+
+/// What drivers with `podInfoOnMount` are told.
+fn pod_attributes(view: &View<'_>, driver: &CsiDriver, is_ephemeral: bool, attributes: &mut BTreeMap<String, String>) {
+    if driver.wants_pod {
+        let metadata = &view.pod.metadata;
+        let account = view.pod.spec.as_ref().and_then(|s| s.service_account_name.clone());
+        for (key, value) in [
+            ("pod.name", metadata.name.clone()),
+            ("pod.namespace", metadata.namespace.clone()),
+            ("pod.uid", metadata.uid.clone()),
+            ("serviceAccount.name", account),
+            ("ephemeral", Some(is_ephemeral.to_string())),
+        ] {
+            attributes.insert(format!("csi.storage.k8s.io/{key}"), value.unwrap_or_default());
+        }
+    }
+}
+
+fn secrets(view: &View<'_>, of: ObjectName) -> Result<BTreeMap<String, String>, RenderError> {
+    let secret = view.inputs.secret(of).map_err(lacking)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(secret.data.iter().flatten().map(|(key, value)| (key.clone(), text(&value.0))).collect())
+}
+
+fn unsupported(driver: &str, mode: &str) -> String {
+    format!("volume mode \"{mode}\" not supported by driver {driver} (no CSIDriver object says so)")
+}
+
+fn lacking(lack: Lack) -> RenderError {
+    refusal(match lack {
+        Lack::NoServer => "this kind of volume needs an API server, no kubeClient defined".to_owned(),
+        Lack::NotYet => "an object of its driver has not been fetched yet".to_owned(),
+        Lack::NotFound(text) | Lack::Failed(text) => text,
+    })
+}
+
+fn refusal(message: String) -> RenderError {
+    RenderError { reason: "FailedMount", message }
+}

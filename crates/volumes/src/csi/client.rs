@@ -1,0 +1,171 @@
+//! Talking to drivers on their sockets.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use tokio::net::UnixStream;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+
+use super::messages::{Capabilities, Empty, NodeInfo};
+
+/// kubelet 1.36: no call of a driver takes longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why a driver did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum CsiError {
+    /// As gRPC for Go prints it; users see it in events.
+    #[error("rpc error: code = {code} desc = {message}")]
+    Rpc { call: &'static str, code: &'static str, message: String },
+    /// kubelet 1.36: the words.
+    #[error("kubernetes.io/csi: {wanted_by}: driver name {name} not found in the list of registered CSI drivers")]
+    NoDriver { wanted_by: &'static str, name: String },
+    #[error("{operation} {path}")]
+    File { operation: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Path(#[from] rubelet_host::paths::PathError),
+    #[error(transparent)]
+    Mount(#[from] rubelet_host::mount::MountError),
+    /// The record of a volume cannot be read: without it nobody knows whose the volume is.
+    #[error("read {path}: {why}")]
+    Record { path: PathBuf, why: String },
+    #[error("plugin {name}: {why}")]
+    Plugin { name: String, why: String },
+}
+
+impl CsiError {
+    pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::File { operation, path: path.to_owned(), source }
+    }
+}
+
+/// A driver behind its socket. Connected when it is first asked.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    channel: Channel,
+}
+
+impl Driver {
+    /// Must be called within a tokio runtime.
+    pub fn at(socket: &Path) -> Self {
+        let socket: Arc<Path> = socket.into();
+        let dial = tower::service_fn(move |_: http::Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(&*socket).await.map(TokioIo::new) }
+        });
+        Self { channel: Endpoint::from_static("http://localhost").connect_with_connector_lazy(dial) }
+    }
+
+    /// What the driver says of this node.
+    ///
+    /// # Errors
+    /// [`CsiError::Rpc`].
+    pub async fn node_info(&self) -> Result<NodeInfo, CsiError> {
+        self.call("/csi.v1.Node/NodeGetInfo", Empty {}).await
+    }
+
+    pub(crate) async fn capabilities(&self) -> Result<Capabilities, CsiError> {
+        self.call("/csi.v1.Node/NodeGetCapabilities", Empty {}).await
+    }
+
+    pub(crate) async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, CsiError>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        self.call_within(path, request, PATIENCE).await
+    }
+
+    pub(crate) async fn call_within<Q, A>(
+        &self,
+        path: &'static str,
+        request: Q,
+        patience: Duration,
+    ) -> Result<A, CsiError>
+    where
+        Q: Message + Send + Sync + 'static,
+        A: Message + Default + Send + Sync + 'static,
+    {
+        let rpc = |code: tonic::Code, message: String| CsiError::Rpc { call: path, code: code_name(code), message };
+        let asked = async {
+            let mut grpc = Grpc::new(self.channel.clone());
+            grpc.ready().await.map_err(|e| rpc(tonic::Code::Unavailable, rubelet_host::chain(&e)))?;
+            let codec = ProstCodec::<Q, A>::default();
+            let answer = grpc.unary(tonic::Request::new(request), PathAndQuery::from_static(path), codec).await;
+            let answer = answer.map_err(|status| rpc(status.code(), status.message().to_owned()))?;
+            Ok(answer.into_inner())
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(rpc(tonic::Code::DeadlineExceeded, "context deadline exceeded".to_owned())),
+        }
+    }
+}
+
+/// As gRPC for Go names them.
+fn code_name(code: tonic::Code) -> &'static str {
+    match code {
+        tonic::Code::Ok => "OK",
+        tonic::Code::Cancelled => "Canceled",
+        tonic::Code::Unknown => "Unknown",
+        tonic::Code::InvalidArgument => "InvalidArgument",
+        tonic::Code::DeadlineExceeded => "DeadlineExceeded",
+        tonic::Code::NotFound => "NotFound",
+        tonic::Code::AlreadyExists => "AlreadyExists",
+        tonic::Code::PermissionDenied => "PermissionDenied",
+        tonic::Code::ResourceExhausted => "ResourceExhausted",
+        tonic::Code::FailedPrecondition => "FailedPrecondition",
+        tonic::Code::Aborted => "Aborted",
+        tonic::Code::OutOfRange => "OutOfRange",
+        tonic::Code::Unimplemented => "Unimplemented",
+        tonic::Code::Internal => "Internal",
+        tonic::Code::Unavailable => "Unavailable",
+        tonic::Code::DataLoss => "DataLoss",
+        tonic::Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
+/// The drivers that have registered, and whose turn it is with each volume.
+#[derive(Debug, Default)]
+pub struct Drivers {
+    known: Mutex<BTreeMap<String, Driver>>,
+    turns: Mutex<BTreeMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Drivers {
+    /// A driver registered, or did so again elsewhere.
+    pub fn add(&self, name: &str, driver: Driver) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), driver);
+    }
+
+    /// Its socket is gone.
+    pub fn remove(&self, name: &str) {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// The driver of that name, for the operation `wanted_by`.
+    ///
+    /// # Errors
+    /// [`CsiError::NoDriver`].
+    pub(crate) fn get(&self, name: &str, wanted_by: &'static str) -> Result<Driver, CsiError> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(name).cloned().ok_or_else(|| CsiError::NoDriver { wanted_by, name: name.to_owned() })
+    }
+
+    /// Held while a volume is brought up or taken down. Turns that nobody holds are forgotten.
+    pub(crate) async fn turn(&self, driver: &str, handle: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry((driver.to_owned(), handle.to_owned())).or_default().clone()
+        };
+        turn.lock_owned().await
+    }
+}
