@@ -91,7 +91,10 @@ async fn carry_out(
         Step::RemoveCgroup => cgroup_step(hands, pod, |hands, uid| hands.remove_pod_cgroup(uid)).await,
         Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
         Step::Mount(volume) => (dirs::mount(hands, pod, *volume).await, Vec::new()),
-        Step::Unmount => on_disk(hands, pod, dirs::unmount).await,
+        Step::Unmount => match dirs::unmount_csi(hands, pod).await {
+            Ok(()) => on_disk(hands, pod, dirs::unmount).await,
+            Err(message) => (Err(failed("", message)), Vec::new()),
+        },
         Step::RemoveDirs => on_disk(hands, pod, dirs::remove).await,
         Step::CreateSandbox { runtime_handler, config, .. } => {
             containers::run_sandbox(hands, &pod.uid, runtime_handler, *config).await

@@ -10,6 +10,7 @@ use rubelet_core::resources::cgroup::level;
 use rubelet_cri::Runtime;
 use rubelet_host::cgroup::{self, LEVELS, Tree};
 use rubelet_host::chain;
+use rubelet_volumes::csi::Drivers;
 
 use crate::credentials::Credentials;
 use crate::pulls::Pulls;
@@ -27,6 +28,8 @@ pub struct Hands {
     pub credentials: Credentials,
     /// Who of the host's users stands for whose.
     pub users: Users,
+    /// CSI drivers that have registered.
+    pub drivers: Drivers,
     pub root_dir: PathBuf,
     pub pod_logs_dir: PathBuf,
     pub container_logs_dir: PathBuf,

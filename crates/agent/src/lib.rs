@@ -5,6 +5,7 @@ pub mod clock;
 mod collector;
 mod compare;
 mod credentials;
+mod csi;
 mod events;
 mod execute;
 mod facts;

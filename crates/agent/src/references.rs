@@ -5,6 +5,7 @@
 
 mod anchors;
 mod claims;
+mod csi;
 mod fetch;
 mod objects;
 mod tokens;
@@ -114,9 +115,13 @@ impl Root {
     fn of(need: &Need) -> Self {
         match need {
             Need::Services { .. } => Self::Services,
-            Need::ConfigMap(_) | Need::Secret(_) | Need::Token(_) | Need::TrustAnchors(_) | Need::Claim(_) => {
-                Self::Of(need.clone())
-            }
+            Need::ConfigMap(_)
+            | Need::Secret(_)
+            | Need::Token(_)
+            | Need::TrustAnchors(_)
+            | Need::Claim(_)
+            | Need::CsiDriver(_)
+            | Need::Attachment(_) => Self::Of(need.clone()),
         }
     }
 

@@ -8,6 +8,7 @@ use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::Source;
 use rubelet_cri::{Bounded, Runtime};
+use rubelet_volumes::csi::Drivers;
 use tokio::sync::{mpsc, watch};
 
 use crate::care::{self, Care, Standing};
@@ -26,7 +27,7 @@ use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
 use crate::worker::Surroundings;
-use crate::{facts, foreign, watcher};
+use crate::{csi, facts, foreign, watcher};
 
 /// Everything that the agent is told; nothing else is read from flags, files or the environment.
 pub struct Settings {
@@ -170,6 +171,7 @@ pub async fn lay(
         pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref()),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
+        drivers: Drivers::default(),
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
         container_logs_dir: settings.container_logs_dir,
@@ -181,6 +183,8 @@ pub async fn lay(
     reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
     reserve::hold_pods(&hands, &node, life);
     reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
+    let client = settings.references.as_ref().map(|r| r.client.clone());
+    csi::spawn(life, hands.clone(), node.name.clone(), client);
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let picture = Picture::default();

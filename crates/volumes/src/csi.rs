@@ -13,6 +13,6 @@ mod volume;
 mod tests;
 
 pub use client::{CsiError, Driver, Drivers};
-pub use messages::NodeInfo;
+pub use messages::{NodeFacts, Topology};
 pub use registration::{Plugin, ask, notify, sockets};
 pub use volume::{mount, unmount_all, unstage_unused};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, ContainerName};
 use rubelet_core::pod::fact::Done;
-use rubelet_core::pod::step::{CreateContainer, LogLink, VolumePlan};
+use rubelet_core::pod::step::{CreateContainer, LogLink, VolumeKind, VolumePlan};
 use rubelet_core::pod::{Outcome, StepFailure};
 use rubelet_host::{chain, paths};
 use rubelet_proto::cri;
@@ -30,12 +30,22 @@ pub(super) fn prepare(hands: &Hands, pod: &PodRef) -> Result<(), String> {
 }
 
 pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volume: VolumePlan) -> Outcome {
+    if let VolumeKind::Csi(csi) = &volume.kind {
+        let mounted = rubelet_volumes::csi::mount(&volume, csi, &hands.drivers).await;
+        return mounted.map(|()| Done::Mounted).map_err(|e| failed("FailedMount", chain(&e)));
+    }
     let (dir, key) = (hands.pod_dir(&pod.uid), pod.key.clone());
     match tokio::task::spawn_blocking(move || rubelet_volumes::mount(&volume, &dir)).await {
         Ok(Ok(())) => Ok(Done::Mounted),
         Ok(Err(e)) => Err(failed("FailedMount", chain(&e))),
         Err(e) => Err(failed("FailedMount", format!("mounting a volume of pod {key}: {e}"))),
     }
+}
+
+/// Volumes of drivers are the drivers' to take down, and first: without them the rest would be torn away.
+pub(super) async fn unmount_csi(hands: &Hands, pod: &PodRef) -> Result<(), String> {
+    let done = rubelet_volumes::csi::unmount_all(&hands.root_dir, pod.uid.as_str(), &hands.drivers).await;
+    done.map_err(|e| chain(&e))
 }
 
 pub(super) fn unmount(hands: &Hands, pod: &PodRef) -> Result<(), String> {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::objects::{self, Kind};
-use super::{Report, Root, anchors, claims, tokens};
+use super::{Report, Root, anchors, claims, csi, tokens};
 use crate::life::Life;
 
 /// How long the first answer may take before pods are told that it does.
@@ -101,6 +101,8 @@ impl Tools {
                 Root::Of(Need::Secret(of)) => objects::follow::<v1::Secret>(of, Kind::Secret, &tools, &teller).await,
                 Root::Of(Need::Token(of)) => tokens::follow(of, &tools, &teller).await,
                 Root::Of(Need::Claim(of)) => claims::follow(of, &tools, &teller).await,
+                Root::Of(Need::CsiDriver(name)) => csi::driver(&name, &tools, &teller).await,
+                Root::Of(Need::Attachment(of)) => csi::attachment(&of, &tools, &teller).await,
                 Root::Of(Need::TrustAnchors(of)) => trust_anchors(&of, &tools, &teller).await,
                 // They are fetched as a whole.
                 Root::Of(Need::Services { .. }) => {}

@@ -13,7 +13,7 @@ use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use super::messages::{Capabilities, Empty, NodeInfo};
+use super::messages::{Capabilities, Empty, NodeFacts};
 
 /// kubelet 1.36: no call of a driver takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -67,7 +67,7 @@ impl Driver {
     ///
     /// # Errors
     /// [`CsiError::Rpc`].
-    pub async fn node_info(&self) -> Result<NodeInfo, CsiError> {
+    pub async fn node_info(&self) -> Result<NodeFacts, CsiError> {
         self.call("/csi.v1.Node/NodeGetInfo", Empty {}).await
     }
 
@@ -132,11 +132,14 @@ fn code_name(code: tonic::Code) -> &'static str {
     }
 }
 
+/// Held by whoever works on a volume.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// The drivers that have registered, and whose turn it is with each volume.
 #[derive(Debug, Default)]
 pub struct Drivers {
     known: Mutex<BTreeMap<String, Driver>>,
-    turns: Mutex<BTreeMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<BTreeMap<(String, String), Turn>>,
 }
 
 impl Drivers {

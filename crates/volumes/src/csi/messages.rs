@@ -106,7 +106,7 @@ impl Capabilities {
 
 /// What a driver says of its node.
 #[derive(Clone, PartialEq, Message)]
-pub struct NodeInfo {
+pub struct NodeFacts {
     /// The driver's name for the node.
     #[prost(string, tag = "1")]
     pub node_id: String,
@@ -114,24 +114,26 @@ pub struct NodeInfo {
     #[prost(int64, tag = "2")]
     pub volumes_max: i64,
     #[prost(message, optional, tag = "3")]
-    pub(crate) topology: Option<Topology>,
+    pub topology: Option<Topology>,
 }
 
-impl NodeInfo {
+impl NodeFacts {
     /// Where the node is, by the driver's labels.
     pub fn segments(&self) -> BTreeMap<String, String> {
         self.topology.as_ref().map(|t| t.segments.clone()).unwrap_or_default()
     }
 }
 
+/// Where a node is.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct Topology {
+pub struct Topology {
+    /// By the driver's labels.
     #[prost(btree_map = "string, string", tag = "1")]
-    pub(crate) segments: BTreeMap<String, String>,
+    pub segments: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct PluginInfo {
+pub(crate) struct PluginFacts {
     #[prost(string, tag = "1")]
     pub(crate) kind: String,
     #[prost(string, tag = "2")]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client::{CsiError, Driver};
-use super::messages::{Empty, PluginInfo, RegistrationStatus};
+use super::messages::{Empty, PluginFacts, RegistrationStatus};
 
 /// kubelet 1.36: how long a plugin may take to say what it is, and to hear that it is registered.
 const ASK_PATIENCE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub fn sockets(registry: &Path) -> BTreeSet<PathBuf> {
 /// It does not say.
 pub async fn ask(socket: &Path) -> Result<Plugin, CsiError> {
     let plugin = Driver::at(socket);
-    let info: PluginInfo =
+    let info: PluginFacts =
         plugin.call_within("/pluginregistration.Registration/GetInfo", Empty {}, ASK_PATIENCE).await?;
     let endpoint = if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(info.endpoint) };
     Ok(Plugin { kind: info.kind, name: info.name, endpoint, versions: info.supported_versions })

@@ -17,7 +17,7 @@ use rubelet_host::mount as host_mount;
 use tokio::net::UnixListener;
 
 use super::messages::{
-    Capabilities, Empty, PluginInfo, Publish, RegistrationStatus, RpcCapability, ServiceCapability, Stage, Undo,
+    Capabilities, Empty, PluginFacts, Publish, RegistrationStatus, RpcCapability, ServiceCapability, Stage, Undo,
 };
 use super::*;
 use crate::testing::in_private_namespace;
@@ -40,7 +40,7 @@ impl Played {
             return Err((*why).to_owned());
         }
         Ok(match verb {
-            "GetInfo" => PluginInfo {
+            "GetInfo" => PluginFacts {
                 kind: "CSIPlugin".into(),
                 name: "d".into(),
                 endpoint: String::new(),
@@ -52,7 +52,7 @@ impl Played {
                 self.note(format!("registered: {} {}", status.plugin_registered, status.error));
                 Empty {}.encode_to_vec()
             }
-            "NodeGetInfo" => NodeInfo { node_id: "here".into(), volumes_max: 5, topology: None }.encode_to_vec(),
+            "NodeGetInfo" => NodeFacts { node_id: "here".into(), volumes_max: 5, topology: None }.encode_to_vec(),
             "NodeGetCapabilities" => {
                 let kind = if self.stages { Capabilities::STAGE_UNSTAGE } else { 99 };
                 let capabilities = vec![ServiceCapability { rpc: Some(RpcCapability { kind }) }];

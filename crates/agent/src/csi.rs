@@ -1,0 +1,162 @@
+//! CSI drivers of the node: found by their sockets in `plugins_registry`, made known to the cluster.
+
+mod known;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rubelet_apiserver::Client;
+use rubelet_host::chain;
+use rubelet_host::watch::Watcher;
+use rubelet_volumes::csi::{self, Driver, NodeFacts, Plugin};
+
+use crate::hands::Hands;
+use crate::life::Life;
+
+/// Pause before a plugin that could not be registered is asked again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Without inotify, or in case it missed something: how often the registry is read.
+const LOOK_PERIOD: Duration = Duration::from_secs(30);
+
+/// Starts looking for drivers.
+pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String, client: Option<Client>) {
+    let registrar = Registrar {
+        registry: hands.root_dir.join("plugins_registry"),
+        hands,
+        node,
+        client,
+        known: BTreeMap::new(),
+        told: BTreeMap::new(),
+    };
+    life.spawn(registrar.run());
+}
+
+/// What a socket in the registry turned out to be.
+enum Known {
+    Driver(String),
+    /// Not for us, and told so.
+    Other,
+}
+
+struct Registrar {
+    registry: PathBuf,
+    hands: Arc<Hands>,
+    node: String,
+    client: Option<Client>,
+    known: BTreeMap<PathBuf, Known>,
+    /// The last trouble with each socket, so that it is told once.
+    told: BTreeMap<PathBuf, String>,
+}
+
+impl Registrar {
+    async fn run(mut self) {
+        let mut watcher =
+            Watcher::new().map_err(|e| tracing::warn!(err = %e, "plugins are found by looking now and then")).ok();
+        loop {
+            let registry = self.registry.clone();
+            if let Some(watcher) = &mut watcher {
+                for (dir, error) in watcher.set(&dirs(&registry)) {
+                    tracing::debug!(dir = %dir.display(), err = %error, "watching for plugins failed");
+                }
+            }
+            let is_done = self.look().await;
+            let pause = if is_done { LOOK_PERIOD } else { AGAIN };
+            let changed = async {
+                match &mut watcher {
+                    Some(watcher) => drop(watcher.next().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed, if is_done => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Compares the registry with what is registered; false when something is to be tried again.
+    async fn look(&mut self) -> bool {
+        let found = csi::sockets(&self.registry);
+        let gone: Vec<PathBuf> = self.known.keys().filter(|s| !found.contains(*s)).cloned().collect();
+        for socket in gone {
+            self.told.remove(&socket);
+            if let Some(Known::Driver(name)) = self.known.remove(&socket) {
+                self.hands.drivers.remove(&name);
+                tracing::info!(driver = name, "CSI driver is gone");
+                self.forget(&name).await;
+            }
+        }
+        let mut is_done = true;
+        let fresh: Vec<PathBuf> = found.into_iter().filter(|s| !self.known.contains_key(s)).collect();
+        for socket in fresh {
+            match self.register(&socket).await {
+                Ok(known) => {
+                    self.told.remove(&socket);
+                    self.known.insert(socket, known);
+                }
+                Err(why) => {
+                    is_done = false;
+                    if self.told.get(&socket) != Some(&why) {
+                        tracing::warn!(socket = %socket.display(), err = why, "registering a plugin failed, trying again");
+                        self.told.insert(socket, why);
+                    }
+                }
+            }
+        }
+        is_done
+    }
+
+    async fn register(&self, socket: &Path) -> Result<Known, String> {
+        let plugin = csi::ask(socket).await.map_err(|e| chain(&e))?;
+        if let Err(why) = plugin.check_csi() {
+            tracing::info!(plugin = plugin.name, kind = plugin.kind, why, "plugin is not registered");
+            csi::notify(socket, Err(why)).await.map_err(|e| chain(&e))?;
+            return Ok(Known::Other);
+        }
+        match self.take_in(&plugin).await {
+            Ok(info) => {
+                csi::notify(socket, Ok(())).await.map_err(|e| chain(&e))?;
+                tracing::info!(driver = plugin.name, node_id = info.node_id, "CSI driver registered");
+                if let Err(e) = csi::unstage_unused(&self.hands.root_dir, &plugin.name, &self.hands.drivers).await {
+                    let err = chain(&e);
+                    tracing::warn!(driver = plugin.name, err, "unstaging volumes that no pod has failed");
+                }
+                Ok(Known::Driver(plugin.name))
+            }
+            Err(why) => {
+                self.hands.drivers.remove(&plugin.name);
+                csi::notify(socket, Err(why.clone())).await.map_err(|e| chain(&e))?;
+                Err(why)
+            }
+        }
+    }
+
+    async fn take_in(&self, plugin: &Plugin) -> Result<NodeFacts, String> {
+        let driver = Driver::at(&plugin.endpoint);
+        let info = driver.node_info().await.map_err(|e| chain(&e))?;
+        self.hands.drivers.add(&plugin.name, driver);
+        if let Some(client) = &self.client {
+            known::add(client, &self.node, &plugin.name, &info).await?;
+        }
+        Ok(info)
+    }
+
+    async fn forget(&self, name: &str) {
+        if let Some(client) = &self.client
+            && let Err(err) = known::remove(client, &self.node, name).await
+        {
+            tracing::warn!(driver = name, err, "taking a driver out of the CSINode failed");
+        }
+    }
+}
+
+/// The registry and the folders below it.
+fn dirs(registry: &Path) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::from([registry.to_owned()]);
+    for socket in csi::sockets(registry) {
+        all.extend(socket.parent().map(Path::to_owned));
+    }
+    all
+}

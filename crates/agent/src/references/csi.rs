@@ -1,0 +1,118 @@
+//! What the cluster says of CSI drivers, and whether a volume is attached to this node.
+
+use std::sync::Arc;
+
+use rubelet_api::groups::storage_v1::{CSIDriver, CSIDriverSpec, VolumeAttachment};
+use rubelet_apiserver::backoff::{Backoff, Growth};
+use rubelet_apiserver::{Change, Path, Selector};
+use rubelet_core::pod::needs::{AttachmentNeed, CsiDriver, FsGroupPolicy, Got};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+
+use super::fetch::{PATIENCE, Teller, Tools, refusal_text};
+
+/// How often an attachment that is not there yet is asked for.
+const AGAIN: Growth = Growth { first: Duration::from_millis(500), most: Duration::from_secs(5), jitter: 0.2 };
+
+/// The object of a driver; upstream's assumptions where there is none.
+pub(super) async fn driver(name: &str, tools: &Tools, teller: &Teller) {
+    let mut watch = tools.client.list_watch::<CSIDriver>(Path::all::<CSIDriver>(), Selector::name(name));
+    let deadline = Instant::now() + PATIENCE;
+    let (mut is_known, mut is_late) = (false, false);
+    loop {
+        let change = tokio::select! {
+            change = watch.next() => change,
+            () = sleep_until(deadline), if !is_known && !is_late => {
+                is_late = true;
+                teller.tell(Got::Failed(format!("timed out waiting for CSIDriver {name}"))).await;
+                continue;
+            }
+        };
+        let object = match change {
+            None => return,
+            Some(Change::Interrupted(error)) => {
+                tracing::debug!(driver = name, err = %error, "watching a CSIDriver is interrupted");
+                continue;
+            }
+            Some(Change::Replaced(all, _)) => all.into_iter().next(),
+            Some(Change::Upserted(object)) => Some(object),
+            Some(Change::Removed(_)) => None,
+        };
+        is_known = true;
+        let facts = object.map(|o| facts(&o.spec)).unwrap_or_default();
+        teller.tell(Got::CsiDriver(Arc::new(facts))).await;
+    }
+}
+
+fn facts(spec: &CSIDriverSpec) -> CsiDriver {
+    let modes = spec.volume_lifecycle_modes.as_deref().unwrap_or_default();
+    CsiDriver {
+        needs_attachment: spec.attach_required.unwrap_or(true),
+        wants_pod: spec.pod_info_on_mount.unwrap_or(false),
+        fs_group: match spec.fs_group_policy.as_deref() {
+            Some("File") => FsGroupPolicy::File,
+            Some("None") => FsGroupPolicy::None,
+            Some(_) | None => FsGroupPolicy::ReadWriteOnceWithFsType,
+        },
+        is_persistent: modes.is_empty() || modes.iter().any(|m| m == "Persistent"),
+        is_ephemeral: modes.iter().any(|m| m == "Ephemeral"),
+        wants_tokens: spec.token_requests.as_ref().is_some_and(|t| !t.is_empty()),
+    }
+}
+
+/// Asks until the volume is attached. A node may read its attachments one at a time, and not watch them.
+pub(super) async fn attachment(of: &AttachmentNeed, tools: &Tools, teller: &Teller) {
+    let path = Path::to_cluster::<VolumeAttachment>(&of.name);
+    let mut backoff = Backoff::new(AGAIN, tools.seed());
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let trouble = match tools.client.get::<VolumeAttachment>(&path).await {
+            Ok(found) => match found.status {
+                Some(status) if status.attached && found.metadata.deletion_timestamp.is_none() => {
+                    let metadata = status.attachment_metadata.unwrap_or_default();
+                    return teller.tell(Got::Attachment(Arc::new(metadata))).await;
+                }
+                Some(status) => status.attach_error.and_then(|e| e.message),
+                None => None,
+            },
+            Err(error) if error.is_not_found() || error.is_unreachable() => None,
+            Err(error) => Some(refusal_text(&error)),
+        };
+        // kubelet 1.36: the words when nothing happens.
+        let waiting = || {
+            format!(
+                "timed out waiting for external-attacher of {} CSI driver to attach volume {}",
+                of.driver, of.handle
+            )
+        };
+        match trouble {
+            Some(trouble) => teller.tell(Got::Failed(trouble)).await,
+            None if Instant::now() > deadline => teller.tell(Got::Failed(waiting())).await,
+            None => {}
+        }
+        sleep(backoff.fail()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_driver_does_not_say_is_as_upstream_assumes() {
+        let of = |spec: serde_json::Value| facts(&serde_json::from_value(spec).expect("a spec"));
+        assert_eq!(of(json!({})), CsiDriver::default());
+        let said = of(json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File",
+            "volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": "x"}]}));
+        let wanted = CsiDriver {
+            needs_attachment: false,
+            wants_pod: true,
+            fs_group: FsGroupPolicy::File,
+            is_persistent: false,
+            is_ephemeral: true,
+            wants_tokens: true,
+        };
+        assert_eq!(said, wanted);
+    }
+}
