@@ -11,6 +11,8 @@ pub(crate) mod record;
 
 use record::{ContainerRecord, End, SandboxRecord};
 
+use crate::stats::rate::Rate;
+
 /// A pod's sandbox.
 pub(crate) struct Sandbox {
     pub(crate) id: SandboxId,
@@ -18,6 +20,7 @@ pub(crate) struct Sandbox {
     pub(crate) life: watch::Sender<SandboxLife>,
     /// Held by verbs that change it, one after the other.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) cpu: Rate,
 }
 
 /// How far a sandbox is.
@@ -37,6 +40,7 @@ pub(crate) struct Container {
     pub(crate) life: watch::Sender<Life>,
     /// Held by verbs that start or remove it.
     pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) cpu: Rate,
 }
 
 /// How far a container is.
@@ -58,6 +62,7 @@ impl Sandbox {
             record: Mutex::new(record),
             life: watch::Sender::new(life),
             turn: tokio::sync::Mutex::default(),
+            cpu: Rate::default(),
         })
     }
 
@@ -78,6 +83,7 @@ impl Container {
             record: Mutex::new(record),
             life: watch::Sender::new(life),
             turn: tokio::sync::Mutex::default(),
+            cpu: Rate::default(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! What sandboxes and containers use, read from the kernel when somebody asks.
 
-use rubelet_host::cgroup::usage::Usage;
+use rubelet_host::cgroup::usage::{Pressure, Pressures, Stall, Usage};
 use rubelet_host::proc::Interface;
 use rubelet_proto::cri::{self, UInt64Value};
 
@@ -10,25 +10,83 @@ use crate::pods::{Container, Life, Sandbox, SandboxLife};
 use crate::verbs::list::has;
 use crate::verbs::now_nanos;
 
+pub(crate) mod metrics;
+pub(crate) mod rate;
+
 fn value(number: Option<u64>) -> Option<UInt64Value> {
     number.map(|value| UInt64Value { value })
 }
 
-fn cpu(usage: &Usage, timestamp: i64) -> cri::CpuUsage {
-    cri::CpuUsage { timestamp, usage_core_nano_seconds: value(usage.cpu_nanos), ..Default::default() }
+fn psi(pressure: Option<Pressure>) -> Option<cri::PsiStats> {
+    let data = |stall: Stall| cri::PsiData {
+        total: stall.total_micros,
+        avg10: stall.avg10,
+        avg60: stall.avg60,
+        avg300: stall.avg300,
+    };
+    pressure.map(|pressure| cri::PsiStats { full: Some(data(pressure.full)), some: Some(data(pressure.some)) })
 }
 
-fn memory(usage: &Usage, timestamp: i64) -> cri::MemoryUsage {
-    cri::MemoryUsage {
-        timestamp,
-        working_set_bytes: value(usage.working_set_bytes),
-        available_bytes: value(usage.memory_available_bytes()),
-        usage_bytes: value(usage.memory_bytes),
-        rss_bytes: value(usage.rss_bytes),
-        page_faults: value(usage.page_faults),
-        major_page_faults: value(usage.major_page_faults),
-        ..Default::default()
+/// All that a cgroup tells at a moment.
+struct Reading {
+    timestamp: i64,
+    usage: Usage,
+    pressures: Pressures,
+    /// CPU in use since an earlier look.
+    nano_cores: Option<u64>,
+}
+
+impl Reading {
+    fn take(engine: &Engine, cgroup: &str, rate: &rate::Rate) -> Option<Self> {
+        let usage = engine.cgroups.usage(cgroup)?;
+        let pressures = engine.cgroups.pressure(cgroup).unwrap_or_default();
+        let timestamp = now_nanos();
+        let nano_cores = usage.cpu_nanos.and_then(|used| rate.seen(timestamp, used));
+        Some(Self { timestamp, usage, pressures, nano_cores })
     }
+
+    fn cpu(&self) -> cri::CpuUsage {
+        cri::CpuUsage {
+            timestamp: self.timestamp,
+            usage_core_nano_seconds: value(self.usage.cpu_nanos),
+            usage_nano_cores: value(self.nano_cores),
+            psi: psi(self.pressures.cpu),
+        }
+    }
+
+    fn memory(&self) -> cri::MemoryUsage {
+        let usage = &self.usage;
+        cri::MemoryUsage {
+            timestamp: self.timestamp,
+            working_set_bytes: value(usage.working_set_bytes),
+            available_bytes: value(usage.memory_available_bytes()),
+            usage_bytes: value(usage.memory_bytes),
+            rss_bytes: value(usage.rss_bytes),
+            page_faults: value(usage.page_faults),
+            major_page_faults: value(usage.major_page_faults),
+            psi: psi(self.pressures.memory),
+        }
+    }
+
+    /// CRI has nothing of input and output but how long was waited for it.
+    fn io(&self) -> cri::IoUsage {
+        cri::IoUsage { timestamp: self.timestamp, psi: psi(self.pressures.io) }
+    }
+
+    fn swap(&self) -> Option<cri::SwapUsage> {
+        self.usage.swap_bytes?;
+        Some(cri::SwapUsage {
+            timestamp: self.timestamp,
+            swap_available_bytes: value(self.usage.swap_available_bytes()),
+            swap_usage_bytes: value(self.usage.swap_bytes),
+        })
+    }
+}
+
+/// The cgroup of a container that runs.
+fn cgroup_of(engine: &Engine, container: &Container) -> Option<String> {
+    let is_running = matches!(container.life(), Life::Running { .. });
+    is_running.then(|| places::noted_cgroup(&engine.places.container(container.id.as_str()))).flatten()
 }
 
 /// Of one container; one that does not run has its writable layer only. Blocks.
@@ -36,9 +94,7 @@ pub(crate) fn container(engine: &Engine, container: &Container) -> Option<cri::C
     let record = container.record().clone();
     let config = record.config.unwrap_or_default();
     let timestamp = now_nanos();
-    let cgroup = places::noted_cgroup(&engine.places.container(&record.id));
-    let is_running = matches!(container.life(), Life::Running { .. });
-    let usage = cgroup.filter(|_| is_running).and_then(|cgroup| engine.cgroups.usage(cgroup));
+    let reading = cgroup_of(engine, container).and_then(|cgroup| Reading::take(engine, &cgroup, &container.cpu));
     let layer = engine.images.rootfs(&record.id).and_then(|rootfs| rootfs.usage().ok());
     let writable_layer = layer.map(|layer| cri::FilesystemUsage {
         timestamp,
@@ -53,10 +109,11 @@ pub(crate) fn container(engine: &Engine, container: &Container) -> Option<cri::C
             labels: config.labels,
             annotations: config.annotations,
         }),
-        cpu: usage.map(|usage| cpu(&usage, timestamp)),
-        memory: usage.map(|usage| memory(&usage, timestamp)),
+        cpu: reading.as_ref().map(Reading::cpu),
+        memory: reading.as_ref().map(Reading::memory),
+        swap: reading.as_ref().and_then(Reading::swap),
+        io: reading.as_ref().map(Reading::io),
         writable_layer,
-        ..Default::default()
     })
 }
 
@@ -82,15 +139,17 @@ pub(crate) fn sandbox(engine: &Engine, sandbox: &Sandbox) -> cri::PodSandboxStat
         SandboxLife::Ready { pid } => Some(pid),
         SandboxLife::NotReady => None,
     };
-    let usage = pid.and_then(|_| engine.cgroups.usage(parent.trim_matches('/')));
+    let reading = pid.and_then(|_| Reading::take(engine, parent.trim_matches('/'), &sandbox.cpu));
     let containers = engine.pods().containers_of(&sandbox.id);
     let linux = cri::LinuxPodSandboxStats {
-        cpu: usage.map(|usage| cpu(&usage, timestamp)),
-        memory: usage.map(|usage| memory(&usage, timestamp)),
+        cpu: reading.as_ref().map(Reading::cpu),
+        memory: reading.as_ref().map(Reading::memory),
         network: pid.filter(|_| !record.netns.is_empty()).and_then(|pid| network(pid, timestamp)),
-        process: usage.map(|usage| cri::ProcessUsage { timestamp, process_count: value(usage.processes) }),
+        process: reading
+            .as_ref()
+            .map(|reading| cri::ProcessUsage { timestamp, process_count: value(reading.usage.processes) }),
         containers: containers.iter().filter_map(|one| container(engine, one)).collect(),
-        ..Default::default()
+        io: reading.as_ref().map(Reading::io),
     };
     cri::PodSandboxStats {
         attributes: Some(cri::PodSandboxAttributes {

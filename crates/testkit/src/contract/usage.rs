@@ -17,6 +17,7 @@ suite! {
     "the usage of what is not there is refused" [Processes] => unknown;
     "a sandbox's usage is told" [Processes] => of_a_sandbox;
     "the usage of sandboxes can be narrowed" [Processes] => sandbox_filters;
+    "metrics are described and told" [Processes] => metrics;
     "what is written into a container is counted" [Processes] => writable_layer;
 }
 
@@ -151,4 +152,27 @@ async fn writable_layer(bench: Arc<Bench>) -> Result {
         Ok((used >= 3_000_000).then_some(()))
     })
     .await
+}
+
+async fn metrics(bench: Arc<Bench>) -> Result {
+    let pod = bench.pod().await?;
+    let id = pod.waiting("a").await?;
+    let descriptors = bench.runtime().list_metric_descriptors().await?;
+    let keys: BTreeMap<_, _> = descriptors.into_iter().map(|one| (one.name, one.label_keys)).collect();
+    let pods = bench.runtime().list_pod_sandbox_metrics().await?;
+    let ours = some("the pod", pods.into_iter().find(|one| one.pod_sandbox_id == pod.id.as_str()))?;
+    let its = some("the container", ours.container_metrics.iter().find(|one| one.container_id == id.as_str()))?;
+    let known = |row: &cri::Metric| keys.get(&row.name).is_some_and(|keys| keys.len() == row.label_values.len());
+    for row in ours.metrics.iter().chain(&its.metrics) {
+        ensure(known(row), || format!("{} has other labels than described: {:?}", row.name, row.label_values))?;
+    }
+    let is_there = |rows: &[cri::Metric], name: &str| rows.iter().any(|row| row.name == name);
+    for name in
+        ["container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_memory_usage_bytes"]
+    {
+        ensure(is_there(&its.metrics, name), || format!("{name} is not told of the container"))?;
+    }
+    let network = "container_network_receive_bytes_total";
+    let is_told = !bench.has(super::Need::Network) || is_there(&ours.metrics, network);
+    ensure(is_told, || format!("{network} is not told of the pod"))
 }
