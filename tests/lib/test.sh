@@ -98,8 +98,8 @@ check_run() {
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.
 test_contract() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "contract: needs root"; return; fi
-  need_debian "the contract's runtimes" containerd runc containernetworking-plugins docker-registry busybox-static iptables iproute2 python3 gcc libc6-dev
-  local kinds=${X_RUNTIMES:-embedded,containerd1,containerd2} programs=
+  need_debian "the contract's runtimes" containerd runc crun containernetworking-plugins docker-registry busybox-static iptables iproute2 python3 gcc libc6-dev
+  local kinds=${X_RUNTIMES:-embedded,runc,crun,containerd1,containerd2} programs=
   programs=$(containerd2) || tally failed 1 "contract: no containerd 2 from Debian forky"
   RUBELET_CONTRACT=$kinds RUBELET_CONTAINERD2=$programs RUBELET_CONTRACT_ONLY=${X_ONLY:-} \
     cargo_test contract -p rubelet-testkit --config "target.'cfg(all())'.runner = '$PWD/tests/lib/alone.sh'" \

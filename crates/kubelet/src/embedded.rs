@@ -5,7 +5,7 @@ use rubelet_host::chain;
 use rubelet_network::{Subnet, SubnetError};
 use rubelet_runtime::image::Proxy;
 use rubelet_runtime::image::hosts::HostsConfig;
-use rubelet_runtime::{Embedded, Options, StartError};
+use rubelet_runtime::{Creator, Embedded, Options, StartError};
 use tracing::info;
 
 use crate::own::EmbeddedFlags;
@@ -43,6 +43,11 @@ pub(crate) async fn try_start(
         };
         let subnets = flags.pod_cidrs.iter().map(parse).collect::<Result<Vec<Subnet>, _>>();
         options.network.subnets = subnets.map_err(Unstarted::Settings)?;
+    }
+    options.creator = Creator::from(flags.oci_runtime.as_str());
+    options.handlers = flags.handlers.iter().map(|(name, it)| (name.clone(), Creator::from(it.as_str()))).collect();
+    if let Some(path) = around.variable("PATH") {
+        path.clone_into(&mut options.program_path);
     }
     options.import_dir = flags.import_dir.is_dir().then(|| flags.import_dir.clone());
     options.images.hosts = HostsConfig { dirs: flags.hosts_dirs.clone(), ..HostsConfig::default() };

@@ -71,6 +71,10 @@ pub(crate) struct EmbeddedFlags {
     pub(crate) hosts_dirs: Vec<PathBuf>,
     /// `--embedded-pod-cidrs`, as given.
     pub(crate) pod_cidrs: Vec<String>,
+    /// `--oci-runtime`.
+    pub(crate) oci_runtime: String,
+    /// `--runtime-handler`.
+    pub(crate) handlers: BTreeMap<String, String>,
 }
 
 impl EmbeddedFlags {
@@ -85,6 +89,8 @@ impl EmbeddedFlags {
             run_dir: given.text("embedded-run-dir").into(),
             import_dir: given.text("embedded-import-dir").into(),
             pod_cidrs: list("embedded-pod-cidrs"),
+            oci_runtime: given.text("oci-runtime"),
+            handlers: given.pairs("runtime-handler"),
         }
     }
 }

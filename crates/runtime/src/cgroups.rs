@@ -47,6 +47,11 @@ impl Engine {
         Ok(dirs.into_iter().map(|(name, dir)| Cgroup { name, dir }).collect())
     }
 
+    /// The planned cgroup as OCI runtimes are told it: its path, or slice, prefix and name of a scope.
+    pub(crate) fn oci_cgroup(&self, bundle: &Path) -> String {
+        oci_path(self.cgroup_driver, &places::noted_cgroup(bundle).unwrap_or_default())
+    }
+
     /// Makes the cgroup that was planned, with these values. With systemd it is gone when the answer is dropped and nobody is in it.
     pub(crate) fn make_cgroup(&self, bundle: &Path, values: &Values) -> Result<Held, CgroupError> {
         let name = places::noted_cgroup(bundle).unwrap_or_default();
@@ -74,9 +79,28 @@ impl Engine {
     }
 }
 
+fn oci_path(driver: Driver, name: &str) -> String {
+    match driver {
+        Driver::Cgroupfs => format!("/{name}"),
+        Driver::Systemd => {
+            let mut parts = name.rsplit('/');
+            let scope = parts.next().unwrap_or_default().trim_end_matches(".scope");
+            let (prefix, id) = scope.split_once('-').unwrap_or(("", scope));
+            format!("{}:{prefix}:{id}", parts.next().unwrap_or_default())
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_for_oci_runtimes() {
+        assert_eq!(oci_path(Driver::Cgroupfs, "kubepods/podx/1a"), "/kubepods/podx/1a");
+        let name = "kubepods.slice/kubepods-besteffort.slice/rubelet-1a.scope";
+        assert_eq!(oci_path(Driver::Systemd, name), "kubepods-besteffort.slice:rubelet:1a");
+    }
 
     #[test]
     fn names_by_driver() {

@@ -293,7 +293,6 @@ fn about(engine: &Engine, verbose: bool) -> cri::StatusResponse {
     };
     let network = engine.network.ready().err().map(|message| ("NetworkPluginNotReady", message));
     let conditions = vec![condition("RuntimeReady", None), condition("NetworkReady", network)];
-    let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: true };
     let mut info = std::collections::BTreeMap::new();
     if verbose {
         info.insert("config".to_owned(), engine.describe().to_string());
@@ -301,7 +300,7 @@ fn about(engine: &Engine, verbose: bool) -> cri::StatusResponse {
     cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions }),
         info,
-        runtime_handlers: vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }],
+        runtime_handlers: engine.handlers.shown(),
         features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, user_namespaces_host_network: false }),
     }
 }

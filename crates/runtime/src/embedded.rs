@@ -1,5 +1,6 @@
 //! The embedded runtime as a whole: what it stands on, and how it starts.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -13,6 +14,7 @@ use rubelet_proto::cri;
 use rubelet_shim::{Program, ShimError};
 use tokio::sync::broadcast;
 
+use crate::handlers::{Creator, HandlerError, Handlers};
 use crate::image::{self, ImageError, Images};
 use crate::places::Places;
 use crate::pods::Pods;
@@ -52,6 +54,9 @@ pub const FAULT_POINTS: [&str; 23] = [
     "sweep.sandbox-stopped",
 ];
 
+/// Where programs are on most machines.
+const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Where shims live: not in the agent's cgroup, which a service manager may end as a whole.
 const SHIMS_CGROUP: &str = "rubelet-shims";
 
@@ -67,6 +72,12 @@ pub struct Options {
     pub network: rubelet_network::Options,
     /// Who names cgroups: what `RuntimeConfig` answers.
     pub cgroup_driver: Driver,
+    /// What creates the containers of pods that name no runtime handler.
+    pub creator: Creator,
+    /// What creates those of pods that name one.
+    pub handlers: BTreeMap<String, Creator>,
+    /// Directories, with `:` between, in which OCI runtimes are that are given by name.
+    pub program_path: String,
     /// Called with the name of each point at which an agent that is killed leaves something half done. For tests.
     pub fault: Option<fn(&'static str)>,
     /// Instead of the kernel's id of this boot. For tests.
@@ -83,6 +94,9 @@ impl Options {
             import_dir: None,
             network: rubelet_network::Options::at(&root.join("network"), &run.join("netns")),
             cgroup_driver: Driver::Cgroupfs,
+            creator: Creator::default(),
+            handlers: BTreeMap::new(),
+            program_path: PROGRAM_PATH.to_owned(),
             fault: None,
             boot_id: None,
         }
@@ -99,6 +113,8 @@ pub enum StartError {
     Locked { path: PathBuf, pid: Option<u32> },
     #[error("open the image store")]
     Images(#[from] ImageError),
+    #[error("set up runtime handlers")]
+    Handlers(#[from] HandlerError),
     #[error("look at the cgroups")]
     Cgroups(#[from] CgroupError),
     #[error("prepare the pods' network")]
@@ -128,6 +144,7 @@ pub(crate) struct Engine {
     /// Cgroups by their names in the file system.
     pub(crate) cgroups: Tree,
     pub(crate) cgroup_driver: Driver,
+    pub(crate) handlers: Handlers,
     pub(crate) sandbox_records: Records,
     pub(crate) container_records: Records,
     pub(crate) boot_id: String,
@@ -228,6 +245,7 @@ impl Engine {
             program: Program::this()?.in_cgroups(shims),
             cgroups,
             cgroup_driver: options.cgroup_driver,
+            handlers: Handlers::open(&options.creator, &options.handlers, &options.program_path)?,
             boot_id: match options.boot_id {
                 Some(id) => id,
                 None => rubelet_host::proc::boot_id().map_err(|e| StartError::Boot(chain(&e)))?,

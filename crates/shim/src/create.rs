@@ -29,11 +29,18 @@ pub(crate) enum Streams {
     },
 }
 
+/// How the first process is let go.
+pub(crate) enum Release {
+    /// Send `S` to start; closing it ends the process.
+    Word(OwnedFd),
+    /// The OCI runtime that created it starts it.
+    Runtime,
+}
+
 /// A container whose first process waits for the word to go.
 pub(crate) struct Created {
     pub(crate) pid: i32,
-    /// Send `S` to start; closing it ends the process.
-    pub(crate) sync: OwnedFd,
+    pub(crate) sync: Release,
     pub(crate) streams: Streams,
 }
 
@@ -67,7 +74,7 @@ pub(crate) fn create(bundle: &Path, spec: Spec, setup: &Setup) -> Result<Created
         Ok(streams)
     };
     match finish() {
-        Ok(streams) => Ok(Created { pid, sync, streams }),
+        Ok(streams) => Ok(Created { pid, sync: Release::Word(sync), streams }),
         Err(fault) => {
             kill_and_reap(pid);
             Err(fault)
@@ -234,7 +241,7 @@ impl Entry {
     }
 }
 
-fn open_streams(spec: &Spec, setup: &Setup) -> Result<(Streams, Option<[OwnedFd; 3]>), Fault> {
+pub(crate) fn open_streams(spec: &Spec, setup: &Setup) -> Result<(Streams, Option<[OwnedFd; 3]>), Fault> {
     let words = || "open the standard streams".to_owned();
     let null = || fs::OpenOptions::new().read(true).write(true).open("/dev/null").map(OwnedFd::from).doing(words);
     if setup.pause {

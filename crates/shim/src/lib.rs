@@ -22,6 +22,7 @@ mod init;
 mod logfile;
 mod mounts;
 mod nursery;
+mod oci;
 mod pause;
 mod rootfs;
 mod seccomp;

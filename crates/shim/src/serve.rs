@@ -11,9 +11,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::birth::{self, Birth};
-use crate::create::{self, Created};
+use crate::create::{self, Created, Release};
 use crate::fault::reason;
 use crate::logfile::LogFile;
+use crate::oci::OciRuntime;
 use crate::setup::{self, SOCKET_FILE, Setup};
 use crate::spec::Spec;
 use crate::stdio::{Source, Stdio};
@@ -119,7 +120,7 @@ struct Service {
     stdio: Stdio,
     pid: i32,
     /// To let the created program run.
-    sync: Option<OwnedFd>,
+    sync: Option<Release>,
     phase: Phase,
     has_own_pids: bool,
 }
@@ -145,12 +146,16 @@ impl Service {
             None => None,
         };
         let has_own_pids = spec.linux.has_new("pid");
-        let Created { pid, sync, streams } =
-            create::create(bundle, spec, &setup).map_err(|fault| refuse(fault.to_string()))?;
+        let created = match OciRuntime::of(bundle, &setup) {
+            Some(runtime) => runtime.create(&spec),
+            None => create::create(bundle, spec, &setup),
+        };
+        let Created { pid, sync, streams } = created.map_err(|fault| refuse(fault.to_string()))?;
         let made = Stdio::new(streams, log, setup.stdin_once)
             .and_then(|stdio| birth::write(bundle, &birth_of(pid)?).map(|()| stdio));
         let stdio = made.map_err(|e| {
             create::kill_and_reap(pid);
+            OciRuntime::of(bundle, &setup).inspect(OciRuntime::delete);
             failed("keep the container", e);
         })?;
         let connections = vec![Connection { socket: control, role: Role::Asks }];
@@ -279,12 +284,19 @@ impl Service {
         let Some(sync) = self.sync.take() else {
             return Reply::Refused("the container was started already".to_owned());
         };
-        match wire::send_bytes(&sync, b"S", &[]) {
+        let started = match (sync, OciRuntime::of(&self.bundle, &self.setup)) {
+            (Release::Word(sync), _) => {
+                wire::send_bytes(&sync, b"S", &[]).map_err(|e| format!("start: {}", reason(&e)))
+            }
+            (Release::Runtime, Some(runtime)) => runtime.start().map_err(|fault| fault.to_string()),
+            (Release::Runtime, None) => Err("start: it has no runtime any more".to_owned()),
+        };
+        match started {
             Ok(()) => {
                 self.phase = Phase::Running { started_at_nanos: end::now_nanos() };
                 Reply::Done
             }
-            Err(e) => Reply::Refused(format!("start: {}", reason(&e))),
+            Err(said) => Reply::Refused(said),
         }
     }
 
@@ -313,7 +325,10 @@ impl Service {
         let started = match self.phase {
             Phase::Running { .. } => setup::read_bundle(&self.bundle)
                 .map_err(|e| format!("read the bundle: {}", reason(&e)))
-                .and_then(|(spec, setup)| start_exec(wanted, descriptors, spec, &setup, self.pid)),
+                .and_then(|(spec, setup)| match OciRuntime::of(&self.bundle, &setup) {
+                    Some(runtime) => runtime.exec(wanted, descriptors, spec).map_err(|fault| fault.to_string()),
+                    None => start_exec(wanted, descriptors, spec, &setup, self.pid),
+                }),
             Phase::Created | Phase::Ended(_) => Err("the container is not running".to_owned()),
         };
         match started {
@@ -354,6 +369,8 @@ impl Service {
         }
         self.stdio.finish();
         let exit: Exit = end::of_status(status, started_at_nanos, finished_at, cgroups::oom_kills(&self.setup.cgroups));
+        // While the bundle is ours: its runtime's notes are in it.
+        OciRuntime::of(&self.bundle, &self.setup).inspect(OciRuntime::delete);
         if let Err(e) = end::write(&self.bundle, &exit) {
             let _ = io::Write::write_all(&mut io::stderr(), format!("record the end: {e}\n").as_bytes());
         }

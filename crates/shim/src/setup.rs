@@ -41,6 +41,11 @@ pub struct Setup {
     pub shim_cgroups: Vec<PathBuf>,
     /// The root is mounted with the container's id mappings (needs a file system that can).
     pub id_mapped_root: bool,
+    /// The OCI runtime that creates the container, such as `/usr/sbin/runc`; none: the shim does. It makes the cgroup that the
+    /// specification names, or joins it.
+    pub runtime: Option<PathBuf>,
+    /// The runtime makes the cgroup as a scope of systemd.
+    pub has_systemd_scope: bool,
 }
 
 /// One directory of a cgroup hierarchy.

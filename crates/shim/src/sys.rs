@@ -124,6 +124,17 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Starts a program that has the signals' default actions, as [`reset_signals`] says.
+pub(crate) fn spawn_with_default_signals(command: &mut std::process::Command) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    let reset = || {
+        reset_signals();
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls only.
+    unsafe { command.pre_exec(reset) }.spawn()
+}
+
 fn block(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: sigemptyset initializes the set; the signals are constants of libc.

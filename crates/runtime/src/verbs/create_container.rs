@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rubelet_api::ids::ContainerId;
+use rubelet_host::cgroup::Driver;
 use rubelet_proto::cri::{self, ContainerEventType, NamespaceMode};
 use rubelet_shim::setup::{Setup, write_bundle};
 
@@ -78,11 +79,21 @@ fn make(engine: &Arc<Engine>, mut work: Work) -> Result<Arc<Container>, Refusal>
     engine.reached("create.mounted");
     mount_images(engine, &id, &dir, &mut work.config.mounts)?;
     engine.reached("create.images");
-    let built = build(engine, &work, &image, &rootfs)?;
+    let mut built = build(engine, &work, &image, &rootfs)?;
     let Work { config, sandbox, .. } = work;
+    let handler = engine.handlers.find(&sandbox.runtime_handler).ok_or_else(|| {
+        Refusal::unknown(format!("no runtime for {:?} is configured any more", sandbox.runtime_handler))
+    })?;
     let cgroups = engine.plan_cgroup(&dir, &sandbox.cgroup_parent(), &id)?;
     let log_path = log_path(&sandbox, &config)?;
+    if handler.program.is_some() {
+        built.spec.linux.cgroups_path = engine.oci_cgroup(&dir);
+        // crun 1.8 takes no other; nothing newer is said.
+        "1.0.2".clone_into(&mut built.spec.oci_version);
+    }
     let setup = Setup {
+        runtime: handler.program.clone(),
+        has_systemd_scope: engine.cgroup_driver == Driver::Systemd,
         id: id.clone(),
         log_path: log_path.clone(),
         stdin: config.stdin,

@@ -30,7 +30,7 @@ pub(crate) async fn run_pod_sandbox(
     config: cri::PodSandboxConfig,
     runtime_handler: String,
 ) -> Result<SandboxId, Refusal> {
-    check(&config, &runtime_handler)?;
+    check(engine, &config, &runtime_handler)?;
     let id = new_id().doing("make an id")?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let name = sandbox_name(&metadata);
@@ -66,14 +66,18 @@ pub(crate) async fn run_pod_sandbox(
     }
 }
 
-fn check(config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result<(), Refusal> {
+fn check(engine: &Engine, config: &cri::PodSandboxConfig, runtime_handler: &str) -> Result<(), Refusal> {
     let metadata = config.metadata.as_ref().ok_or_else(|| Refusal::invalid("sandbox config must include metadata"))?;
     if metadata.name.is_empty() || metadata.namespace.is_empty() || metadata.uid.is_empty() {
         return Err(Refusal::invalid("sandbox metadata must name the pod, its namespace and its UID"));
     }
-    if !runtime_handler.is_empty() {
+    let Some(handler) = engine.handlers.find(runtime_handler) else {
         let said = format!("failed to get sandbox runtime: no runtime for {runtime_handler:?} is configured");
         return Err(Refusal::new(Code::Unknown, said));
+    };
+    let has_users = spec::user_namespace(config).doing("the pod's user namespace")?.is_some();
+    if has_users && !handler.features.user_namespaces {
+        return Err(Refusal::unknown(format!("runtime handler {runtime_handler:?} does not support user namespaces")));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rubelet_host::cgroup::{CgroupError, Driver};
 use rubelet_host::chain;
 use rubelet_proto::cri::ContainerEventType;
 use rubelet_shim::wire::Phase;
@@ -63,6 +64,13 @@ fn resources(container: &Container) -> rubelet_proto::cri::LinuxContainerResourc
     linux.and_then(|l| l.resources.clone()).unwrap_or_default()
 }
 
+/// Whether an OCI runtime creates it.
+fn is_oci(engine: &Engine, container: &Container) -> bool {
+    let sandbox = engine.pods().sandbox(container.sandbox.as_str());
+    let handler = sandbox.map(|sandbox| sandbox.record().runtime_handler.clone()).unwrap_or_default();
+    engine.handlers.find(&handler).is_some_and(|handler| handler.program.is_some())
+}
+
 /// The shim, the pid, and when it was started.
 fn begin(engine: &Arc<Engine>, container: &Container) -> Result<(Shim, u32, i64), ShimError> {
     let bundle = engine.places.container(container.id.as_str());
@@ -70,13 +78,20 @@ fn begin(engine: &Arc<Engine>, container: &Container) -> Result<(Shim, u32, i64)
     if let Some(dir) = Path::new(&log).parent().filter(|d| !d.as_os_str().is_empty()) {
         fs::create_dir_all(dir).map_err(|source| ShimError::Start { bundle: dir.to_owned(), source })?;
     }
-    let resources = resources(container);
-    let held = engine
-        .make_cgroup(&bundle, &limits::values(&resources))
-        .map_err(|e| ShimError::Refused(format!("make the container's cgroup: {}", chain(&e))))?;
+    let values = limits::values(&resources(container));
+    let failed = |e: CgroupError| ShimError::Refused(format!("make the container's cgroup: {}", chain(&e)));
+    // systemd makes a scope around a process: that of an OCI runtime, which asks for it.
+    let is_made_by_runtime = engine.cgroup_driver == Driver::Systemd && is_oci(engine, container);
+    let held = match is_made_by_runtime {
+        true => None,
+        false => Some(engine.make_cgroup(&bundle, &values).map_err(failed)?),
+    };
     engine.reached("start.cgroup");
     let (shim, _) = Shim::create(&engine.program, &bundle)?;
     drop(held);
+    if is_made_by_runtime {
+        engine.change_cgroup(&bundle, &values).map_err(failed)?;
+    }
     engine.reached("start.created");
     shim.start()?;
     engine.reached("start.started");

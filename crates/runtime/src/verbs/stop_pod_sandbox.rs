@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rubelet_proto::cri::ContainerEventType;
+
 use super::{Doing, Refusal, stop_container};
 use crate::embedded::Engine;
 use crate::pods::{Sandbox, SandboxLife};
@@ -31,6 +33,9 @@ pub(crate) async fn stop(engine: &Arc<Engine>, sandbox: &Arc<Sandbox>) -> Result
         record.addresses.clear();
         record.clone()
     };
-    sandbox.life.send_if_modified(|life| std::mem::replace(life, SandboxLife::NotReady) != SandboxLife::NotReady);
+    // Who watches the pause process may not have heard of its end yet; whoever is first tells it.
+    if sandbox.life.send_replace(SandboxLife::NotReady) != SandboxLife::NotReady {
+        engine.tell(sandbox.id.as_str(), ContainerEventType::ContainerStoppedEvent, &sandbox.id);
+    }
     engine.sandbox_records.write(sandbox.id.as_str(), &record).doing("record that the sandbox is stopped")
 }

@@ -45,4 +45,16 @@ pub(super) const FLAGS: &[Flag] = &[
         "unix:///run/rubelet/cri.sock",
         "For the command cri: the socket on which the embedded runtime is served.",
     ),
+    Flag::own(
+        "oci-runtime",
+        Kind::Text,
+        "",
+        "OCI runtime that creates containers, such as runc or crun: a path, or a name to be found in PATH. Without one the embedded runtime does it itself.",
+    ),
+    Flag::own(
+        "runtime-handler",
+        Kind::Map,
+        "",
+        "NAME=OCI-RUNTIME: a runtime handler that pods may ask for by their RuntimeClass. May be given several times; the word embedded names the embedded runtime itself.",
+    ),
 ];
