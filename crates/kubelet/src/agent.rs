@@ -1,6 +1,7 @@
 //! The agent in this program: its settings from the configuration, the runtime it stands on, the servers beside it.
 
 mod amounts;
+mod api;
 mod care;
 mod node;
 mod pages;
@@ -108,7 +109,8 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         http: HttpCounts::default(),
     });
     let servers = servers::config(&assembled).map_err(failed)?;
-    let servers = rubelet_server::serve(servers, view, None).await.map_err(|error| failed(chain(&error)))?;
+    let reviews = api::client(&assembled).map_err(failed)?.map(rubelet_server::by_api_server);
+    let servers = rubelet_server::serve(servers, view, reviews).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {
         tokio::time::sleep(SETTLED).await;
         rubelet_host::memory::trim();
