@@ -79,6 +79,12 @@ impl Picture {
         self.lock().values().filter(|s| s.is_listed).cloned().collect()
     }
 
+    /// The pod of this name that clients see.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Shown> {
+        let is_it = |shown: &&Shown| shown.is_listed && *shown.key.namespace == *namespace && *shown.key.name == *name;
+        self.lock().values().find(is_it).cloned()
+    }
+
     /// Counts up with every change; wait on it to see changes.
     pub fn version(&self) -> watch::Receiver<u64> {
         self.version.subscribe()

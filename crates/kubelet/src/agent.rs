@@ -19,7 +19,7 @@ use rubelet_agent::{PullSettings, Settings};
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::gates::{Gate, Gates};
 use rubelet_core::node::CgroupDriver;
-use rubelet_cri::{Remote, Runtime, check_version};
+use rubelet_cri::{Bounded, Remote, Runtime, check_version};
 use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_host::chain;
 use rubelet_runtime::Embedded;
@@ -29,7 +29,7 @@ use tokio::net::UnixListener;
 use tracing::{info, warn};
 
 use crate::assemble::{Assembled, EMBEDDED};
-use crate::{control, embedded};
+use crate::{control, embedded, klog};
 
 /// How often a runtime that does not answer is asked again.
 const RUNTIME_AGAIN: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Running {
 ///
 /// # Errors
 /// What keeps the node from working at all, in words.
-pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
+pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Running, String> {
     let failed = |what: String| format!("failed to run Kubelet: {what}");
     let config = &assembled.config;
     let (runtime, own) = runtime(&assembled).await.map_err(failed)?;
@@ -94,11 +94,12 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
         stats: pages::settings(&assembled),
     };
+    let asked = Arc::new(Bounded::new(runtime.clone(), settings.request_timeout));
     let agent = rubelet_agent::start(settings, runtime, &assembled.runtime_endpoint, &life)
         .await
         .map_err(|error| failed(chain(&error)))?;
-    if let Some((embedded, asked)) = own {
-        control::serve(asked, embedded, agent.clone());
+    if let Some((embedded, listener)) = own {
+        control::serve(listener, embedded, agent.clone());
     }
     let pulse = agent.pulse.clone();
     let view = Arc::new(view::NodeView {
@@ -107,6 +108,9 @@ pub(crate) async fn start(assembled: Assembled) -> Result<Running, String> {
         configz: config.to_value(),
         stats: agent.stats,
         http: HttpCounts::default(),
+        runtime: asked,
+        premises: view::premises(&assembled),
+        log,
     });
     let servers = servers::config(&assembled).map_err(failed)?;
     let reviews = api::client(&assembled).map_err(failed)?.map(rubelet_server::by_api_server);

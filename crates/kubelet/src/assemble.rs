@@ -10,6 +10,7 @@ mod runtime;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rubelet_api::config::{ConfigError, Draft, KubeletConfiguration, Loaded};
@@ -99,6 +100,8 @@ pub(crate) struct Assembled {
     pub(crate) logging: Logging,
     /// To be logged once.
     pub(crate) remarks: Vec<Remark>,
+    /// Upstream's flags with their values.
+    pub(crate) shown_flags: BTreeMap<String, String>,
     /// What the program found around it.
     pub(crate) around: Surroundings,
 }
@@ -230,6 +233,7 @@ fn complete(
         runtime_endpoint,
         logging,
         remarks,
+        shown_flags: given.shown(),
         around: around.clone(),
     })
 }

@@ -75,6 +75,17 @@ impl Given {
         scan::scan_duration(&self.text(name)).unwrap_or(0)
     }
 
+    /// All flags of upstream's with their values, given or by default, as Go prints them.
+    pub(crate) fn shown(&self) -> BTreeMap<String, String> {
+        let upstreams = table::all().filter(|flag| !flag.is_rubelets());
+        upstreams
+            .map(|flag| {
+                let shown = self.values.get(flag.name).map_or_else(|| flag.default.to_owned(), show);
+                (flag.name.to_owned(), shown)
+            })
+            .collect()
+    }
+
     /// The `key=value` pairs of a flag.
     pub(crate) fn pairs(&self, name: &str) -> BTreeMap<String, String> {
         let Some(Value::Object(map)) = self.values.get(name) else { return BTreeMap::new() };
@@ -97,6 +108,19 @@ impl Given {
     /// The given flags that have no effect here.
     pub(crate) fn without_effect(&self) -> impl Iterator<Item = &'static str> {
         self.values.keys().copied().filter(|name| table::find(name).is_some_and(|flag| flag.target == Target::Ignored))
+    }
+}
+
+/// A value in one line.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => format!("[{}]", values.iter().map(show).collect::<Vec<_>>().join(",")),
+        Value::Object(map) => {
+            map.iter().map(|(key, value)| format!("{key}={}", show(value))).collect::<Vec<_>>().join(",")
+        }
     }
 }
 

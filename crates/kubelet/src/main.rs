@@ -46,7 +46,7 @@ fn main() -> ExitCode {
             log.set_format(assembled.logging.format);
             log.set_verbosity(assembled.logging.verbosity);
             log.set_patterns(assembled.logging.patterns.clone());
-            run::run(*assembled, log.traces())
+            run::run(*assembled, log)
         }
         Ok(Call::Command(command)) => command.carry_out(),
         Err(error) => {

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::assemble::Assembled;
-use crate::traces::{TraceSettings, Traces};
-use crate::{agent, host_checks, watchdog};
+use crate::traces::TraceSettings;
+use crate::{agent, host_checks, klog, watchdog};
 
 /// Threads for work that blocks: mounts, files, names.
 const BLOCKING_THREADS: usize = 16;
@@ -24,8 +24,8 @@ const BLOCKING_THREADS: usize = 16;
 const IPTABLES_PERIOD: Duration = Duration::from_secs(60);
 
 /// Runs the agent until it is told to end. What was logged as `command failed` made it fail.
-pub(crate) fn run(assembled: Assembled, traces: &Traces) -> ExitCode {
-    match prepare_and_live(assembled, traces) {
+pub(crate) fn run(assembled: Assembled, log: klog::Control) -> ExitCode {
+    match prepare_and_live(assembled, log) {
         Ok(code) => code,
         Err(said) => {
             error!(err = %said, "command failed");
@@ -34,7 +34,7 @@ pub(crate) fn run(assembled: Assembled, traces: &Traces) -> ExitCode {
     }
 }
 
-fn prepare_and_live(assembled: Assembled, traces: &Traces) -> Result<ExitCode, String> {
+fn prepare_and_live(assembled: Assembled, log: klog::Control) -> Result<ExitCode, String> {
     for remark in &assembled.remarks {
         remark.log();
     }
@@ -57,9 +57,9 @@ fn prepare_and_live(assembled: Assembled, traces: &Traces) -> Result<ExitCode, S
     let wished = TraceSettings::of(&assembled);
     let code = runtime.block_on(async {
         if let Some(settings) = wished {
-            traces.start(settings);
+            log.traces().start(settings);
         }
-        live(assembled, contention, period).await
+        live(assembled, log, contention, period).await
     });
     // Whatever still blocks in a thread does not hold up the end.
     runtime.shutdown_background();
@@ -82,6 +82,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 async fn live(
     assembled: Assembled,
+    log: klog::Control,
     contention: Option<Contention>,
     watchdog_period: Option<Duration>,
 ) -> Result<ExitCode, String> {
@@ -94,7 +95,7 @@ async fn live(
         tokio::spawn(keep_chains(path));
     }
     let running = tokio::select! {
-        started = agent::start(assembled) => started?,
+        started = agent::start(assembled, log) => started?,
         name = signals.next() => {
             info!(signal = name, "Ending before the agent has started");
             return Ok(ExitCode::SUCCESS);

@@ -16,11 +16,14 @@ mod config;
 mod connection;
 mod encode;
 mod listen;
+mod logs;
 pub mod metrics;
 mod mux;
 mod pod_resources;
+mod query;
 mod respond;
 mod routes;
+mod running;
 mod tls;
 mod view;
 
@@ -29,4 +32,4 @@ pub use config::{Authentication, AuthorizationMode, Certificate, ServerConfig, T
 pub use encode::pod_json;
 pub use listen::{ServeError, Servers, serve};
 pub use tls::TlsError;
-pub use view::View;
+pub use view::{Premises, Switches, View};

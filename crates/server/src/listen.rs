@@ -19,6 +19,7 @@ use crate::connection::{self, Answering, Answers, Protocol};
 use crate::respond::Reply;
 use crate::routes::{self, Site};
 use crate::tls::{Reloading, ShownCertificates};
+use crate::view::Desk;
 use crate::{AuthorizationMode, ServerConfig, TlsError, TlsServerConfig, View};
 use crate::{mux, pod_resources};
 
@@ -98,21 +99,22 @@ pub async fn serve(
     reviews: Option<Arc<dyn Reviews>>,
 ) -> Result<Servers, ServeError> {
     let mut servers = Servers { healthz: None, read_only: None, tls: None, tasks: Vec::new() };
+    let desk = Arc::new(Desk::new(view.clone()));
     if let Some(tls) = config.tls {
         let gate = Arc::new(gate(&tls, reviews)?);
         let (listener, at) = bind(tls.address).await?;
         let site = Site::Full { has_debugging: tls.has_debugging };
         let reloading = Arc::new(Reloading::start(tls)?);
-        let view = view.clone();
+        let desk = desk.clone();
         servers.tls = Some(at);
         servers.tasks.push(tokio::spawn(accept(listener, move |stream| {
-            secure(stream, reloading.clone(), gate.clone(), site, view.clone())
+            secure(stream, reloading.clone(), gate.clone(), site, desk.clone())
         })));
     }
     if let Some(address) = config.read_only {
         let (listener, at) = bind(address).await?;
         servers.read_only = Some(at);
-        servers.tasks.push(tokio::spawn(accept(listener, plain(Site::ReadOnly, view.clone()))));
+        servers.tasks.push(tokio::spawn(accept(listener, plain(Site::ReadOnly, desk.clone()))));
     }
     if let Some(path) = config.pod_resources {
         let listener = pod_resources::bind(&path).map_err(|source| ServeError::Socket { path, source })?;
@@ -121,7 +123,7 @@ pub async fn serve(
     if let Some(address) = config.healthz {
         let bound = bind(address).await;
         servers.healthz = bound.as_ref().ok().map(|(_, at)| *at);
-        servers.tasks.push(tokio::spawn(healthz(address, bound, view)));
+        servers.tasks.push(tokio::spawn(healthz(address, bound, desk)));
     }
     Ok(servers)
 }
@@ -153,10 +155,10 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeErr
 }
 
 /// The health server: its port may be taken for a while, e.g. by a predecessor.
-async fn healthz(address: SocketAddr, mut bound: Result<(TcpListener, SocketAddr), ServeError>, view: Arc<dyn View>) {
+async fn healthz(address: SocketAddr, mut bound: Result<(TcpListener, SocketAddr), ServeError>, desk: Arc<Desk>) {
     loop {
         match bound {
-            Ok((listener, _)) => return accept(listener, plain(Site::Health, view)).await,
+            Ok((listener, _)) => return accept(listener, plain(Site::Health, desk)).await,
             Err(error) => tracing::error!(%error, "failed to start the healthz server"),
         }
         tokio::time::sleep(BIND_AGAIN_AFTER).await;
@@ -190,14 +192,14 @@ where
     }
 }
 
-fn plain(site: Site, view: Arc<dyn View>) -> impl Fn(TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+fn plain(site: Site, desk: Arc<Desk>) -> impl Fn(TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     move |stream| {
-        let client = Arc::new(Client { site, view: view.clone(), guard: None });
+        let client = Arc::new(Client { site, desk: desk.clone(), guard: None });
         Box::pin(connection::serve(stream, Protocol::Http1, client))
     }
 }
 
-async fn secure(stream: TcpStream, reloading: Arc<Reloading>, gate: Arc<Gate>, site: Site, view: Arc<dyn View>) {
+async fn secure(stream: TcpStream, reloading: Arc<Reloading>, gate: Arc<Gate>, site: Site, desk: Arc<Desk>) {
     let handshake = tokio_rustls::TlsAcceptor::from(reloading.current().rustls).accept(stream);
     let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => stream,
@@ -208,13 +210,13 @@ async fn secure(stream: TcpStream, reloading: Arc<Reloading>, gate: Arc<Gate>, s
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     let shown = session.peer_certificates().unwrap_or_default().iter().cloned().map(CertificateDer::into_owned);
     let guard = Some(Guard { gate, reloading, shown: ShownCertificates::new(shown.collect()) });
-    connection::serve(stream, protocol, Arc::new(Client { site, view, guard })).await;
+    connection::serve(stream, protocol, Arc::new(Client { site, desk, guard })).await;
 }
 
 /// The other side of one connection.
 struct Client {
     site: Site,
-    view: Arc<dyn View>,
+    desk: Arc<Desk>,
     /// `None` where everyone is answered.
     guard: Option<Guard>,
 }
@@ -261,12 +263,13 @@ impl Answers for Client {
                 Site::ReadOnly => Some(false),
                 Site::Full { .. } => Some(true),
             };
-            let _counted = full.map(|is_full| self.view.http().begin(request.method(), request.uri().path(), is_full));
+            let _counted =
+                full.map(|is_full| self.desk.view.http().begin(request.method(), request.uri().path(), is_full));
             if let Err(answer) = self.admit(&mut request).await {
                 return *answer;
             }
             let span = self.span(&request);
-            let answering = routes::respond(self.site, self.view.clone(), request.map(Some));
+            let answering = routes::respond(self.site, self.desk.clone(), request.map(Some));
             let answer = answering.instrument(span.clone()).await;
             let status = answer.status().as_u16();
             span.record("http.response.status_code", status);

@@ -128,7 +128,7 @@ fn clean(path: &str) -> String {
 }
 
 /// Percent-encoding undone; what is no text then is replaced, as no path of ours has such. `None`: malformed.
-fn decode(path: &str) -> Option<String> {
+pub(crate) fn decode(path: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -14,8 +14,8 @@ use rubelet_api::v1;
 
 use crate::encode;
 
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const JSON: &str = "application/json";
 const NO_SNIFF: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
 
@@ -121,6 +121,36 @@ pub(crate) fn not_found() -> Response<Reply> {
     plain_text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// kubelet 1.36: nothing at this path below one that there is.
+pub(crate) fn no_route() -> Response<Reply> {
+    text(StatusCode::NOT_FOUND, "404: Page Not Found")
+}
+
+/// A failure in words, as Go's `http.Error` writes it.
+pub(crate) fn error(status: StatusCode, why: impl std::fmt::Display) -> Response<Reply> {
+    plain_text(status, format!("{why}\n"))
+}
+
+/// Bytes as they come, of which nothing is known but the type.
+pub(crate) fn stream(
+    content_type: &'static str,
+    body: impl Body<Data = Bytes, Error = io::Error> + Send + 'static,
+) -> Response<Reply> {
+    answer(StatusCode::OK, content_type, Reply::Stream(Box::pin(body)))
+}
+
+/// What a sender sends, until it is dropped.
+pub(crate) struct Sent(pub(crate) tokio::sync::mpsc::Receiver<Bytes>);
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.get_mut().0.poll_recv(context).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
 /// Not with this method.
 pub(crate) fn method_not_allowed(allowed: &'static str) -> Response<Reply> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
@@ -128,7 +158,7 @@ pub(crate) fn method_not_allowed(allowed: &'static str) -> Response<Reply> {
     response
 }
 
-fn whole(text: String) -> Reply {
+pub(crate) fn whole(text: String) -> Reply {
     Reply::Whole((!text.is_empty()).then(|| Bytes::from(text)))
 }
 
@@ -138,7 +168,7 @@ fn sniffless(mut response: Response<Reply>) -> Response<Reply> {
     response
 }
 
-fn answer(status: StatusCode, content_type: &'static str, body: Reply) -> Response<Reply> {
+pub(crate) fn answer(status: StatusCode, content_type: &'static str, body: Reply) -> Response<Reply> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

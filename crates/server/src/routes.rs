@@ -1,18 +1,25 @@
-//! Which path answers what. What is ready at once is answered first ([`common`], [`full`]); what takes its time
-//! (streams, statistics) is asked for in [`respond`].
+//! Which path answers what. What is ready at once is answered first ([`common`]); then what takes its time.
 
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::View;
 use crate::respond::{self, Reply};
+use crate::view::Desk;
+use crate::{View, mux};
 
+mod checkpoint;
+mod container_logs;
+mod debug;
+mod files;
 mod health;
+mod log_query;
 mod metrics;
+mod streams;
 #[cfg(test)]
 mod tests;
+mod zpages;
 
 /// Which of the three listeners was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,24 +45,28 @@ pub(crate) struct Asked<'a> {
 pub(crate) type Question = Request<Option<Incoming>>;
 
 /// The answer at `site`.
-pub(crate) async fn respond(site: Site, view: Arc<dyn View>, question: Question) -> Response<Reply> {
+pub(crate) async fn respond(site: Site, desk: Arc<Desk>, question: Question) -> Response<Reply> {
     let uri = question.uri();
     let asked = Asked { method: question.method(), path: uri.path(), query: uri.query().unwrap_or_default() };
-    if site != Site::Health
-        && let Some(page) = metrics::page(asked)
-    {
-        return metrics::respond(view, asked.method, question.headers(), page).await;
+    let view = &*desk.view;
+    if site == Site::Health {
+        return health::ping_only(asked);
     }
-    let view = &*view;
-    match site {
-        Site::Health => health::ping_only(asked),
-        Site::ReadOnly => common(view, asked).unwrap_or_else(|| match first_segment(asked.path) {
-            segment @ "metrics" => not_built(segment),
-            _ => respond::not_found(),
-        }),
-        Site::Full { has_debugging } => {
-            common(view, asked).or_else(|| full(view, asked, has_debugging)).unwrap_or_else(respond::not_found)
+    if let Some(page) = metrics::page(asked) {
+        return metrics::respond(desk.view.clone(), asked.method, question.headers(), page).await;
+    }
+    if let Some(answer) = common(view, asked) {
+        return answer;
+    }
+    let segment = first_segment(asked.path).to_owned();
+    match (site, segment.as_str()) {
+        (_, "metrics") => not_built(&segment),
+        (Site::Full { has_debugging: true }, _) => full(&segment, &desk, question).await,
+        // kubelet 1.36: the others are absent.
+        (_, "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "debug" | "logs") => {
+            respond::plain_text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n")
         }
+        (_, _) => respond::not_found(),
     }
 }
 
@@ -64,31 +75,35 @@ fn common(view: &dyn View, asked: Asked<'_>) -> Option<Response<Reply>> {
     match asked.path {
         "/pods" | "/pods/" if asked.method == Method::GET => Some(respond::pods(view.pods())),
         "/pods" | "/pods/" => Some(respond::method_not_allowed("GET")),
+        path if path.starts_with("/pods/") => Some(respond::no_route()),
         path if path.starts_with("/healthz") => Some(health::all(view, asked)),
         _ => None,
     }
 }
 
 /// What only the server with TLS has.
-fn full(view: &dyn View, asked: Asked<'_>, has_debugging: bool) -> Option<Response<Reply>> {
-    let segment = first_segment(asked.path);
+async fn full(segment: &str, desk: &Desk, question: Question) -> Response<Reply> {
+    let view = &*desk.view;
+    let switches = view.premises().switches;
     match segment {
-        "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "debug" | "logs"
-            if !has_debugging =>
-        {
-            Some(respond::plain_text(StatusCode::METHOD_NOT_ALLOWED, "Debug endpoints are disabled.\n"))
-        }
-        // kubelet 1.36: without debugging these are absent.
-        "configz" | "checkpoint" | "flagz" | "statusz" if !has_debugging => None,
-        "configz" if asked.path == "/configz" => Some(configz(view, asked)),
-        "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "debug" | "logs"
-        | "checkpoint" | "flagz" | "statusz" | "metrics" => Some(not_built(segment)),
-        _ => None,
+        "configz" => configz(view, question.method()),
+        "containerLogs" => container_logs::answer(desk, &question).await,
+        "run" => streams::run(view, &question).await,
+        "exec" => streams::exec(view, question).await,
+        "attach" => streams::attach(view, question).await,
+        "portForward" => streams::port_forward(view, question).await,
+        "runningpods" => streams::running_pods(view, &question).await,
+        "checkpoint" if switches.has_checkpoints => checkpoint::answer(view, &question).await,
+        "logs" => files::answer(view, &question).await,
+        "debug" => debug::answer(view, question).await,
+        "flagz" if switches.has_flagz => zpages::flagz(view, question.headers()),
+        "statusz" if switches.has_statusz => zpages::statusz(view, question.headers()),
+        _ => respond::not_found(),
     }
 }
 
-fn configz(view: &dyn View, asked: Asked<'_>) -> Response<Reply> {
-    if asked.method == Method::GET || asked.method == Method::HEAD {
+fn configz(view: &dyn View, method: &Method) -> Response<Reply> {
+    if method == Method::GET || method == Method::HEAD {
         respond::json(&serde_json::json!({ "kubeletconfig": view.configz() }))
     } else {
         respond::method_not_allowed("GET, HEAD")
@@ -102,4 +117,11 @@ fn not_built(segment: &str) -> Response<Reply> {
 
 fn first_segment(path: &str) -> &str {
     path.strip_prefix('/').and_then(|rest| rest.split('/').next()).unwrap_or_default()
+}
+
+/// The decoded segments after the first, without a slash at the end; `None`: there are not so many.
+fn segments<const N: usize>(path: &str) -> Option<[String; N]> {
+    let decoded = mux::decode(path)?;
+    let segments: Vec<String> = decoded.trim_matches('/').split('/').skip(1).map(str::to_owned).collect();
+    segments.try_into().ok()
 }

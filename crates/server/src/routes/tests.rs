@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::view::shown::{Shown, healthy, pod};
 
-const FULL: Site = Site::Full { has_debugging: true };
+pub(super) const FULL: Site = Site::Full { has_debugging: true };
 
-async fn ask(site: Site, view: &Shown, method: Method, path_and_query: &str) -> (u16, String) {
+pub(super) async fn ask(site: Site, view: &Shown, method: Method, path_and_query: &str) -> (u16, String) {
     let question = Request::builder().method(method).uri(path_and_query).body(None).unwrap();
-    let response = respond(site, Arc::new(view.clone()), question).await;
+    let response = respond(site, Arc::new(Desk::new(Arc::new(view.clone()))), question).await;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
@@ -21,7 +21,7 @@ async fn get(site: Site, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn the_pod_list_is_whole_json() {
     for names in [vec![], vec!["a"], vec!["a", "b", "c"]] {
-        let view = Shown { pods: names.iter().map(|name| pod(name)).collect(), sync_loop: Ok(()) };
+        let view = Shown { pods: names.iter().map(|name| pod(name)).collect(), ..healthy() };
         let items: Vec<Value> =
             names.iter().map(|name| json!({ "metadata": { "name": name }, "spec": {}, "status": {} })).collect();
         let items = if items.is_empty() { Value::Null } else { Value::Array(items) };
@@ -60,7 +60,7 @@ async fn the_report_names_every_check() {
 
 #[tokio::test]
 async fn a_stuck_sync_loop_is_no_health() {
-    let view = Shown { pods: Vec::new(), sync_loop: Err("sync Loop took longer than expected".into()) };
+    let view = Shown { sync_loop: Err("sync Loop took longer than expected".into()), ..healthy() };
     let (status, body) = ask(FULL, &view, Method::GET, "/healthz").await;
     let report = "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\nhealthz check failed\n";
     assert_eq!((status, body.as_str()), (500, report));
@@ -85,26 +85,110 @@ async fn other_methods_are_refused() {
         assert_eq!((status, body.as_str()), (405, "405: Method Not Allowed"), "{path}");
     }
     let question = Request::builder().method(Method::PUT).uri("/pods").body(None).unwrap();
-    let response = respond(FULL, Arc::new(healthy()), question).await;
+    let response = respond(FULL, Arc::new(Desk::new(Arc::new(healthy()))), question).await;
     assert_eq!(response.headers()["allow"], "GET");
 }
 
 #[tokio::test]
 async fn what_is_not_built_says_so() {
-    for path in ["/exec/ns/pod/c", "/logs/", "/runningpods/"] {
+    for path in ["/metrics", "/metrics/cadvisor"] {
         let (status, body) = get(FULL, path).await;
         assert_eq!(status, 501, "{path}");
         assert!(body.contains("not built"), "{body}");
     }
-    assert_eq!(get(Site::ReadOnly, "/exec/ns/pod/c").await.0, 404);
+    assert_eq!(get(Site::ReadOnly, "/metrics").await.0, 501);
     assert_eq!(get(FULL, "/nosuch").await, (404, "404 page not found\n".into()));
     assert_eq!(get(FULL, "/").await.0, 404);
 }
 
+/// Debugging is off, or this is the port that has none.
 #[tokio::test]
-async fn without_debugging_its_paths_are_closed() {
-    let site = Site::Full { has_debugging: false };
-    assert_eq!(get(site, "/exec/ns/pod/c").await, (405, "Debug endpoints are disabled.\n".into()));
-    assert_eq!(get(site, "/configz").await.0, 404);
-    assert_eq!(get(site, "/pods").await.0, 200);
+async fn closed_paths_say_that_they_are() {
+    for site in [Site::ReadOnly, Site::Full { has_debugging: false }] {
+        for path in [
+            "/run/a/b/c",
+            "/exec/ns/pod/c",
+            "/attach/a/b/c",
+            "/portForward/a/b",
+            "/containerLogs/a/b/c",
+            "/runningpods/",
+            "/debug/pprof/",
+            "/logs/",
+        ] {
+            assert_eq!(get(site, path).await, (405, "Debug endpoints are disabled.\n".into()), "{path}");
+        }
+        for path in ["/configz", "/checkpoint/a/b/c", "/flagz", "/statusz"] {
+            assert_eq!(get(site, path).await.0, 404, "{path}");
+        }
+        assert_eq!(get(site, "/pods").await.0, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_switch_closes_its_part() {
+    let closed = |change: fn(&mut crate::Switches)| {
+        let mut view = healthy();
+        change(&mut view.premises.switches);
+        view
+    };
+    for (view, path, status, body) in [
+        (closed(|s| s.has_system_logs = false), "/logs/", 405, "logs endpoint is disabled.\n"),
+        (closed(|s| s.has_system_logs = false), "/logs/x", 405, "logs endpoint is disabled.\n"),
+        (closed(|s| s.has_profiling = false), "/debug/pprof/heap", 405, "profiling endpoint is disabled.\n"),
+        (closed(|s| s.has_debug_flags = false), "/debug/flags/v", 405, "flags endpoint is disabled.\n"),
+        (closed(|s| s.has_checkpoints = false), "/checkpoint/a/b/c", 404, "404 page not found\n"),
+        (closed(|s| s.has_flagz = false), "/flagz", 404, "404 page not found\n"),
+        (closed(|s| s.has_statusz = false), "/statusz", 404, "404 page not found\n"),
+    ] {
+        assert_eq!(ask(FULL, &view, Method::GET, path).await, (status, body.into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn there_are_no_profiles_and_it_is_said() {
+    let (status, body) = get(FULL, "/debug/pprof/heap").await;
+    assert_eq!(status, 501);
+    assert!(body.contains("not written in Go"), "{body}");
+    assert_eq!(ask(FULL, &healthy(), Method::POST, "/debug/pprof/heap").await.0, 405);
+    assert_eq!(get(FULL, "/debug/flags/v").await, (406, "unsupported http method".into()));
+    let empty = "strconv.ParseUint: parsing \"\": invalid syntax";
+    assert_eq!(ask(FULL, &healthy(), Method::PUT, "/debug/flags/v").await, (400, empty.into()));
+}
+
+#[tokio::test]
+async fn shapes_of_paths_and_methods_are_checked_first() {
+    let no_route = (404, "404: Page Not Found".to_owned());
+    for path in [
+        "/containerLogs/a/b",
+        "/containerLogs/a/b/c/d",
+        "/exec/a/b",
+        "/exec/a/b/c/d/e",
+        "/attach/a",
+        "/run/a/b",
+        "/portForward/a",
+        "/portForward/a/b/c/d",
+        "/checkpoint/a/b",
+        "/runningpods/x",
+        "/pods/x",
+    ] {
+        assert_eq!(get(FULL, path).await, no_route, "{path}");
+    }
+    for (method, path, allowed) in [
+        (Method::POST, "/containerLogs/a/b/c", "GET"),
+        (Method::PUT, "/exec/a/b/c", "GET, POST"),
+        (Method::DELETE, "/attach/a/b/u/c", "GET, POST"),
+        (Method::PATCH, "/portForward/a/b", "GET, POST"),
+        (Method::GET, "/run/a/b/c", "POST"),
+        (Method::GET, "/checkpoint/a/b/c", "POST"),
+        (Method::POST, "/runningpods/", "GET"),
+        (Method::POST, "/logs/", "GET"),
+    ] {
+        let question = Request::builder().method(method).uri(path).body(None).unwrap();
+        let response = respond(FULL, Arc::new(Desk::new(Arc::new(healthy()))), question).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["allow"]),
+            (405, &allowed.parse().unwrap()),
+            "{path}"
+        );
+    }
 }

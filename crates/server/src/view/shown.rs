@@ -1,16 +1,26 @@
 //! A view made up for tests.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rubelet_api::v1;
+use rubelet_cri::Runtime;
+use rubelet_testkit::FakeRuntime;
+use rubelet_testkit::runtime::Temper;
 use serde_json::{Value, json};
 
-use crate::View;
+use crate::{Premises, Switches, View};
 
 #[derive(Clone)]
 pub(crate) struct Shown {
     pub(crate) pods: Vec<Arc<v1::Pod>>,
     pub(crate) sync_loop: Result<(), String>,
+    pub(crate) runtime: FakeRuntime,
+    pub(crate) premises: Premises,
+    pub(crate) verbosity: Arc<AtomicU32>,
 }
 
 impl View for Shown {
@@ -25,14 +35,55 @@ impl View for Shown {
     fn sync_loop(&self) -> Result<(), String> {
         self.sync_loop.clone()
     }
+
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(self.runtime.clone())
+    }
+
+    fn premises(&self) -> &Premises {
+        &self.premises
+    }
+
+    fn set_verbosity(&self, level: u32) {
+        self.verbosity.store(level, Ordering::Relaxed);
+    }
 }
 
 pub(crate) fn healthy() -> Shown {
-    Shown { pods: Vec::new(), sync_loop: Ok(()) }
+    Shown {
+        pods: Vec::new(),
+        sync_loop: Ok(()),
+        runtime: FakeRuntime::new(Temper { latency: Duration::ZERO, ..Temper::default() }),
+        premises: Premises {
+            switches: Switches {
+                has_system_logs: true,
+                has_system_log_query: false,
+                has_profiling: true,
+                has_debug_flags: true,
+                splits_log_streams: false,
+                translates_web_sockets: true,
+                has_checkpoints: true,
+                has_flagz: true,
+                has_statusz: true,
+            },
+            log_dir: PathBuf::from("/nowhere"),
+            checkpoints_dir: PathBuf::from("/checkpoints"),
+            flags: BTreeMap::from([("v".to_owned(), "2".to_owned()), ("address".to_owned(), "0.0.0.0".to_owned())]),
+            version: "1.36.3+x".to_owned(),
+            emulated_version: "1.36".to_owned(),
+            started_at: UNIX_EPOCH,
+        },
+        verbosity: Arc::default(),
+    }
 }
 
 pub(crate) fn pod(name: &str) -> Arc<v1::Pod> {
     let mut pod = v1::Pod::default();
     pod.metadata.name = Some(name.to_owned());
     Arc::new(pod)
+}
+
+/// A pod from JSON.
+pub(crate) fn pod_of(value: Value) -> Arc<v1::Pod> {
+    Arc::new(serde_json::from_value(value).unwrap())
 }

@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use super::*;
 use crate::metrics::{HttpCounts, Pages, Preparing};
 use crate::routes::{Site, respond as ask};
+use crate::view::Desk;
 use crate::view::shown::{Shown, healthy};
 
 const LINES: usize = 20_000;
@@ -27,7 +28,7 @@ impl Pages for Shown {
 
 async fn get(site: Site, method: Method, path: &str, encoding: &str) -> Response<Reply> {
     let question = Request::builder().method(method).uri(path).header(ACCEPT_ENCODING, encoding).body(None).unwrap();
-    ask(site, Arc::new(healthy()), question).await
+    ask(site, Arc::new(Desk::new(Arc::new(healthy()))), question).await
 }
 
 async fn body(response: Response<Reply>) -> Vec<u8> {
