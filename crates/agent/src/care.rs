@@ -10,9 +10,11 @@ use crate::clock::Clock;
 use crate::collector::Collector;
 use crate::hands::Hands;
 use crate::life::Life;
+use crate::oom;
 use crate::picture::Picture;
 use crate::pressure::{Figures, Pressure};
 use crate::roster::RosterNote;
+use crate::shutdown::{Shutdown, Watching};
 
 /// The configuration's part of it.
 #[derive(Clone, Debug)]
@@ -25,6 +27,10 @@ pub struct Care {
     pub kernel_tells_of_memory: bool,
     /// When images have to go.
     pub images: Policy,
+    /// How pods are stopped when the machine goes down; `None`: they are not.
+    pub shutdown: Option<Shutdown>,
+    /// Whether it is told when the machine ran out of memory.
+    pub tells_of_oom: bool,
 }
 
 impl Care {
@@ -36,7 +42,14 @@ impl Care {
             age_min: std::time::Duration::ZERO,
             age_max: std::time::Duration::ZERO,
         };
-        Self { eviction: Rules::default(), figures: Figures::default(), kernel_tells_of_memory: false, images: never }
+        Self {
+            eviction: Rules::default(),
+            figures: Figures::default(),
+            kernel_tells_of_memory: false,
+            images: never,
+            shutdown: None,
+            tells_of_oom: false,
+        }
     }
 }
 
@@ -52,6 +65,13 @@ pub(crate) struct Standing {
 /// Starts the tasks.
 pub(crate) fn begin(care: Care, on: Standing, pressures: watch::Sender<Pressures>, life: &Life) {
     let Standing { node_name, hands, picture, clock, roster } = on;
+    if let Some(settings) = care.shutdown {
+        let (node_name, picture, roster) = (node_name.clone(), picture.clone(), roster.clone());
+        life.spawn(Watching { settings, node_name, picture, roster }.run());
+    }
+    if care.tells_of_oom {
+        life.spawn(oom::watch(node_name.clone()));
+    }
     let (collector, demands) = mpsc::channel(4);
     let collecting = Collector {
         policy: care.images,

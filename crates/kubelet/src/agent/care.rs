@@ -2,10 +2,13 @@
 
 use rubelet_agent::care::Care;
 use rubelet_agent::pressure::Figures;
+use rubelet_agent::shutdown::Shutdown;
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::gates::{Gate, Gates};
 use rubelet_core::collect::images::Policy;
 use rubelet_core::evict::Rules;
+use rubelet_core::shutdown::{Period, Periods};
+use rubelet_host::dbus::logind::Places;
 
 use crate::assemble::Assembled;
 
@@ -18,6 +21,8 @@ pub(super) fn care(assembled: &Assembled) -> Result<Care, String> {
         figures: Figures::Machine,
         kernel_tells_of_memory: config.resources.kernel_memcg_notification,
         images: images(config),
+        shutdown: shutdown(assembled),
+        tells_of_oom: true,
     })
 }
 
@@ -39,4 +44,22 @@ fn images(config: &KubeletConfiguration) -> Policy {
         age_min: images.minimum_gc_age.to_std(),
         age_max: images.maximum_gc_age.to_std(),
     }
+}
+
+/// kubelet 1.36: without a grace period, or with the gate off, pods are left alone.
+fn shutdown(assembled: &Assembled) -> Option<Shutdown> {
+    let (node, gates) = (&assembled.config.node, &assembled.gates);
+    let by_priority = node.shutdown_grace_period_by_pod_priority.iter();
+    let by_priority = by_priority.map(|one| Period { priority: one.priority, secs: one.seconds });
+    let has_priorities = gates.is_on(Gate::GracefulNodeShutdownBasedOnPodPriority);
+    let periods = Periods::of(
+        by_priority.filter(|_| has_priorities).collect(),
+        node.shutdown_grace_period.to_std(),
+        node.shutdown_grace_period_critical_pods.to_std(),
+    );
+    (gates.is_on(Gate::GracefulNodeShutdown) && !periods.is_off()).then(|| Shutdown {
+        periods,
+        logind: Places::default(),
+        state: assembled.flags.root_dir.join("graceful_node_shutdown_state"),
+    })
 }
