@@ -3,7 +3,7 @@
     with ControlPlane("/tmp/x", nodes=["node-a"]) as plane:   # everything in /tmp/x; admin.conf, node-a.conf and bootstrap.conf are kubeconfigs
         plane.request("GET", "/api/v1/nodes")
 """
-import base64, ctypes, json, os, shlex, signal, socket, ssl, subprocess, sys, time, urllib.error, urllib.request
+import ctypes, json, os, random, shlex, signal, socket, ssl, subprocess, sys, time, urllib.error, urllib.request
 
 sys.dont_write_bytecode = True
 LIB = os.path.dirname(os.path.realpath(__file__))
@@ -42,12 +42,16 @@ def programs():
 
 
 def free_ports(n):
-    sockets = [socket.socket() for _ in range(n)]
-    try:
-        for s in sockets: s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets: s.close()
+    """Ports below those that the kernel gives to clients: a part must find its own free when it comes back."""
+    found = []
+    for port in random.sample(range(16000, 32000), 16000):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try: s.bind(("127.0.0.1", port))
+            except OSError: continue
+        found.append(port)
+        if len(found) == n: return found
+    raise RuntimeError("there are no free ports")
 
 
 def started_at(pid):
@@ -159,7 +163,9 @@ class ControlPlane:
                                        preexec_fn=(lambda: libc.prctl(1, signal.SIGKILL)) if libc else None)
         self.pids[part] = (process.pid, started_at(process.pid)); self.save()
         ready = {"etcd": self.etcd_is_ready, "apiserver": lambda: self.request("GET", "/readyz", fails=True)[0] == 200}.get(part, lambda: True)
-        if not wait(lambda: process.poll() is not None or ready(), 60) or process.poll() is not None: raise RuntimeError(f"{part} does not get ready; see {self.work}/log/{part}.log")
+        if not wait(lambda: process.poll() is not None or ready(), 60) or process.poll() is not None:
+            with open(f"{self.work}/log/{part}.log") as log: end = "".join(log.readlines()[-5:])
+            raise RuntimeError(f"{part} does not get ready; see {self.work}/log/{part}.log:\n{end}")
 
     def etcd_is_ready(self):
         try:

@@ -7,6 +7,7 @@ cd "$(dirname "$(realpath "$0")")/../.."
 . tests/lib/result.sh
 . tests/lib/forky.sh
 . tests/lib/golden.sh
+. tests/lib/controlplane.sh
 
 logs=${X_LOGS:-/tmp/rubelet-test}
 mkdir -p "$logs"
@@ -104,6 +105,37 @@ test_contract() {
   RUBELET_CONTRACT=$kinds RUBELET_CONTAINERD2=$programs RUBELET_CONTRACT_ONLY=${X_ONLY:-} \
     cargo_test contract -p rubelet-testkit --config "target.'cfg(all())'.runner = '$PWD/tests/lib/alone.sh'" \
     --test contract --test embedded -- --nocapture --test-threads 1
+}
+
+# What talks to a control plane, with a real one on loopback (the first time it is built: five minutes).
+test_cluster() {
+  if [ "$(id -u)" != 0 ] && [ -z "${KUBEBUILDER_ASSETS:-}" ]; then
+    tally skipped 1 "cluster: needs root for Debian's etcd, or KUBEBUILDER_ASSETS"
+    return
+  fi
+  if [ -z "${KUBEBUILDER_ASSETS:-}" ] && ! need_go; then
+    tally skipped 1 "cluster: needs Go to build the control plane, or KUBEBUILDER_ASSETS"
+    return
+  fi
+  controlplane_programs >"$logs/cluster-programs.log" || { tally failed 1 "cluster: no control plane"; return; }
+  cargo_test cluster -p rubelet-apiserver --test cluster -- --ignored --test-threads 1
+  local program plane
+  program=$(sed -n 's/^controlplane //p' "$logs/cluster-programs.log")
+  if [ -n "$program" ]; then
+    RUBELET_TEST_CONTROLPLANE=$program cargo_test cluster-server -p rubelet-server --lib api_server
+  else
+    tally skipped 1 "cluster: the server's test needs a control plane of our own build"
+  fi
+  plane=$(mktemp -d)
+  # Certificates that are good for a minute, so that they are seen to be renewed.
+  if tests/controlplane/run.py up "$plane" --controllers --controllers-flag=--cluster-signing-duration=60s; then
+    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-agent -p rubelet-agent --lib -- --include-ignored \
+      references::real_tests certificates::tests::a_node_joins || true
+  else
+    tally failed 1 "cluster: the control plane does not start"
+  fi
+  tests/controlplane/run.py down "$plane"
+  rm -rf "$plane"
 }
 
 # The main job on a Debian 12 that has nothing installed yet.

@@ -1,6 +1,7 @@
 //! The tasks that carry facts in and plans out: sources, roster, workers, watcher. The only place that knows all hands.
 
 pub mod care;
+pub mod certificates;
 pub mod clock;
 mod collector;
 mod compare;

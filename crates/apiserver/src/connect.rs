@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::credentials::{Credentials, Stamp, blocking};
-use crate::settings::Tls;
+use crate::settings::{Pem, Tls};
 use crate::tls;
 
 /// client-go gives up dialling after this.
@@ -134,7 +134,7 @@ impl Connections {
     }
 
     fn stamp(&self) -> Stamp {
-        Stamp::of(self.tls.authorities.iter().chain(self.credentials.files()))
+        Stamp::of(self.tls.authorities.iter().filter_map(Pem::file).chain(self.credentials.files()))
     }
 
     async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, String> {

@@ -50,12 +50,8 @@ pub(crate) struct Stamp(Vec<Option<(u64, u64, i64, i64)>>);
 
 impl Stamp {
     /// Looks at files.
-    pub(crate) fn of<'a>(pems: impl Iterator<Item = &'a Pem>) -> Self {
-        let file = |pem: &'a Pem| match pem {
-            Pem::File(path) => Some(path.as_path()),
-            Pem::Text(_) => None,
-        };
-        Self(pems.filter_map(file).map(look).collect())
+    pub(crate) fn of<'a>(files: impl Iterator<Item = &'a Path>) -> Self {
+        Self(files.map(look).collect())
     }
 }
 
@@ -70,8 +66,14 @@ impl Credentials {
     }
 
     /// The files of our certificate.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &Pem> {
-        self.identity.certificate.iter().flat_map(|(certificate, key)| [certificate, key])
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        let pair = self.identity.certificate.iter().flat_map(|(certificate, key)| [certificate, key]);
+        pair.filter_map(Pem::file).chain(self.identity.rotated.as_deref())
+    }
+
+    /// The certificate that outranks what else we are, if it is there.
+    fn rotated(&self) -> Option<&Path> {
+        self.identity.rotated.as_deref().filter(|path| path.exists())
     }
 
     /// Whether asking again after a 401 can help.
@@ -81,6 +83,9 @@ impl Credentials {
 
     /// The header that says who we are; `None` if nothing or the certificate does.
     pub(crate) async fn authorization(&self, freshness: Freshness) -> Result<Option<HeaderValue>, String> {
+        if self.rotated().is_some() {
+            return Ok(None);
+        }
         let text = match &self.identity {
             Identity { token: Some(Token::Fixed(token)), .. } => format!("Bearer {token}"),
             Identity { token: Some(Token::File(path)), .. } => format!("Bearer {}", self.token(path, freshness).await?),
@@ -101,7 +106,8 @@ impl Credentials {
 
     /// Our certificate. A configured one outranks the plugin's.
     pub(crate) async fn certificate(&self) -> Result<Option<Pair>, String> {
-        if let Some((certificate, key)) = self.identity.certificate.clone() {
+        let rotated = self.rotated().map(|path| (Pem::File(path.to_owned()), Pem::File(path.to_owned())));
+        if let Some((certificate, key)) = rotated.or_else(|| self.identity.certificate.clone()) {
             let read = move || {
                 Ok::<_, String>(Pair { certificate: plugin::read_pem(&certificate)?, key: plugin::read_pem(&key)? })
             };
@@ -227,8 +233,8 @@ mod tests {
     #[test]
     fn a_replaced_file_has_another_stamp() {
         let folder = tempfile::tempdir().unwrap();
-        let pem = Pem::File(folder.path().join("a.pem"));
-        let stamp = || Stamp::of([&pem].into_iter());
+        let path = folder.path().join("a.pem");
+        let stamp = || Stamp::of([path.as_path()].into_iter());
         let missing = stamp();
         std::fs::write(folder.path().join("a.pem"), "x").unwrap();
         let first = stamp();

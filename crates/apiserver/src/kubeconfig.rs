@@ -226,7 +226,7 @@ impl Reader<'_> {
         };
         let plugin = user.exec.as_ref().map(|exec| self.plugin(exec, cluster, tls)).transpose()?;
         let basic = (!user.username.is_empty()).then(|| (user.username.clone(), Secret(user.password.clone())));
-        Ok(Identity { token, certificate, plugin, basic })
+        Ok(Identity { token, certificate, plugin, rotated: None, basic })
     }
 
     fn plugin(&self, exec: &Exec, cluster: &Cluster, tls: &Tls) -> Result<PluginSettings, KubeconfigError> {

@@ -38,13 +38,13 @@ mod tls;
 pub mod tokens;
 mod watch;
 
-pub use client::{Client, DeleteOptions};
+pub use client::{Client, DeleteOptions, Listed, Preconditions};
 pub use error::{Error, Refusal, Verb};
 pub use kubeconfig::KubeconfigError;
 pub use limit::Rate;
 pub use object::Object;
-pub use patch::Patch;
+pub use patch::{Force, Patch};
 pub use path::{Path, Selector};
-pub use plugin::PluginSettings;
-pub use settings::{Identity, Pem, Settings, Tls, Token};
+pub use plugin::{PluginCluster, PluginSettings};
+pub use settings::{Identity, Pem, Secret, Settings, Tls, Token};
 pub use watch::{Change, Watch};

@@ -1,7 +1,7 @@
 //! Where the API server is, who we are, and how patient.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limit::Rate;
@@ -58,6 +58,8 @@ pub struct Identity {
     /// A certificate and its key.
     pub certificate: Option<(Pem, Pem)>,
     pub plugin: Option<PluginSettings>,
+    /// A file with certificate and key that outranks everything else as soon as it exists.
+    pub rotated: Option<PathBuf>,
     /// Name and password.
     pub basic: Option<(String, Secret)>,
 }
@@ -68,6 +70,15 @@ pub enum Pem {
     /// Read again for each connection, and looked at while one is in use.
     File(PathBuf),
     Text(Vec<u8>),
+}
+
+impl Pem {
+    pub(crate) fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Text(_) => None,
+        }
+    }
 }
 
 /// A bearer token.

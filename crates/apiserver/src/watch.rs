@@ -196,7 +196,8 @@ impl<T: Object> Follower<T> {
             Some(401 | 403 | 404 | 429) | None => Ended::Failed(error),
             Some(code) => {
                 tracing::debug!(code, "the API server does not stream lists: {error}");
-                if code < 500 {
+                // With an etcd before 3.5 the words are all that tells this 500 from others.
+                if code < 500 || error.to_string().contains("RequestWatchProgress") {
                     self.client.streaming_was_refused();
                 }
                 self.list().await

@@ -3,6 +3,7 @@
 //! No clock, no file, no socket, no log: time, chance and the node's properties are arguments.
 
 pub mod admit;
+pub mod certificate;
 pub mod collect;
 pub mod evict;
 pub mod node;
