@@ -28,7 +28,7 @@ pub(crate) use access::Access;
 pub use attributes::AccessQuestion;
 pub use by_api_server::by_api_server;
 pub use caller::Caller;
-pub(crate) use certificate::names;
+pub(crate) use certificate::{names, validity};
 pub use review::{ReviewError, Reviewing, Reviews};
 pub(crate) use tokens::Tokens;
 

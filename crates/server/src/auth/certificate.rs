@@ -1,4 +1,4 @@
-//! Whom a certificate names. Only the subject is read here; whether the certificate is any good is for others to say.
+//! Whom a certificate names, and for how long. Only that is read here; whether the certificate is any good is for others to say.
 
 use std::str;
 
@@ -14,6 +14,11 @@ const PRINTABLE: u8 = 0x13;
 const TELETEX: u8 = 0x14;
 const IA5: u8 = 0x16;
 const WIDE: u8 = 0x1e;
+const SHORT_TIME: u8 = 0x17;
+const LONG_TIME: u8 = 0x18;
+
+/// From the first of March of the year 0.
+const DAYS_TO_1970: i64 = 719_468;
 
 /// 2.5.4.3 and 2.5.4.10.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
@@ -32,18 +37,7 @@ pub(crate) struct Names {
 
 /// The names of the certificate's subject; `None` if it cannot be read.
 pub(crate) fn names(certificate: &[u8]) -> Option<Names> {
-    let (certificate, _) = expect(certificate, SEQUENCE)?;
-    let (mut signed, _) = expect(certificate, SEQUENCE)?;
-    if let Some((_, rest)) = expect(signed, VERSION) {
-        signed = rest;
-    }
-    let (_, signed) = expect(signed, INTEGER)?;
-    // Algorithm, issuer, validity.
-    let (_, signed) = expect(signed, SEQUENCE)?;
-    let (_, signed) = expect(signed, SEQUENCE)?;
-    let (_, signed) = expect(signed, SEQUENCE)?;
-    let (mut subject, _) = expect(signed, SEQUENCE)?;
-
+    let (_, mut subject) = validity_and_subject(certificate)?;
     let mut names = Names::default();
     while !subject.is_empty() {
         let (mut relative, rest) = expect(subject, SET)?;
@@ -62,6 +56,51 @@ pub(crate) fn names(certificate: &[u8]) -> Option<Names> {
         }
     }
     Some(names)
+}
+
+/// From when until when a certificate is valid, both included, in seconds since 1970; `None` if it cannot be read.
+pub(crate) fn validity(certificate: &[u8]) -> Option<(i64, i64)> {
+    let (validity, _) = validity_and_subject(certificate)?;
+    let (tag, from, rest) = part(validity)?;
+    let from = time(tag, from)?;
+    let (tag, until, _) = part(rest)?;
+    Some((from, time(tag, until)?))
+}
+
+fn validity_and_subject(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (certificate, _) = expect(certificate, SEQUENCE)?;
+    let (mut signed, _) = expect(certificate, SEQUENCE)?;
+    if let Some((_, rest)) = expect(signed, VERSION) {
+        signed = rest;
+    }
+    let (_, signed) = expect(signed, INTEGER)?;
+    // Algorithm and issuer.
+    let (_, signed) = expect(signed, SEQUENCE)?;
+    let (_, signed) = expect(signed, SEQUENCE)?;
+    let (validity, signed) = expect(signed, SEQUENCE)?;
+    let (subject, _) = expect(signed, SEQUENCE)?;
+    Some((validity, subject))
+}
+
+/// Seconds since 1970 of `YYMMDDhhmmssZ` (from 1950 to 2049) or `YYYYMMDDhhmmssZ`.
+fn time(tag: u8, text: &[u8]) -> Option<i64> {
+    let digits = text.strip_suffix(b"Z")?;
+    if digits.len() % 2 != 0 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let pairs: Vec<i64> =
+        digits.chunks(2).map(|pair| pair.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0'))).collect();
+    let (year, rest) = match (tag, pairs.as_slice()) {
+        (SHORT_TIME, [year, rest @ ..]) => (if *year < 50 { 2000 + year } else { 1900 + year }, rest),
+        (LONG_TIME, [century, year, rest @ ..]) => (century * 100 + year, rest),
+        _ => return None,
+    };
+    let &[month @ 1..=12, day @ 1..=31, hour @ 0..=23, minute @ 0..=59, second @ 0..=59] = rest else { return None };
+    // Days before a month, counted from March, as leap days come last then.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    let days = days + (month * 153 + 2) / 5 + day - 1 - DAYS_TO_1970;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
 /// A string of the kinds that names are made of.
@@ -134,6 +173,31 @@ mod tests {
             Names { common: "system:nödes".into(), organizations: vec!["masters".into()], uids: vec!["ü-1".into()] };
         assert_eq!(names(&der), Some(wanted));
         assert_eq!(names(&certificate(&[])), Some(Names::default()));
+    }
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        for (tag, text, wanted) in [
+            (SHORT_TIME, "700101000000Z", Some(0)),
+            (SHORT_TIME, "491231235959Z", Some(2_524_607_999)),
+            (SHORT_TIME, "500101000000Z", Some(-631_152_000)),
+            (LONG_TIME, "20000229120000Z", Some(951_825_600)),
+            (LONG_TIME, "20500101000000Z", Some(2_524_608_000)),
+            (LONG_TIME, "99991231235959Z", Some(253_402_300_799)),
+            (LONG_TIME, "20001301000000Z", None),
+            (LONG_TIME, "2000010100000Z", None),
+            (SHORT_TIME, "7001010000Z", None),
+            (SHORT_TIME, "700101000000", None),
+            (SHORT_TIME, "70010100000xZ", None),
+            (UTF8, "700101000000Z", None),
+        ] {
+            assert_eq!(time(tag, text.as_bytes()), wanted, "{text}");
+        }
+        let mut params = CertificateParams::new([]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2001, 2, 3);
+        params.not_after = rcgen::date_time_ymd(2051, 2, 3);
+        let made = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert_eq!(validity(made.der()), Some((981_158_400, 2_558_995_200)));
     }
 
     #[test]

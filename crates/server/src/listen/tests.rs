@@ -137,7 +137,17 @@ impl Identity {
     }
 
     fn named(folder: &TempDir, authority: &str, name: &str) -> Self {
+        Self::signed(folder, authority, name, CertificateParams::new([]).unwrap())
+    }
+
+    /// By an authority whose time is over.
+    fn expired(folder: &TempDir, authority: &str) -> Self {
         let mut params = CertificateParams::new([]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        Self::signed(folder, authority, "ada", params)
+    }
+
+    fn signed(folder: &TempDir, authority: &str, name: &str, mut params: CertificateParams) -> Self {
         params.distinguished_name.push(rcgen::DnType::CommonName, authority);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

@@ -24,7 +24,23 @@ const VERDICT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Authority {
     verifier: Arc<dyn ClientCertVerifier>,
+    roots: Vec<Root>,
+    provider: Arc<CryptoProvider>,
     reads_uids: bool,
+}
+
+/// One of those who sign, and from when until when: the TLS library does not look at that.
+#[derive(Debug)]
+struct Root {
+    certificate: CertificateDer<'static>,
+    valid: Option<(i64, i64)>,
+}
+
+impl Root {
+    fn is_valid(&self, now: UnixTime) -> bool {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.valid.is_some_and(|(from, until)| (from..=until).contains(&now))
+    }
 }
 
 impl Authority {
@@ -33,13 +49,24 @@ impl Authority {
         let Some(path) = &config.client_ca_file else { return Ok(None) };
         let failed =
             |error: &dyn std::fmt::Display| TlsError::ClientCa { path: path.clone(), message: error.to_string() };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| failed(&error))?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        let verifier = verifier.build().map_err(|error| failed(&error))?;
-        Ok(Some(Arc::new(Self { verifier, reads_uids: config.reads_certificate_uids })))
+        let root = |certificate: CertificateDer<'static>| Root { valid: auth::validity(&certificate), certificate };
+        let roots: Vec<Root> = certificates(path)?.into_iter().map(root).collect();
+        let verifier = verifier(roots.iter(), provider).map_err(|error| failed(&error))?;
+        let (provider, reads_uids) = (provider.clone(), config.reads_certificate_uids);
+        Ok(Some(Arc::new(Self { verifier, roots, provider, reads_uids })))
+    }
+
+    /// Whether the chain leads to one of the roots that are valid now, as upstream looks at it.
+    fn verify(&self, own: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        let now = UnixTime::now();
+        let verified = if self.roots.iter().all(|root| root.is_valid(now)) {
+            self.verifier.verify_client_cert(own, chain, now)
+        } else {
+            let valid = self.roots.iter().filter(|root| root.is_valid(now));
+            let verifier = verifier(valid, &self.provider).map_err(|_| "no authority is valid now")?;
+            verifier.verify_client_cert(own, chain, now)
+        };
+        verified.map(drop).map_err(|error| error.to_string())
     }
 
     /// Who showed these certificates: the client's own first.
@@ -48,7 +75,7 @@ impl Authority {
     /// Why they are not to be believed.
     fn judge(&self, shown: &[CertificateDer<'_>]) -> Certified {
         let Some((own, chain)) = shown.split_first() else { return Ok(None) };
-        self.verifier.verify_client_cert(own, chain, UnixTime::now()).map_err(|error| error.to_string())?;
+        self.verify(own, chain)?;
         let names = auth::names(own).ok_or("the subject cannot be read")?;
         if names.common.is_empty() {
             return Ok(None);
@@ -70,6 +97,19 @@ impl Authority {
     pub(super) fn asks(self: &Arc<Self>) -> Arc<dyn ClientCertVerifier> {
         Arc::new(Asks { authority: self.verifier.clone() })
     }
+}
+
+/// Looks for these roots.
+fn verifier<'a>(
+    roots: impl Iterator<Item = &'a Root>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(root.certificate.clone()).map_err(|error| error.to_string())?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider.clone());
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// What a client showed in its handshake, and what was last thought of it.

@@ -105,3 +105,24 @@ async fn who_does_not_shake_hands_is_left() {
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(since.elapsed(), HANDSHAKE);
 }
+
+#[tokio::test]
+async fn an_authority_out_of_its_time_opens_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (valid, expired) = (Identity::make(&folder, "valid"), Identity::expired(&folder, "expired"));
+    let both = folder.path().join("both.pem");
+    let pem = |identity: &Identity| std::fs::read_to_string(&identity.authority).unwrap();
+    std::fs::write(&both, pem(&valid) + &pem(&expired)).unwrap();
+    for (authority, identity, wanted) in [
+        (&expired.authority, &expired, 401),
+        (&both, &expired, 401),
+        (&both, &valid, 200),
+        (&valid.authority, &valid, 200),
+    ] {
+        let only = Authentication { client_ca_file: Some(authority.clone()), ..Authentication::default() };
+        let servers = serve_tls(tls(folder.path(), only)).await;
+        let at = servers.tls_address().unwrap();
+        let got = secure_request(at, &folder, Protocol::Http1, Some(identity), "/healthz").await;
+        assert_eq!(got.status, wanted, "{authority:?}");
+    }
+}
