@@ -7,6 +7,7 @@ mod containerd;
 mod edits;
 mod hung;
 mod logind;
+mod objects;
 mod pressure;
 mod resizes;
 mod roster;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::life::{Life, LifeEnd};
+use rubelet_agent::references::ReferenceSettings;
 use rubelet_agent::reserve::Reservation;
 use rubelet_agent::roster::RosterNote;
 use rubelet_agent::sources::{DesiredPod, DesiredSet};
@@ -118,8 +119,18 @@ impl World {
             (node.cgroup.per_qos, node.cgroup.root) = (true, format!("/{}", self.root));
         }
         let care = Some(self.care.clone());
-        let cgroups = Cgroups { tree: self.cgroups.clone(), reservations: self.reservations.clone(), care };
+        let tree = self.cgroups.clone();
+        let cgroups = Cgroups { references: None, tree, reservations: self.reservations.clone(), care };
         born(node, cgroups, Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
+    }
+
+    /// An agent with an API server, in real time.
+    pub(crate) async fn attached(&self, references: ReferenceSettings) -> Agent {
+        let mut node = node(self.path());
+        node.settings.has_api_server = true;
+        let cgroups = Cgroups { references: Some(references), ..Cgroups::default() };
+        let agent = born(node, cgroups, Arc::new(self.runtime.clone()), Clock::start(), vec![Source::Api]).await;
+        agent.expect("the agent starts")
     }
 
     /// Waits in virtual time until `condition` holds.
@@ -157,9 +168,10 @@ impl World {
     }
 }
 
-/// What an agent has to do with the node.
+/// What an agent has to do with the node, and with others.
 #[derive(Default)]
 struct Cgroups {
+    references: Option<ReferenceSettings>,
     tree: Option<Tree>,
     reservations: Vec<Reservation>,
     care: Option<Care>,
@@ -184,7 +196,7 @@ async fn born(
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
-        references: None,
+        references: cgroups.references,
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
