@@ -138,6 +138,18 @@ test_cluster() {
   rm -rf "$plane"
 }
 
+# What reads strangers' bytes, tried on damaged ones for 20 s each.
+test_fuzz() {
+  local log=$logs/fuzz.log passed failed
+  ./x fuzz --seconds "${X_FUZZ_SECONDS:-20}" 2>&1 | tee "$log" | grep -v '^thread\|^note' || true
+  if read -r passed failed < <(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "fuzz: see $log"
+  else
+    tally failed 1 "fuzz: it broke off, see $log"
+  fi
+}
+
 # The main job on a Debian 12 that has nothing installed yet.
 test_fresh() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "fresh: needs root"; return; fi
@@ -196,7 +208,7 @@ tally_vm() {
   done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
 }
 
-[ $# -gt 0 ] || set -- unit tidy run golden contract streaming vm
+[ $# -gt 0 ] || set -- unit tidy run golden contract streaming fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done

@@ -10,7 +10,7 @@ use crate::link::{ETH0, Shape};
 use crate::{Attached, NetworkError, Options, PortMapping, Wanted};
 
 mod call;
-mod list;
+pub(crate) mod list;
 mod record;
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ fn capabilities(wanted: &Wanted<'_>) -> Result<Map<String, Value>, NetworkError>
 }
 
 /// Addresses of the pod's own interface, as results of versions 0.3 to 1.1 have them.
-fn addresses(result: Option<&Value>) -> Vec<IpAddr> {
+pub(crate) fn addresses(result: Option<&Value>) -> Vec<IpAddr> {
     let Some(result) = result else { return Vec::new() };
     let interfaces = result.get("interfaces").and_then(Value::as_array);
     let is_pods = |index: Option<u64>| match (index.and_then(|i| usize::try_from(i).ok()), interfaces) {

@@ -25,6 +25,8 @@ mod cni;
 mod conntrack;
 mod doors;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod leaving;
 mod link;
 mod nft;

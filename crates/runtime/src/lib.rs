@@ -13,6 +13,8 @@ mod contract;
 mod digest;
 mod dns;
 mod embedded;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 pub mod image;
 mod limits;
