@@ -30,8 +30,30 @@ impl Chance {
 
 /// Bytes that formats are made of, and numbers at which counters end.
 const PIECES: [&[u8]; 24] = [
-    b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"\0\0\0\0", b"..", b"../", b"/", b"{", b"}", b"[", b"]",
-    b"\"", b":", b"\n", b"- ", b"&a ", b"*a", b"null", b"-1", b"18446744073709551616", b"1e999", b"\xc3\x28",
+    b"\0",
+    b"\xff",
+    b"\xff\xff\xff\xff",
+    b"\x7f\xff\xff\xff",
+    b"\x80\0\0\0",
+    b"\0\0\0\0",
+    b"..",
+    b"../",
+    b"/",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b":",
+    b"\n",
+    b"- ",
+    b"&a ",
+    b"*a",
+    b"null",
+    b"-1",
+    b"18446744073709551616",
+    b"1e999",
+    b"\xc3\x28",
 ];
 
 /// One of the corpus, damaged in a few places.

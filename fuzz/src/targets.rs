@@ -17,7 +17,11 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "layers", more: &[], run: layers },
-    Target { name: "documents", more: &["../crates/runtime/tests/corpus/documents"], run: rubelet_runtime::fuzzing::document },
+    Target {
+        name: "documents",
+        more: &["../crates/runtime/tests/corpus/documents"],
+        run: rubelet_runtime::fuzzing::document,
+    },
     Target { name: "references", more: &[], run: references },
     Target { name: "spdy", more: &[], run: spdy_frames },
     Target { name: "websocket", more: &[], run: websocket_frames },
@@ -26,9 +30,14 @@ pub const TARGETS: &[Target] = &[
     Target { name: "manifests", more: &["../tests/manifests/odd", "../tests/manifests/bad"], run: manifests },
 ];
 
+/// A directory in memory, where there is one.
+fn room() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory")
+}
+
 /// A layer's archive: nothing of it may get out of its directory.
 fn layers(bytes: &[u8]) {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = room();
     let (into, beside) = (dir.path().join("layer"), dir.path().join("beside"));
     std::fs::create_dir(&into).expect("a directory");
     std::fs::write(&beside, "untouched").expect("a file");
@@ -106,7 +115,7 @@ fn websocket_frames(bytes: &[u8]) {
 }
 
 fn hosts(bytes: &[u8]) {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = room();
     let own = dir.path().join("registry.test");
     std::fs::create_dir(&own).expect("a directory");
     std::fs::write(own.join("hosts.toml"), bytes).expect("a file");

@@ -1,12 +1,17 @@
-//! Credentials of the node: Docker's files in upstream's places.
+//! Credentials of the node: Docker's files in upstream's places, and plugins.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rubelet_core::pod::step::{PullFormat, PullSecret};
 use rubelet_proto::cri;
+
+mod glob;
+pub(crate) mod plugins;
+
+use plugins::Plugins;
 
 /// Kubelet 1.36: the files are read again at most this often.
 const REREAD: Duration = Duration::from_secs(300);
@@ -18,6 +23,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 pub struct Credentials {
     places: Vec<PathBuf>,
     read: Mutex<Option<(Instant, BTreeMap<String, Login>)>>,
+    plugins: Arc<Plugins>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +60,35 @@ impl Credentials {
             places.extend(home.map(|h| h.join(homes).join(name)));
             places.push(Path::new("/").join(homes).join(name));
         }
-        Self { places, read: Mutex::new(None) }
+        Self { places, read: Mutex::new(None), plugins: Arc::default() }
+    }
+
+    /// The same with plugins to ask.
+    #[must_use]
+    pub fn with_plugins(mut self, plugins: Arc<Plugins>) -> Self {
+        self.plugins = plugins;
+        self
+    }
+
+    /// What [`Self::for_image`] finds and, after that, what plugins have for the image.
+    pub async fn all_for_image(&self, image: &str, secrets: &[PullSecret]) -> (Vec<cri::AuthConfig>, Vec<String>) {
+        let (mut found, mut problems) = self.for_image(image, secrets);
+        if self.plugins.is_empty() {
+            return (found, problems);
+        }
+        let (plugins, image) = (self.plugins.clone(), with_registry(image));
+        match tokio::task::spawn_blocking(move || plugins.for_image(&image)).await {
+            Ok((more, wrong)) => {
+                for auth in more {
+                    if !found.contains(&auth) {
+                        found.push(auth);
+                    }
+                }
+                problems.extend(wrong);
+            }
+            Err(e) => problems.push(format!("ask credential provider plugins: {e}")),
+        }
+        (found, problems)
     }
 
     /// The credentials that fit an image: those of the pod's pull secrets and of the node's files, the longest registry path

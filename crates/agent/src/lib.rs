@@ -35,4 +35,5 @@ mod users;
 mod watcher;
 pub mod worker;
 
+pub use credentials::plugins::{PluginConfigError, Plugins as CredentialPlugins};
 pub use start::{Agent, PullSettings, Settings, StartError, start};

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::care::{self, Care, Standing};
 use crate::clock::Clock;
 use crate::credentials::Credentials;
+use crate::credentials::plugins::Plugins;
 use crate::hands::Hands;
 use crate::ledger::Ledger;
 use crate::life::Life;
@@ -55,6 +56,8 @@ pub struct Settings {
     /// Directory of the process, where credentials are looked for too.
     pub working_dir: PathBuf,
     pub home: Option<PathBuf>,
+    /// Programs that have credentials of images.
+    pub credential_plugins: Arc<Plugins>,
     /// `/var/log/containers` but in tests.
     pub container_logs_dir: PathBuf,
     pub stats: StatsSettings,
@@ -169,7 +172,8 @@ pub async fn lay(
         runtime,
         cgroups: settings.cgroups,
         pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
-        credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref()),
+        credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
+            .with_plugins(settings.credential_plugins),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
         drivers: Drivers::default(),
         root_dir: node.root_dir.clone(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::pulse::Pulse;
 use rubelet_agent::sources::{FileSource, HttpSource};
-use rubelet_agent::{PullSettings, Settings};
+use rubelet_agent::{CredentialPlugins, PullSettings, Settings};
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::gates::{Gate, Gates};
 use rubelet_core::node::CgroupDriver;
@@ -76,6 +76,11 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         .transpose()?;
     let node = node::facts(&assembled, driver, root).map_err(failed)?;
     let reservations = amounts::reservations(config, &node.machine.huge_page_sizes);
+    let (plugins, programs) =
+        (&assembled.flags.credential_provider_config, &assembled.flags.credential_provider_bin_dir);
+    let credential_plugins = CredentialPlugins::open(plugins.as_deref(), programs.as_deref())
+        .map(Arc::new)
+        .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
     let (life, end) = Life::new();
     let settings = Settings {
         node,
@@ -91,6 +96,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         reservations,
         working_dir: assembled.around.working_dir.clone(),
         home: assembled.around.variable("HOME").map(PathBuf::from),
+        credential_plugins,
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
         stats: pages::settings(&assembled),
     };

@@ -9,7 +9,7 @@ use crate::image::hosts::HostsConfig;
 /// An image's manifest, index or configuration.
 pub fn document(bytes: &[u8]) {
     let Ok(digest) = format!("sha256:{}", "0".repeat(64)).parse::<Digest>() else { return };
-    if let Ok(Document::Index(manifests)) = Document::parse(bytes, digest.clone(), "") {
+    if let Ok(Document::Index(manifests)) = Document::parse(bytes, digest, "") {
         let _ = choose(&manifests, &Platform::of_this_machine());
     }
     if let Ok(config) = Config::parse(bytes, digest) {

@@ -69,9 +69,9 @@ async fn pull(
 
 /// Tries each credential that fits the image, or none when there is none.
 async fn pull_with_credentials(hands: &Hands, wish: &ImageWish, spec: &cri::ImageSpec) -> Result<String, StepFailure> {
-    let (found, problems) = hands.credentials.for_image(&spec.image, &wish.pull_secrets);
+    let (found, problems) = hands.credentials.all_for_image(&spec.image, &wish.pull_secrets).await;
     for problem in problems {
-        tracing::warn!(image = %wish.image, err = %problem, "a pull secret cannot be used, it is left out");
+        tracing::warn!(image = %wish.image, err = %problem, "credentials cannot be used, they are left out");
     }
     let mut auths: Vec<Option<cri::AuthConfig>> = found.into_iter().map(Some).collect();
     if auths.is_empty() {

@@ -205,6 +205,7 @@ async fn born(
         reservations: cgroups.reservations,
         working_dir: dir.clone(),
         home: None,
+        credential_plugins: Arc::default(),
         container_logs_dir: dir.join("container-logs"),
         stats: rubelet_agent::stats::StatsSettings::default(),
     };

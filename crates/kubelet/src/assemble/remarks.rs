@@ -40,12 +40,10 @@ const EFFECTIVE_GATES: [Gate; 11] = [
 ];
 
 /// Flags without a field that do nothing yet.
-const FLAGS_WITHOUT_EFFECT_YET: [&str; 9] = [
+const FLAGS_WITHOUT_EFFECT_YET: [&str; 7] = [
     "cloud-provider",
     "experimental-mounter-path",
     "housekeeping-interval",
-    "image-credential-provider-bin-dir",
-    "image-credential-provider-config",
     "maximum-dead-containers",
     "maximum-dead-containers-per-container",
     "minimum-container-ttl-duration",
