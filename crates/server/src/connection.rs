@@ -1,7 +1,7 @@
 //! One connection: requests in, answers out, and an end when nothing moves any more.
 //!
 //! What a client may make us keep before it is answered: 64 KiB of a request's head (and what TLS and HTTP keep, some
-//! 40 KiB) on each connection, up to 1 MiB on 32 of all. With the connections that a listener takes
+//! 40 KiB) on each connection, up to 1 MiB on 32 of a listener's. With the connections that a listener takes
 //! that makes some 250 MiB in all, if someone tries.
 
 use std::convert::Infallible;
@@ -24,6 +24,7 @@ mod metered;
 
 #[cfg(test)]
 pub(crate) use metered::LARGE_HEADS_MAX;
+pub(crate) use metered::LargeHeads;
 use metered::Metered;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub(crate) async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     protocol: Protocol,
     answers: Arc<impl Answers>,
+    room: LargeHeads,
 ) {
     let moved =
         Moved(Arc::new(Mutex::new(Motion { last: Instant::now(), owed: 0, answered: 0, is_given_away: false })));
@@ -80,7 +82,7 @@ pub(crate) async fn serve(
             }
         })
     };
-    let stream = TokioIo::new(Metered::new(stream, moved.clone()));
+    let stream = TokioIo::new(Metered::new(stream, moved.clone(), room));
     // How a connection ended is the client's affair; a broken one has nobody to tell.
     match protocol {
         Protocol::Http1 => {

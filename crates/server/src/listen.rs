@@ -15,7 +15,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::auth::{Access, Gate, Reviews, Tokens};
-use crate::connection::{self, Answering, Answers, Protocol};
+use crate::connection::{self, Answering, Answers, LargeHeads, Protocol};
 use crate::respond::Reply;
 use crate::routes::{self, Site};
 use crate::tls::{Reloading, ShownCertificates};
@@ -167,11 +167,12 @@ async fn healthz(address: SocketAddr, mut bound: Result<(TcpListener, SocketAddr
 }
 
 /// Takes connections, for ever. Ended, it ends its connections.
-async fn accept<F>(listener: TcpListener, serve: impl Fn(TcpStream) -> F)
+async fn accept<F>(listener: TcpListener, serve: impl Fn(Taken) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
+    let room = LargeHeads::default();
     loop {
         while connections.try_join_next().is_some() {}
         if connections.len() >= CONNECTIONS_MAX {
@@ -182,7 +183,7 @@ where
             Ok((stream, _)) => {
                 // Only a matter of speed.
                 let _ = stream.set_nodelay(true);
-                connections.spawn(serve(stream));
+                connections.spawn(serve(Taken { stream, room: room.clone() }));
             }
             Err(error) => {
                 tracing::warn!(%error, "failed to accept a connection");
@@ -192,15 +193,21 @@ where
     }
 }
 
-fn plain(site: Site, desk: Arc<Desk>) -> impl Fn(TcpStream) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-    move |stream| {
+/// A connection, and the room that it shares with others.
+struct Taken {
+    stream: TcpStream,
+    room: LargeHeads,
+}
+
+fn plain(site: Site, desk: Arc<Desk>) -> impl Fn(Taken) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    move |Taken { stream, room }| {
         let client = Arc::new(Client { site, desk: desk.clone(), guard: None });
-        Box::pin(connection::serve(stream, Protocol::Http1, client))
+        Box::pin(connection::serve(stream, Protocol::Http1, client, room))
     }
 }
 
-async fn secure(stream: TcpStream, reloading: Arc<Reloading>, gate: Arc<Gate>, site: Site, desk: Arc<Desk>) {
-    let handshake = tokio_rustls::TlsAcceptor::from(reloading.current().rustls).accept(stream);
+async fn secure(taken: Taken, reloading: Arc<Reloading>, gate: Arc<Gate>, site: Site, desk: Arc<Desk>) {
+    let handshake = tokio_rustls::TlsAcceptor::from(reloading.current().rustls).accept(taken.stream);
     let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -210,7 +217,7 @@ async fn secure(stream: TcpStream, reloading: Arc<Reloading>, gate: Arc<Gate>, s
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     let shown = session.peer_certificates().unwrap_or_default().iter().cloned().map(CertificateDer::into_owned);
     let guard = Some(Guard { gate, reloading, shown: ShownCertificates::new(shown.collect()) });
-    connection::serve(stream, protocol, Arc::new(Client { site, desk, guard })).await;
+    connection::serve(stream, protocol, Arc::new(Client { site, desk, guard }), taken.room).await;
 }
 
 /// The other side of one connection.

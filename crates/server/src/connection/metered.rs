@@ -2,33 +2,51 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Moved;
 
 /// What every connection may send of a request's head; from there on it counts as large.
 const SMALL_HEAD_BYTES: usize = 64 << 10;
-/// Requests with a large head that come in at a time, on all connections.
+/// Requests with a large head that come in at a time, on all connections of a listener.
 pub(crate) const LARGE_HEADS_MAX: usize = 32;
 
-static LARGE_HEADS: Semaphore = Semaphore::const_new(LARGE_HEADS_MAX);
+/// Room for large heads, of all connections of a listener.
+#[derive(Clone, Debug)]
+pub(crate) struct LargeHeads(Arc<Semaphore>);
+
+impl Default for LargeHeads {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LARGE_HEADS_MAX)))
+    }
+}
+
+#[cfg(test)]
+impl LargeHeads {
+    /// No room is left while this is kept.
+    pub(super) fn take_all(&self) -> OwnedSemaphorePermit {
+        self.0.clone().try_acquire_many_owned(LARGE_HEADS_MAX as u32).unwrap()
+    }
+}
 
 /// A stream that fails when too many have a large head under way.
 pub(super) struct Metered<S> {
     stream: S,
     moved: Moved,
+    room: LargeHeads,
     /// The number of the request whose head comes.
     request: u64,
     head_bytes: usize,
-    large: Option<SemaphorePermit<'static>>,
+    large: Option<OwnedSemaphorePermit>,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, moved: Moved) -> Self {
-        Self { stream, moved, request: 0, head_bytes: 0, large: None }
+    pub(super) fn new(stream: S, moved: Moved, room: LargeHeads) -> Self {
+        Self { stream, moved, room, request: 0, head_bytes: 0, large: None }
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
@@ -44,7 +62,7 @@ impl<S> Metered<S> {
         self.head_bytes += bytes;
         if self.head_bytes > SMALL_HEAD_BYTES && self.large.is_none() {
             let busy = |_| io::Error::new(io::ErrorKind::QuotaExceeded, "too many large requests at a time");
-            self.large = Some(LARGE_HEADS.try_acquire().map_err(busy)?);
+            self.large = Some(self.room.0.clone().try_acquire_owned().map_err(busy)?);
         }
         Ok(())
     }

@@ -14,6 +14,17 @@ impl Answers for Echo {
                     tokio::time::sleep(Duration::from_secs(1000)).await;
                     respond::text(StatusCode::OK, "/slow")
                 }
+                "/upgrade" => {
+                    let upgrade = hyper::upgrade::on(request);
+                    tokio::spawn(async move {
+                        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgrade.await.unwrap()));
+                        tokio::io::copy(&mut read, &mut write).await
+                    });
+                    let mut response = respond::text(StatusCode::SWITCHING_PROTOCOLS, "");
+                    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+                    response.headers_mut().insert("upgrade", "echo".parse().unwrap());
+                    response
+                }
                 path => respond::text(StatusCode::OK, path),
             }
         })
@@ -23,8 +34,42 @@ impl Answers for Echo {
 /// A client's end of an HTTP/1.1 connection in memory: virtual time and real bytes.
 fn connected() -> DuplexStream {
     let (client, server) = tokio::io::duplex(64 << 10);
-    tokio::spawn(serve(server, Protocol::Http1, Arc::new(Echo)));
+    tokio::spawn(serve(server, Protocol::Http1, Arc::new(Echo), LargeHeads::default()));
     client
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_given_away_is_its_new_owners() {
+    let room = LargeHeads::default();
+    let _taken = room.take_all();
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    tokio::spawn(serve(server, Protocol::Http1, Arc::new(Echo), room));
+    client.write_all(b"GET /upgrade HTTP/1.1\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_ne!(client.read_buf(&mut head).await.unwrap(), 0);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    let piece = [7; 16 << 10];
+    for _ in 0..20 {
+        client.write_all(&piece).await.unwrap();
+        let mut back = [0; 16 << 10];
+        client.read_exact(&mut back).await.unwrap();
+        assert!(back == piece);
+        tokio::time::advance(Duration::from_secs(600)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_head_without_room_ends_the_connection() {
+    let room = LargeHeads::default();
+    let _taken = room.take_all();
+    let (mut client, server) = tokio::io::duplex(64 << 10);
+    tokio::spawn(serve(server, Protocol::Http1, Arc::new(Echo), room));
+    exchange(&mut client, "/small").await;
+    let large = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(100 << 10));
+    let _ = client.write_all(large.as_bytes()).await;
+    assert_eq!(seconds_until_closed(&mut client).await, 0.0);
 }
 
 async fn exchange(client: &mut DuplexStream, path: &str) -> String {
