@@ -3,6 +3,7 @@
 pub mod care;
 pub mod certificates;
 pub mod clock;
+pub mod cluster;
 mod collector;
 mod compare;
 mod credentials;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::care::{self, Care, Standing};
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::credentials::Credentials;
 use crate::credentials::plugins::Plugins;
 use crate::hands::Hands;
@@ -21,7 +22,7 @@ use crate::life::Life;
 use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
-use crate::references::{ReferenceSettings, References};
+use crate::references::References;
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
@@ -39,8 +40,8 @@ pub struct Settings {
     /// Polled URL.
     pub url: Option<HttpSource>,
     pub pulls: PullSettings,
-    /// From where the objects come that pods refer to; `None` without an API server.
-    pub references: Option<ReferenceSettings>,
+    /// The API server; `None` on a node of its own.
+    pub cluster: Option<Cluster>,
     /// Users and groups of a pod that has its own (`userNamespaces.idsPerPod`).
     pub ids_per_pod: u32,
     /// `runtimeRequestTimeout`: how long the runtime may take for an answer.
@@ -187,7 +188,7 @@ pub async fn lay(
     reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
     reserve::hold_pods(&hands, &node, life);
     reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
-    let client = settings.references.as_ref().map(|r| r.client.clone());
+    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
     csi::spawn(life, hands.clone(), node.name.clone(), client);
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
@@ -206,7 +207,9 @@ pub async fn lay(
         pulse: pulse.clone(),
         pressures: pressures.clone(),
         is_shutting_down: shutting_down_tx,
-        references: settings.references.map_or_else(References::standalone, |r| References::start(r, life)),
+        references: settings
+            .cluster
+            .map_or_else(References::standalone, |cluster| References::start(cluster.references, life)),
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));

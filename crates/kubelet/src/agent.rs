@@ -87,7 +87,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         manifests: manifests(&assembled),
         url: url(&assembled),
         pulls: pulls(config),
-        references: None,
+        cluster: None,
         ids_per_pod: ids_per_pod(config),
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
+use rubelet_agent::cluster::Cluster;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::references::ReferenceSettings;
 use rubelet_agent::reserve::Reservation;
@@ -196,7 +197,7 @@ async fn born(
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
-        references: cgroups.references,
+        cluster: cgroups.references.map(|references| Cluster { references }),
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
