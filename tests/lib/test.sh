@@ -96,6 +96,30 @@ check_run() {
   fi
 }
 
+# The same of a node of a real control plane: recordings of 13 pods and of the node's registration, on a machine of its own.
+test_golden-cluster() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden-cluster: needs root"; return; fi
+  if ! need_go; then tally skipped 1 "golden-cluster: needs Go"; return; fi
+  golden_tools || { tally failed 1 "golden-cluster: its tools do not build"; return; }
+  controlplane_programs >"$logs/golden-cluster-programs.log" || { tally failed 1 "golden-cluster: no control plane"; return; }
+  local kubelet containerd
+  kubelet=$(kubelet_binary) || { tally failed 1 "golden-cluster: the kubelet does not build"; return; }
+  play_cluster "$kubelet" embedded --embedded "$kubelet"
+  play_cluster "$kubelet" containerd1 --without-user --allow tests/golden/allowed-cluster-containerd1.tsv
+  if containerd=$(containerd2); then play_cluster "$kubelet" containerd2 --containerd "$containerd"; else
+    tally skipped 1 "golden-cluster: no containerd 2 from Debian forky"
+  fi
+}
+
+# play_cluster KUBELET NAME ARG...: plays the recordings of a cluster on one runtime.
+play_cluster() {
+  local kubelet=$1 log=$logs/golden-cluster-$2.log out=$logs/golden-cluster-$2
+  shift 2
+  tests/lib/own.sh tests/golden/play-cluster --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
+    --only "${X_ONLY:-.}" --out "$out" "$@" 2>&1 | tee "$log" || true
+  tally_golden "$log"
+}
+
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.
 test_contract() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "contract: needs root"; return; fi
