@@ -25,8 +25,11 @@ cargo_test() {
 }
 
 test_unit() {
-  # Tests that compare with Debian's tools say so where these are missing.
-  [ "$(id -u)" != 0 ] || need_debian "tests of images" docker-registry skopeo umoci || true
+  # The tests run these programs: networks beside plugins and firewalls, images beside Debian's tools, containers beside runtimes.
+  if [ "$(id -u)" = 0 ]; then
+    need_debian "the unit tests" nftables iproute2 iptables conntrack containernetworking-plugins docker-registry skopeo umoci \
+      containerd runc crun dbus-daemon python3 busybox-static || tally failed 1 "unit: packages are missing"
+  fi
   cargo_test unit --workspace --exclude xtask
 }
 test_tidy() { cargo_test tidy -p xtask; }
