@@ -21,8 +21,7 @@ if [ "${1:-}" != --inside ]; then
   trap 'exit 143' TERM
   mkdir -p "$work"
   while read -r _ top kind _; do
-    [ "$kind" = cgroup ] || continue
-    controller=$(basename "$top")
+    case $kind in cgroup) controller=$(basename "$top") ;; cgroup2) controller= ;; *) continue ;; esac
     below=$top$(sed -n "s/^[0-9]*:\(name=\)\{0,1\}$controller://p" /proc/self/cgroup)
     group=${below%/}/$name
     groups="$groups $group"
@@ -44,9 +43,10 @@ ip link set world0 up
 ip addr add 192.0.2.10/24 dev node0
 ip link set node0 up
 ip route add default via 192.0.2.1
-awk '$3 == "cgroup" {print $2, $4}' /proc/self/mounts | while read -r top options; do
+awk '$3 == "cgroup" || $3 == "cgroup2" {print $2, $3, $4}' /proc/self/mounts | while read -r top kind options; do
   umount "$top"
-  mount -t cgroup -o "$(echo "$options" | tr ',' '\n' | grep -vxE 'rw|nosuid|nodev|noexec|relatime|noatime' | paste -sd,)" cgroup "$top"
+  options=$(echo "$options" | tr ',' '\n' | grep -vxE 'rw|nosuid|nodev|noexec|relatime|noatime' | paste -sd,) || true
+  mount -t "$kind" ${options:+-o "$options"} "$kind" "$top"
 done
 for folder in /var/lib/kubelet /var/lib/rubelet /var/lib/containerd /var/lib/cni /var/lib/etcd /var/log/pods /var/log/containers /etc/kubernetes /etc/cni /etc/containerd /opt/cni; do
   mkdir -p "$OWN_WORK$folder" "$folder"
