@@ -237,9 +237,10 @@ def main():
 
 
 def start_csi(c, program):
-    """The CSI driver of the tests: its name."""
-    name, registry = "csi.test.rubelet.io", "/var/lib/kubelet/plugins_registry"; os.makedirs(registry, exist_ok=True)
-    c.driver_process = c.node.spawn("csi", [program, "--registry", registry, "--data", f"{c.work}/csi", "--name", name, "--node-id", NAME])
+    """The CSI driver of the tests, behind a server of Go's as real drivers have it: its name."""
+    name, registry = "csi.test.rubelet.io", "/var/lib/kubelet/plugins_registry"; sockets = [f"/var/lib/kubelet/plugins/{name}/csi.sock", f"{registry}/{name}-reg.sock"]; os.makedirs(registry, exist_ok=True)
+    driver = c.node.spawn("csi", [program, "--registry", registry, "--data", f"{c.work}/csi", "--name", name, "--node-id", NAME])
+    eventually(lambda: driver.poll() is None and all(map(os.path.exists, sockets)), 10, "the CSI driver starts"); c.node.spawn("grpcfront", [f"{c.options.bin}/grpcfront", *sockets]); eventually(lambda: os.path.exists(sockets[1]) and os.path.exists(f"{registry}/.{name}-reg.sock"), 10, "and its front")
     c.request("POST", "/apis/storage.k8s.io/v1/csidrivers", {"metadata": {"name": name}, "spec": {"attachRequired": False, "podInfoOnMount": True, "fsGroupPolicy": "File"}}); return name
 
 

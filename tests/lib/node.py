@@ -25,6 +25,7 @@ def add_options(parser):
     parser.add_argument("--kubelet", required=True, help="rubelet; `upstream`: the one in the control plane's program")
     parser.add_argument("--runtime", choices=("embedded", "containerd"), default="embedded"); parser.add_argument("--containerd", help="a folder with another containerd, its shim and ctr")
     parser.add_argument("--rubelet", help="whose embedded runtime upstream's kubelet gets"); parser.add_argument("--images", default="/var/cache/rubelet/images/golden.tar")
+    parser.add_argument("--bin", default="/var/cache/rubelet/bin", help="where the tests' own programs are")
     parser.add_argument("--etcd", default="etcd", choices=("etcd", "etcd-forky")); parser.add_argument("--only"); parser.add_argument("--keep", action="store_true", help="leave the work folder")
 
 

@@ -114,6 +114,7 @@ func (p *proxy) watch(w http.ResponseWriter, r *http.Request, now faults) {
 	case <-ended:
 	case <-time.After(until + 50*time.Millisecond):
 	}
+	out.shut()
 	if out.broken {
 		panic(http.ErrAbortHandler)
 	}
@@ -142,6 +143,13 @@ func (c *cut) over() {
 		_, _ = c.ResponseWriter.Write([]byte(`{"type":"MODIFIED","object":{"kind":"Po`))
 	}
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
+}
+
+// shut lets nothing more through: the answer is over.
+func (c *cut) shut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }
 
 func (c *cut) Write(b []byte) (int, error) {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"google.golang.org/grpc"
@@ -30,7 +31,8 @@ func (raw) Unmarshal(data []byte, v any) error {
 }
 
 func front(socket string) error {
-	behind := socket + ".behind"
+	// A kubelet takes no notice of what is hidden.
+	behind := filepath.Join(filepath.Dir(socket), "."+filepath.Base(socket))
 	if err := os.Rename(socket, behind); err != nil {
 		return err
 	}
