@@ -24,6 +24,7 @@ pub mod probe;
 mod pulls;
 pub mod pulse;
 pub mod references;
+mod reporter;
 pub mod reserve;
 pub mod roster;
 pub mod shutdown;

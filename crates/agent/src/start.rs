@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::care::{self, Care, Standing};
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PodSettings};
 use crate::credentials::Credentials;
 use crate::credentials::plugins::Plugins;
 use crate::hands::Hands;
@@ -23,8 +23,10 @@ use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
 use crate::references::References;
+use crate::reporter::Reporter;
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
+use crate::sources::cluster::ClusterSource;
 use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
@@ -141,8 +143,10 @@ pub async fn start(
 ) -> Result<Agent, StartError> {
     let (manifests, url) = (settings.manifests.take(), settings.url.take());
     share_mounts(&settings.node.root_dir)?;
-    let sources: Vec<Source> =
-        [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http)].into_iter().flatten().collect();
+    let has_pods = settings.cluster.as_ref().is_some_and(|cluster| cluster.pods.is_some());
+    let sources =
+        [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http), has_pods.then_some(Source::Api)];
+    let sources: Vec<Source> = sources.into_iter().flatten().collect();
     let ground = lay(settings, runtime, endpoint, sources, life, Clock::start()).await?;
     if let Some(manifests) = manifests {
         life.spawn(manifests.run(into_roster(life, ground.roster.clone())));
@@ -192,7 +196,8 @@ pub async fn lay(
     csi::spawn(life, hands.clone(), node.name.clone(), client);
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
-    let picture = Picture::default();
+    let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());
+    let picture = if pods.is_some() { Picture::reported_on() } else { Picture::default() };
     let pulse = Pulse::new(settings.sync_frequency);
     let (ended_tx, ended) = mpsc::unbounded_channel();
     let (pressures_tx, pressures) = watch::channel(Pressures::default());
@@ -221,11 +226,23 @@ pub async fn lay(
         clock,
         roster: roster.clone(),
     };
+    if let Some(pods) = pods {
+        attend(pods, &standing.node_name, picture.clone(), &roster, life);
+    }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     watcher::spawn(life, hands, node_tx, roster.clone());
     let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
     let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// Takes pods from the API server and tells it of them.
+fn attend(pods: PodSettings, node_name: &str, picture: Picture, roster: &mpsc::Sender<RosterNote>, life: &Life) {
+    let (objects, seen) = watch::channel(None);
+    let PodSettings { client, seed } = pods;
+    let source = ClusterSource { client: client.clone(), node_name: node_name.to_owned(), objects };
+    life.spawn(source.run(into_roster(life, roster.clone())));
+    life.spawn(Reporter::new(client, node_name, seed, picture, seen, roster.clone()).run());
 }
 
 /// A channel whose sets go on to the roster.

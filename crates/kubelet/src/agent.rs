@@ -82,12 +82,13 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         .map(Arc::new)
         .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
     let (life, end) = Life::new();
+    let client = api::client(&assembled).map_err(failed)?;
     let settings = Settings {
         node,
         manifests: manifests(&assembled),
         url: url(&assembled),
         pulls: pulls(config),
-        cluster: None,
+        cluster: api::cluster(&assembled, client.as_ref()),
         ids_per_pod: ids_per_pod(config),
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),
@@ -119,7 +120,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         log,
     });
     let servers = servers::config(&assembled).map_err(failed)?;
-    let reviews = api::client(&assembled).map_err(failed)?.map(rubelet_server::by_api_server);
+    let reviews = client.map(rubelet_server::by_api_server);
     let servers = rubelet_server::serve(servers, view, reviews).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {
         tokio::time::sleep(SETTLED).await;

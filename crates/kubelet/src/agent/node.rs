@@ -95,7 +95,7 @@ fn settings(assembled: &Assembled) -> PodSettings {
         crash_loop_secs_max: longest.map_or(CRASH_LOOP_SECS_MAX, |d| d.to_std().as_secs()),
         limited_swap: config.resources.memory_swap.swap_behavior == "LimitedSwap",
         max_pods: max_pods(assembled),
-        has_api_server: false,
+        has_api_server: assembled.flags.kubeconfig.is_some(),
         local_storage_isolation: config.pods.local_storage_capacity_isolation,
         gates: pod_gates(gates),
     }
