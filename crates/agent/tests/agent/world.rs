@@ -19,7 +19,7 @@ use rubelet_api::pod::{Gates, Origin, static_pod};
 use rubelet_api::v1;
 use rubelet_core::node::{
     CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, NodeLimits, PodGates, PodSettings,
-    RuntimeFacts,
+    Registered, RuntimeFacts,
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
@@ -294,6 +294,10 @@ fn node(dir: &Path) -> NodeFacts {
             per_qos: false,
         },
         runtime: RuntimeFacts::default(),
+        registered: Registered {
+            labels: rubelet_core::node::object::default_labels("node-a"),
+            ..Registered::default()
+        },
         dns: DnsFacts::default(),
         host_etc_hosts: String::new(),
         settings: settings(),
