@@ -16,6 +16,7 @@ pub mod hands;
 pub mod ledger;
 pub mod life;
 pub mod metrics;
+pub mod node;
 pub mod observer;
 mod oom;
 pub mod picture;

@@ -31,7 +31,7 @@ use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
 use crate::worker::Surroundings;
-use crate::{csi, facts, foreign, watcher};
+use crate::{csi, events, facts, foreign, node, watcher};
 
 /// Everything that the agent is told; nothing else is read from flags, files or the environment.
 pub struct Settings {
@@ -170,6 +170,7 @@ pub async fn lay(
     clock: Clock,
 ) -> Result<Ground, StartError> {
     let mut node = settings.node;
+    events::tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
     let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
@@ -202,6 +203,20 @@ pub async fn lay(
     let (ended_tx, ended) = mpsc::unbounded_channel();
     let (pressures_tx, pressures) = watch::channel(Pressures::default());
     let (shutting_down_tx, is_shutting_down) = watch::channel(false);
+    let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
+    let references =
+        settings.cluster.map_or_else(References::standalone, |cluster| References::start(cluster.references, life));
+    if let Some(node_settings) = node_settings {
+        let on = node::Standing {
+            hands: hands.clone(),
+            facts: node_tx.clone(),
+            pressures: pressures.clone(),
+            is_shutting_down: is_shutting_down.clone(),
+            attachable: references.attachable(),
+            clock,
+        };
+        node::begin(node_settings, on, life);
+    }
     let around = Surroundings {
         hands: hands.clone(),
         node: node.clone(),
@@ -212,9 +227,7 @@ pub async fn lay(
         pulse: pulse.clone(),
         pressures: pressures.clone(),
         is_shutting_down: shutting_down_tx,
-        references: settings
-            .cluster
-            .map_or_else(References::standalone, |cluster| References::start(cluster.references, life)),
+        references,
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));

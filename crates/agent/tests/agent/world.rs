@@ -20,7 +20,7 @@ use rubelet_api::v1;
 use rubelet_apiserver::Client;
 use rubelet_core::node::{
     self as core_node, CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, NodeLimits, PodGates,
-    RuntimeFacts,
+    Registered, RuntimeFacts,
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
@@ -132,12 +132,17 @@ impl World {
         let settings = PodSettings { client: client.clone(), seed: 1 };
         let strategy = Strategy::Watch;
         let references = ReferenceSettings { client: client.clone(), strategy, period: REQUEST_TIMEOUT, seed: 1 };
-        self.attached_to(node, Cluster { references, pods: Some(settings) }, vec![Source::File, Source::Api]).await
+        self.attached_to(
+            node,
+            Cluster { references, node: None, pods: Some(settings) },
+            vec![Source::File, Source::Api],
+        )
+        .await
     }
 
     /// An agent with an API server, in real time.
     pub(crate) async fn attached(&self, references: ReferenceSettings) -> Agent {
-        let cluster = Cluster { references, pods: None };
+        let cluster = Cluster { references, node: None, pods: None };
         self.attached_to(node(self.path()), cluster, vec![Source::Api]).await
     }
 
@@ -308,6 +313,10 @@ fn node(dir: &Path) -> NodeFacts {
             per_qos: false,
         },
         runtime: RuntimeFacts::default(),
+        registered: Registered {
+            labels: rubelet_core::node::object::default_labels("node-a"),
+            ..Registered::default()
+        },
         dns: DnsFacts::default(),
         host_etc_hosts: String::new(),
         settings: settings(),
