@@ -1,5 +1,6 @@
 //! The API server, where the node has one: what the tasks that speak with it are told.
 
+use crate::events::EventSettings;
 use crate::references::ReferenceSettings;
 
 /// Each task has its part.
@@ -7,4 +8,6 @@ use crate::references::ReferenceSettings;
 pub struct Cluster {
     /// From where the objects come that pods refer to.
     pub references: ReferenceSettings,
+    /// Where it is told what happens.
+    pub events: EventSettings,
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::cluster::Cluster;
+use rubelet_agent::events::EventSettings;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::references::ReferenceSettings;
 use rubelet_agent::reserve::Reservation;
@@ -197,7 +198,10 @@ async fn born(
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
-        cluster: cgroups.references.map(|references| Cluster { references }),
+        cluster: cgroups.references.map(|references| Cluster {
+            events: EventSettings { client: references.client.clone(), seed: 1 },
+            references,
+        }),
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
