@@ -157,7 +157,8 @@ test_cluster() {
   # Certificates that are good for a minute, so that they are seen to be renewed.
   if tests/controlplane/run.py up "$plane" --controllers --controllers-flag=--cluster-signing-duration=60s; then
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-agent -p rubelet-agent --lib -- --include-ignored \
-      references::real_tests certificates::tests::a_node_joins || true
+      references::real_tests certificates::tests::a_node_joins events::tests::a_real_server || true
+    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
   else
     tally failed 1 "cluster: the control plane does not start"

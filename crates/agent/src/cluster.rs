@@ -2,6 +2,7 @@
 
 use rubelet_apiserver::Client;
 
+use crate::events::EventSettings;
 use crate::node::NodeSettings;
 use crate::references::ReferenceSettings;
 
@@ -10,6 +11,8 @@ use crate::references::ReferenceSettings;
 pub struct Cluster {
     /// From where the objects come that pods refer to.
     pub references: ReferenceSettings,
+    /// Where it is told what happens.
+    pub events: EventSettings,
     /// How the node registers itself and gives signs of life; `None`: somebody else does.
     pub node: Option<NodeSettings>,
     /// Whose pods run here and hear of it; `None`: pods come from elsewhere.

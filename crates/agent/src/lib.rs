@@ -8,7 +8,7 @@ mod collector;
 mod compare;
 mod credentials;
 mod csi;
-mod events;
+pub mod events;
 mod execute;
 mod facts;
 mod foreign;

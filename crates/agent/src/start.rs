@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, PodSettings};
 use crate::credentials::Credentials;
 use crate::credentials::plugins::Plugins;
+use crate::events::Events;
 use crate::hands::Hands;
 use crate::ledger::Ledger;
 use crate::life::Life;
@@ -174,6 +175,10 @@ pub async fn lay(
     let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
+    let events = match &settings.cluster {
+        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
+        None => Events::standalone(clock),
+    };
     let hands = Arc::new(Hands {
         runtime,
         cgroups: settings.cgroups,
@@ -182,6 +187,7 @@ pub async fn lay(
             .with_plugins(settings.credential_plugins),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
         drivers: Drivers::default(),
+        events,
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
         container_logs_dir: settings.container_logs_dir,

@@ -16,7 +16,6 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::events;
 use crate::execute::{self, dirs};
 use crate::hands::Hands;
 use crate::life::Life;
@@ -257,7 +256,7 @@ impl Worker {
         let now = self.around.clock.now();
         let plan = self.record.decide(node, now);
         for event in &plan.events {
-            events::tell(&self.key, &self.uid, event);
+            self.around.hands.events.tell(&self.pod, event);
         }
         let stage = self.record.stage().clone();
         let shown = Shown {

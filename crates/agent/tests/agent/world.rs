@@ -8,6 +8,7 @@ use std::time::Duration;
 use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::cluster::{Cluster, PodSettings};
+use rubelet_agent::events::EventSettings;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::references::{ReferenceSettings, Strategy};
 use rubelet_agent::reserve::Reservation;
@@ -132,9 +133,10 @@ impl World {
         let settings = PodSettings { client: client.clone(), seed: 1 };
         let strategy = Strategy::Watch;
         let references = ReferenceSettings { client: client.clone(), strategy, period: REQUEST_TIMEOUT, seed: 1 };
+        let events = EventSettings { client: client.clone(), seed: 1 };
         self.attached_to(
             node,
-            Cluster { references, node: None, pods: Some(settings) },
+            Cluster { references, events, node: None, pods: Some(settings) },
             vec![Source::File, Source::Api],
         )
         .await
@@ -142,7 +144,8 @@ impl World {
 
     /// An agent with an API server, in real time.
     pub(crate) async fn attached(&self, references: ReferenceSettings) -> Agent {
-        let cluster = Cluster { references, node: None, pods: None };
+        let events = EventSettings { client: references.client.clone(), seed: 1 };
+        let cluster = Cluster { references, events, node: None, pods: None };
         self.attached_to(node(self.path()), cluster, vec![Source::Api]).await
     }
 

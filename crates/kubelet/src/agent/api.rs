@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rubelet_agent::Agent;
 use rubelet_agent::certificates::{CertificateSettings, ClientSettings, ClientTask, ServingTask, client_settings};
 use rubelet_agent::cluster::{Cluster, PodSettings};
+use rubelet_agent::events::EventSettings;
 use rubelet_agent::life::Life;
 use rubelet_agent::node::NodeSettings;
 use rubelet_agent::references::{ReferenceSettings, Strategy};
@@ -72,6 +73,7 @@ pub(super) fn cluster(assembled: &Assembled, joined: &Joined) -> Result<Cluster,
         seed,
     };
     let pods = PodSettings { client: client.clone(), seed };
+    let events = EventSettings { client: client.clone(), seed };
     let node = NodeSettings {
         client,
         presence: node::presence(assembled)?,
@@ -82,7 +84,7 @@ pub(super) fn cluster(assembled: &Assembled, joined: &Joined) -> Result<Cluster,
         lease_secs: config.node.lease_duration_seconds,
         seed,
     };
-    Ok(Cluster { references, node: Some(node), pods: Some(pods) })
+    Ok(Cluster { references, events, node: Some(node), pods: Some(pods) })
 }
 
 /// Starts what gets and renews the node's certificates. Nobody waits for it.
