@@ -2,22 +2,34 @@
 
 # controlplane_binary: prints the path of the program that is kube-apiserver and the others by its first argument.
 # The first time it is built: two to five minutes and 1.5 GB of Go's cache. It is kept outside of the checkout.
+# X_KUBERNETES=1.37 makes it of that version: the same source, with the versions of go-1.37.mod.
 controlplane_binary() {
-  local folder=tests/controlplane out stamp version=component-base/version
-  stamp=$(cat "$folder/main.go" "$folder/go.mod" | sha256sum | cut -c1-16)
+  local folder=tests/controlplane modules=go.mod out stamp
+  [ "${X_KUBERNETES:-1.36}" = 1.36 ] || modules=go-$X_KUBERNETES.mod
+  [ -e "$folder/$modules" ] || { echo "x: there is no $folder/$modules: which versions of modules is Kubernetes $X_KUBERNETES made of?" >&2; return 1; }
+  stamp=$(cat "$folder/main.go" "$folder/$modules" | sha256sum | cut -c1-16)
   out=$X_CACHE/bin/controlplane-$stamp
   if [ ! -x "$out" ]; then
     need_go || return 1
     mkdir -p "$X_CACHE/bin" || return 1
-    local kubernetes
-    kubernetes=$(sed -n 's/^\s*k8s.io\/kubernetes v\([0-9.]*\)$/\1/p' "$folder/go.mod")
-    echo "x: building upstream's control plane $kubernetes from its Go module (the first time: up to five minutes)" >&2
-    # The version is set as upstream's build does it: clients object to v0.0.0.
-    (cd "$folder" && CGO_ENABLED=0 nice go build -trimpath -o "$out.new" \
-      -ldflags "-s -w -X k8s.io/$version.gitVersion=v$kubernetes -X k8s.io/$version.gitMajor=${kubernetes%%.*} -X k8s.io/$version.gitMinor=$(cut -d. -f2 <<<"$kubernetes")" .) >&2 || return 1
-    mv "$out.new" "$out"
+    # Who comes while it is built waits for it.
+    {
+      flock 9
+      [ -x "$out" ] || build_controlplane "$folder" "$modules" "$out"
+    } 9>"$X_CACHE/bin/controlplane.lock" || return 1
   fi
   echo "$out"
+}
+
+# build_controlplane FOLDER MODULES OUT
+build_controlplane() {
+  local folder=$1 modules=$2 out=$3 version=component-base/version kubernetes
+  kubernetes=$(sed -n 's/^\s*k8s.io\/kubernetes v\([0-9.]*\)$/\1/p' "$folder/$modules")
+  echo "x: building upstream's control plane $kubernetes from its Go module (the first time: up to five minutes)" >&2
+  # The version is set as upstream's build does it: clients object to v0.0.0.
+  (cd "$folder" && CGO_ENABLED=0 nice go build -modfile "$modules" -trimpath -o "$out.new" \
+    -ldflags "-s -w -X k8s.io/$version.gitVersion=v$kubernetes -X k8s.io/$version.gitMajor=${kubernetes%%.*} -X k8s.io/$version.gitMinor=$(cut -d. -f2 <<<"$kubernetes")" .) >&2 || return 1
+  mv "$out.new" "$out"
 }
 
 # forky_program PACKAGE PROGRAM: prints the path of a program of Debian forky, unpacked beside.

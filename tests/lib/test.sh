@@ -99,6 +99,30 @@ check_run() {
   fi
 }
 
+# The same of a node of a real control plane: recordings of 13 pods and of the node's registration, on a machine of its own.
+test_golden-cluster() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden-cluster: needs root"; return; fi
+  if ! need_go; then tally skipped 1 "golden-cluster: needs Go"; return; fi
+  golden_tools || { tally failed 1 "golden-cluster: its tools do not build"; return; }
+  controlplane_programs >"$logs/golden-cluster-programs.log" || { tally failed 1 "golden-cluster: no control plane"; return; }
+  local kubelet containerd
+  kubelet=$(kubelet_binary) || { tally failed 1 "golden-cluster: the kubelet does not build"; return; }
+  play_cluster "$kubelet" embedded --embedded "$kubelet"
+  play_cluster "$kubelet" containerd1 --without-user --allow tests/golden/allowed-cluster-containerd1.tsv
+  if containerd=$(containerd2); then play_cluster "$kubelet" containerd2 --containerd "$containerd"; else
+    tally skipped 1 "golden-cluster: no containerd 2 from Debian forky"
+  fi
+}
+
+# play_cluster KUBELET NAME ARG...: plays the recordings of a cluster on one runtime.
+play_cluster() {
+  local kubelet=$1 log=$logs/golden-cluster-$2.log out=$logs/golden-cluster-$2
+  shift 2
+  tests/lib/own.sh tests/golden/play-cluster --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
+    --only "${X_ONLY:-.}" --out "$out" "$@" 2>&1 | tee "$log" || true
+  tally_golden "$log"
+}
+
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.
 test_contract() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "contract: needs root"; return; fi
@@ -133,12 +157,30 @@ test_cluster() {
   # Certificates that are good for a minute, so that they are seen to be renewed.
   if tests/controlplane/run.py up "$plane" --controllers --controllers-flag=--cluster-signing-duration=60s; then
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-agent -p rubelet-agent --lib -- --include-ignored \
-      references::real_tests certificates::tests::a_node_joins || true
+      references::real_tests certificates::tests::a_node_joins events::tests::a_real_server || true
+    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
+    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
   else
     tally failed 1 "cluster: the control plane does not start"
   fi
   tests/controlplane/run.py down "$plane"
   rm -rf "$plane"
+  check_node
+}
+
+# A node of a real control plane as users have it: the program, its embedded runtime, everything in namespaces of its own.
+check_node() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "cluster: a whole node needs root"; return; fi
+  need_embedded_run || { tally failed 1 "cluster: packages are missing"; return; }
+  local kubelet log=$logs/cluster-node.log passed failed
+  kubelet=$(kubelet_binary) || { tally failed 1 "cluster: the kubelet does not build"; return; }
+  tests/lib/alone.sh python3 tests/lib/check_node.py "$kubelet" 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "cluster: a whole node, see $log"
+  else
+    tally failed 1 "cluster: a whole node was not checked, see $log"
+  fi
 }
 
 # Upstream's node conformance suite with our kubelet, on containerd (the first time it is built: ten minutes; then it runs for half an hour).

@@ -12,13 +12,20 @@ struct Source {
 
 const SOURCES: &[Source] = &[
     Source { proto: "cri.proto", package: "runtime.v1", module: "cri.rs" },
+    Source { proto: "csi.proto", package: "csi.v1", module: "csi.rs" },
     Source { proto: "health.proto", package: "grpc.health.v1", module: "health.rs" },
     Source { proto: "otlp.proto", package: "opentelemetry.proto.trace.v1", module: "otlp.rs" },
     Source { proto: "podresources.proto", package: "v1", module: "podresources.rs" },
+    Source { proto: "registration.proto", package: "pluginregistration", module: "registration.rs" },
 ];
 
 /// Messages that hold secrets: their `Debug` is written by hand in the crate, so that no secret gets into a log.
-const SECRET_MESSAGES: &[&str] = &[".runtime.v1.AuthConfig"];
+const SECRET_MESSAGES: &[&str] = &[
+    ".csi.v1.NodeExpandVolumeRequest",
+    ".csi.v1.NodePublishVolumeRequest",
+    ".csi.v1.NodeStageVolumeRequest",
+    ".runtime.v1.AuthConfig",
+];
 
 /// Messages that are compared with what a runtime reports as JSON, and all that they are made of.
 const SERIALIZED_MESSAGES: &[&str] = &[

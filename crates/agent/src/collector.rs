@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
-use crate::events;
 use crate::execute::containers;
 use crate::hands::Hands;
 use crate::observer::{Ask, UID_LABEL};
@@ -89,7 +88,7 @@ impl Collector {
             Ok(()) => self.has_failed = false,
             Err(err) if self.has_failed => {
                 tracing::error!(err, "collecting images failed multiple times in a row");
-                events::tell_of_node(&self.node_name, "Warning", "ImageGCFailed", &err);
+                self.hands.events.tell_of_node(&self.node_name, "Warning", "ImageGCFailed", &err);
             }
             Err(err) => {
                 tracing::info!(err, "collecting images failed once; the runtime may not be ready yet");
@@ -107,7 +106,7 @@ impl Collector {
         self.free(old, u64::MAX).await.1?;
         let Some(disk) = self.disk().await? else { return Ok(()) };
         let excess = self.policy.excess(disk.capacity, disk.available).map_err(|e| {
-            events::tell_of_node(&self.node_name, "Warning", "InvalidDiskCapacity", &e.to_string());
+            self.hands.events.tell_of_node(&self.node_name, "Warning", "InvalidDiskCapacity", &e.to_string());
             e.to_string()
         })?;
         let Some(excess) = excess else { return Ok(()) };
@@ -120,7 +119,7 @@ impl Collector {
         outcome?;
         if freed < excess.bytes {
             let message = excess.not_enough(disk.capacity, freed);
-            events::tell_of_node(&self.node_name, "Warning", "FreeDiskSpaceFailed", &message);
+            self.hands.events.tell_of_node(&self.node_name, "Warning", "FreeDiskSpaceFailed", &message);
             return Err(message);
         }
         Ok(())

@@ -13,6 +13,7 @@ use rubelet_host::chain;
 use rubelet_volumes::csi::Drivers;
 
 use crate::credentials::Credentials;
+use crate::events::Events;
 use crate::pulls::Pulls;
 use crate::users::Users;
 
@@ -30,6 +31,8 @@ pub struct Hands {
     pub users: Users,
     /// CSI drivers that have registered.
     pub drivers: Drivers,
+    /// Where it is told what happens.
+    pub events: Events,
     pub root_dir: PathBuf,
     pub pod_logs_dir: PathBuf,
     pub container_logs_dir: PathBuf,

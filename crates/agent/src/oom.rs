@@ -2,10 +2,10 @@
 
 use rubelet_host::kmsg::Kmsg;
 
-use crate::events;
+use crate::events::Events;
 
 /// Reads the kernel's log from now on. kubelet 1.36: kills within a cgroup at its limit are told by the container's end.
-pub(crate) async fn watch(node_name: String) {
+pub(crate) async fn watch(node_name: String, events: Events) {
     let log = match Kmsg::open() {
         Ok(log) => log,
         Err(err) => {
@@ -18,7 +18,7 @@ pub(crate) async fn watch(node_name: String) {
             Ok(kill) if kill.is_global => {
                 let (process, pid) = (&kill.process, kill.pid);
                 let message = format!("System OOM encountered, victim process: {process}, pid: {pid}");
-                events::tell_of_node(&node_name, "Warning", "SystemOOM", &message);
+                events.tell_of_node(&node_name, "Warning", "SystemOOM", &message);
             }
             Ok(kill) => {
                 let (process, pid, cgroup) = (kill.process, kill.pid, kill.cgroup);

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::collector::Demand;
-use crate::events;
 use crate::hands::Hands;
 use crate::picture::{Picture, Shown};
 use crate::roster::RosterNote;
@@ -103,7 +102,7 @@ impl Pressure {
         let resource = shortage.resource().as_str();
         tracing::info!(resource, signal = shortage.signal().as_str(), "the node runs out of something");
         let message = format!("Attempting to reclaim {resource}");
-        events::tell_of_node(&self.node_name, "Warning", "EvictionThresholdMet", &message);
+        self.hands.events.tell_of_node(&self.node_name, "Warning", "EvictionThresholdMet", &message);
         let reclaims = watch.reclaims(shortage);
         for reclaim in reclaims {
             self.reclaim(*reclaim).await;

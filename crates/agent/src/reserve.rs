@@ -10,7 +10,7 @@ use rubelet_core::resources::cpu_shares;
 use rubelet_host::cgroup::{Lack, Tree, Values};
 use rubelet_host::chain;
 
-use crate::events::tell_of_node;
+use crate::events::Events;
 use crate::hands::Hands;
 use crate::life::Life;
 
@@ -64,16 +64,16 @@ pub(crate) fn make_levels(hands: &Hands, node: &NodeFacts) -> Result<(), String>
 /// Holds all pods together to their limits. Pods that use more already are told of, and it is tried until it works.
 pub(crate) fn hold_pods(hands: &Arc<Hands>, node: &NodeFacts, life: &Life) {
     let (name, limits) = (node.name.clone(), node.machine.pods_limits.clone());
-    if tell(&name, try_pods(hands, &limits)) {
+    if tell(&hands.events, &name, try_pods(hands, &limits)) {
         return;
     }
     let hands = hands.clone();
     life.spawn(async move {
         loop {
             tokio::time::sleep(AGAIN).await;
-            let (hands, limits) = (hands.clone(), limits.clone());
-            let outcome = tokio::task::spawn_blocking(move || try_pods(&hands, &limits)).await;
-            if tell(&name, outcome.unwrap_or_else(|e| Err(e.to_string()))) {
+            let (trying, limits) = (hands.clone(), limits.clone());
+            let outcome = tokio::task::spawn_blocking(move || try_pods(&trying, &limits)).await;
+            if tell(&hands.events, &name, outcome.unwrap_or_else(|e| Err(e.to_string()))) {
                 return;
             }
         }
@@ -85,15 +85,15 @@ fn try_pods(hands: &Hands, limits: &NodeLimits) -> Result<(), String> {
     tree.ensure(PODS, &values(limits)).map_err(|e| chain(&e))
 }
 
-fn tell(name: &str, outcome: Result<(), String>) -> bool {
+fn tell(events: &Events, name: &str, outcome: Result<(), String>) -> bool {
     match outcome {
         Ok(()) => {
-            tell_of_node(name, "Normal", DONE, "Updated Node Allocatable limit across pods");
+            events.tell_of_node(name, "Normal", DONE, "Updated Node Allocatable limit across pods");
             true
         }
         Err(err) => {
             let message = format!("Failed to update Node Allocatable Limits [\"{PODS}\"]: {err}");
-            tell_of_node(name, "Warning", FAILED, &message);
+            events.tell_of_node(name, "Warning", FAILED, &message);
             tracing::warn!(err, "All pods together are not held to what is not reserved; trying again in a minute");
             false
         }
@@ -112,11 +112,11 @@ pub(crate) fn hold_others(hands: &Hands, node: &NodeFacts, all: &[Reservation]) 
             let kind = if one.is_compressible { " Compressible" } else { "" };
             let cgroup = quoted(&one.cgroup);
             let message = format!("Failed to enforce {whose} Reserved{kind} Cgroup Limits on {cgroup}: {problem}");
-            tell_of_node(&node.name, "Warning", FAILED, &message);
+            hands.events.tell_of_node(&node.name, "Warning", FAILED, &message);
             return Err(message);
         }
         let message = format!("Updated limits on {} reserved cgroup {}", whose.to_lowercase(), one.cgroup);
-        tell_of_node(&node.name, "Normal", DONE, &message);
+        hands.events.tell_of_node(&node.name, "Normal", DONE, &message);
     }
     Ok(())
 }

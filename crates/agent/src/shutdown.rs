@@ -13,7 +13,7 @@ use rubelet_host::dbus::logind::{Logind, Places};
 use rubelet_host::{chain, paths, ready};
 use tokio::sync::mpsc;
 
-use crate::events;
+use crate::events::Events;
 use crate::picture::Picture;
 use crate::roster::RosterNote;
 
@@ -36,6 +36,7 @@ pub struct Shutdown {
 pub(crate) struct Watching {
     pub(crate) settings: Shutdown,
     pub(crate) node_name: String,
+    pub(crate) events: Events,
     pub(crate) picture: Picture,
     pub(crate) roster: mpsc::Sender<RosterNote>,
 }
@@ -87,7 +88,7 @@ impl Watching {
             let what = if does { "event" } else { "cancellation" };
             let message = format!("Shutdown manager detected shutdown {what}");
             tracing::info!(message, "logind speaks");
-            events::tell_of_node(&self.node_name, "Normal", "Shutdown", &message);
+            self.events.tell_of_node(&self.node_name, "Normal", "Shutdown", &message);
             // A roster that has ended stops nobody.
             drop(self.roster.send(RosterNote::GoesDown(does)).await);
             if does {

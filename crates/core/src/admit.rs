@@ -15,6 +15,7 @@ pub mod affinity;
 pub mod fit;
 pub mod ports;
 pub mod sysctl;
+mod taints;
 
 /// The answer of admission.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,10 +37,10 @@ impl Verdict {
 
 /// Says whether `pod` may run beside `active`, the admitted pods that still use something (without `pod` itself).
 ///
-/// kubelet 1.36: sysctls, then what the pod wants of the node's system, then resources, node selection, name and ports, then
-/// AppArmor. The first refusal counts.
+/// kubelet 1.36: sysctls, then what the pod wants of the node's system, then resources, node selection, name, ports and taints,
+/// then AppArmor. The first refusal counts.
 pub fn decide(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Verdict {
-    let checks: [&dyn Fn() -> Option<Verdict>; 8] = [
+    let checks: [&dyn Fn() -> Option<Verdict>; 9] = [
         &|| sysctl::check(pod, node),
         &|| operating_system(pod),
         &|| groups_policy(pod, node),
@@ -47,6 +48,7 @@ pub fn decide(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Verdict {
         &|| fit::check(pod, active, node),
         &|| affinity::check(pod, node),
         &|| ports::check(pod, active),
+        &|| taints::check(pod, node),
         &|| apparmor(pod, node),
     ];
     checks.iter().find_map(|check| check()).unwrap_or(Verdict::Admitted)

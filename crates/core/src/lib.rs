@@ -5,6 +5,7 @@
 pub mod admit;
 pub mod certificate;
 pub mod collect;
+pub mod event;
 pub mod evict;
 pub mod node;
 pub mod now;

@@ -8,6 +8,11 @@
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
 pub mod cri;
 
+/// Container Storage Interface v1: the node's side and the driver's name.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod csi;
+
 /// gRPC health checking v1: what a gRPC probe asks.
 #[rustfmt::skip]
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
@@ -22,5 +27,10 @@ pub mod otlp;
 #[rustfmt::skip]
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
 pub mod podresources;
+
+/// Registration of plugins v1.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod registration;
 
 mod redacted;

@@ -1,6 +1,7 @@
 //! Counterparts for tests: a container runtime in memory that obeys the contract and tells when it is misused.
 
 pub mod contract;
+pub mod csi_driver;
 pub mod runtime;
 
 pub use runtime::{FakeRuntime, Script, Temper};

@@ -22,7 +22,7 @@ CGROUP_FILES = ["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.l
 def _statuses(pod): return pod["status"].get("initContainerStatuses", []) + pod["status"].get("containerStatuses", [])
 def finished(pod):
     """Ended, and its sandbox is taken down."""
-    return pod["status"].get("phase") in ("Succeeded", "Failed") and any(c["type"] == "PodReadyToStartContainers" and c["status"] == "False" for c in pod["status"]["conditions"])
+    return pod["status"].get("phase") in ("Succeeded", "Failed") and any(c["type"] == "PodReadyToStartContainers" and c["status"] == "False" for c in pod["status"].get("conditions", []))
 def backing_off(pod): return any(s["restartCount"] == 3 and "running" not in s["state"] for s in _statuses(pod))  # the third wait is long enough to look into
 # What to wait for before looking; without an entry: SETTLE_SECS after the start.
 SETTLED = {**dict.fromkeys(("09-crash-loop", "12-liveness-fails", "57-poststart-fails", "c13-crash-loop"), backing_off),
@@ -326,7 +326,7 @@ def comparable(path, without_user):
     if path.endswith("calls.jsonl"): return calls_in_order(text)
     if path.endswith("pod.json") and text.strip() not in ("", "null"):
         pod = json.loads(text)
-        for s in _statuses(pod):
+        for s in _statuses(pod) + pod["status"].get("ephemeralContainerStatuses", []):
             if without_user: s.pop("user", None)
             if s["restartCount"] and "running" not in s["state"] and pod["status"]["phase"] == "Running": s["state"] = s["lastState"] = "<between two restarts>"  # dead, or backing off: upstream shows either, by its own lag
         return json.dumps(pod, indent=1, sort_keys=True).splitlines()

@@ -1,5 +1,6 @@
 //! Lifecycle hooks and probes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rubelet_api::ids::{ContainerId, ContainerName};
@@ -10,7 +11,6 @@ use rubelet_core::pod::{Outcome, PodEvent};
 use rubelet_core::render;
 
 use super::{PodRef, failed};
-use crate::events;
 use crate::hands::Hands;
 use crate::probe::{self, Hooked};
 
@@ -47,7 +47,7 @@ async fn act(
         return exec_hook(hands, id, exec.command.unwrap_or_default()).await;
     }
     if let Some(get) = &handler.http_get {
-        return http_hook(pod, container, get).await;
+        return http_hook(hands, pod, container, get).await;
     }
     if let Some(sleep) = handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
@@ -56,7 +56,7 @@ async fn act(
     Err(failed("", "invalid handler: no exec, httpGet or sleep"))
 }
 
-async fn http_hook(pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAction) -> Outcome {
+async fn http_hook(hands: &Hands, pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAction) -> Outcome {
     let Some(container) = render::containers(&pod.pod).find(|c| c.name == container.as_str()) else {
         return Err(failed("", format!("container {container} is not in the pod's specification")));
     };
@@ -74,11 +74,12 @@ async fn http_hook(pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAct
                 type_: "Warning",
                 reason: "LifecycleHTTPFallback".to_owned(),
                 field_path: String::new(),
+                annotations: BTreeMap::new(),
                 message: format!(
                     "request to HTTPS lifecycle hook {server} got HTTP response, retry with HTTP succeeded"
                 ),
             };
-            events::tell(&pod.key, &pod.uid, &event);
+            hands.events.tell(&pod.pod, &event);
         }
         Err(message) => return Err(failed("", message)),
     }

@@ -8,8 +8,8 @@ use crate::resources::amount::Amount;
 use crate::resources::hugepages;
 use crate::resources::sum::{Amounts, Sum, get};
 
-/// Checks the number of pods, then cpu, memory, ephemeral storage and huge pages. kubelet 1.36: other resources that the node does
-/// not have are ignored.
+/// Checks the number of pods, then cpu, memory, ephemeral storage, huge pages and what others count on the node. kubelet 1.36: other
+/// resources that the node does not have are ignored.
 pub(super) fn check(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Option<Verdict> {
     let count = i64::try_from(active.len()).unwrap_or(i64::MAX);
     if count >= node.settings.max_pods {
@@ -18,7 +18,8 @@ pub(super) fn check(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Opt
     let sum = Sum::requests(node.settings.gates.pod_level_resources);
     let wanted = sum.of(pod);
     let used: Vec<Amounts> = active.iter().map(|other| sum.of(other)).collect();
-    let others = wanted.keys().map(String::as_str).filter(|name| name.starts_with(hugepages::PREFIX));
+    let is_counted = |name: &&str| name.starts_with(hugepages::PREFIX) || node.registered.extended.contains_key(*name);
+    let others = wanted.keys().map(String::as_str).filter(is_counted);
     ["cpu", "memory", "ephemeral-storage"].into_iter().chain(others).find_map(|name| {
         let requested = counted(name, get(&wanted, name));
         let used = used.iter().fold(0_i64, |sum, one| sum.saturating_add(counted(name, get(one, name))));
@@ -38,6 +39,7 @@ fn capacity(name: &str, node: &NodeFacts) -> i64 {
         "cpu" => machine.allocatable_cpu_milli,
         "memory" => machine.allocatable_memory_bytes,
         "ephemeral-storage" => machine.allocatable_ephemeral_storage_bytes,
+        other if !other.starts_with(hugepages::PREFIX) => node.registered.extended.get(other).copied().unwrap_or(0),
         other => {
             let size = hugepages::page_size(other);
             machine.huge_pages.iter().find(|(s, _)| Some(*s) == size).map_or(0, |(_, bytes)| *bytes)

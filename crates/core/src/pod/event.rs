@@ -1,5 +1,6 @@
 //! Events about a pod, in upstream's words.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// One event to tell of.
@@ -11,11 +12,18 @@ pub struct PodEvent {
     /// `spec.containers{name}` and the like; empty when it is about the pod.
     pub field_path: String,
     pub message: String,
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl PodEvent {
     pub(super) fn normal(field_path: impl Into<String>, reason: &str, message: impl Into<String>) -> Self {
-        Self { type_: "Normal", reason: reason.to_owned(), field_path: field_path.into(), message: message.into() }
+        Self {
+            type_: "Normal",
+            reason: reason.to_owned(),
+            field_path: field_path.into(),
+            message: message.into(),
+            annotations: BTreeMap::new(),
+        }
     }
 
     pub(super) fn warning(field_path: impl Into<String>, reason: &str, message: impl Into<String>) -> Self {
