@@ -27,7 +27,7 @@ PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 class Layer:
     """A tar archive under construction; the same content gives the same bytes."""
-    def __init__(self): self.raw = io.BytesIO(); self.tar = tarfile.open(fileobj=self.raw, mode="w"); self.folders = set()
+    def __init__(self): self.raw = io.BytesIO(); self.tar = tarfile.open(fileobj=self.raw, mode="w"); self.folders, self.copied = set(), set()
 
     def _add(self, path, kind, mode, content=b"", link=""):
         member = tarfile.TarInfo(path.lstrip("/")); member.type, member.mode, member.size, member.linkname = kind, mode, len(content), link
@@ -41,6 +41,12 @@ class Layer:
     def link(self, path, to): self.folder(os.path.dirname(path)); self._add(path, tarfile.SYMTYPE, 0o777, link=to)
     def copy(self, path, source, mode=0o755):
         with open(source, "rb") as f: self.file(path, f.read(), mode)
+
+    def program(self, path):
+        """A program of Debian's with the libraries that it loads."""
+        loaded = re.findall(r"(/[^ )]+) \(0x", subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout)
+        for one in (path, *sorted(set(loaded))):
+            if one not in self.copied: self.copied.add(one); self.copy(one, one)
 
     def bytes(self): self.tar.close(); return self.raw.getvalue()
 
@@ -78,13 +84,12 @@ def _busybox_layer():
 def busybox(): return image(_busybox_layer(), Cmd=["sh"], Env=[PATH])
 
 
-def nginx():
-    """Debian's nginx with its libraries, on busybox; serves a page on port 80."""
-    layer = _busybox_layer(); binary = "/usr/sbin/nginx"; layer.copy(binary, binary)
-    for library in sorted(set(re.findall(r"(/[^ )]+) \(0x", subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout))): layer.copy(library, library)
+def nginx(**more):
+    """Debian's nginx with its libraries, on busybox; serves a page on port 80. `more` is added to its configuration."""
+    layer = _busybox_layer(); layer.program("/usr/sbin/nginx")
     layer.file("/etc/nginx/nginx.conf", NGINX_CONF); layer.file("/usr/share/nginx/html/index.html", NGINX_PAGE)
     for path in ("/var/log/nginx", "/var/lib/nginx"): layer.folder(path)
-    return image(layer, Cmd=["nginx", "-g", "daemon off;"], Env=[PATH], ExposedPorts={"80/tcp": {}}, StopSignal="SIGQUIT")
+    return image(layer, Cmd=["nginx", "-g", "daemon off;"], Env=[PATH], ExposedPorts={"80/tcp": {}}, StopSignal="SIGQUIT", **more)
 
 
 def push(registry, name, tag, built):
