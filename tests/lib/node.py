@@ -21,8 +21,8 @@ CONFIG = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfigu
           "imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "50Mi"}, "maxPods": 250, "resolvConf": "/etc/resolv.conf"}
 
 
-def add_options(parser):
-    parser.add_argument("--kubelet", required=True, help="rubelet; `upstream`: the one in the control plane's program")
+def add_options(parser, required=True):
+    parser.add_argument("--kubelet", required=required, help="rubelet; `upstream`: the one in the control plane's program")
     parser.add_argument("--runtime", choices=("embedded", "containerd"), default="embedded"); parser.add_argument("--containerd", help="a folder with another containerd, its shim and ctr")
     parser.add_argument("--rubelet", help="whose embedded runtime upstream's kubelet gets"); parser.add_argument("--images", default="/var/cache/rubelet/images/golden.tar")
     parser.add_argument("--bin", default="/var/cache/rubelet/bin", help="where the tests' own programs are")
@@ -64,6 +64,12 @@ class Node:
         for archive in (self.options.images, *archives):
             if (done := self.ctr("images", "import", archive)).returncode: raise RuntimeError(done.stderr)
         for have, want in (("nginx:1.15-4", "nginx"), ("busybox:1.37.0-1", "busybox")): self.ctr("images", "tag", f"registry.k8s.io/e2e-test-images/{have}", f"docker.io/library/{want}:latest")
+
+    def add_images(self, archive):
+        """Before the kubelet starts."""
+        if self.options.runtime == "embedded": done = subprocess.run([self.rubelet, "image", "import", archive, *self.own(), "--cgroup-driver", "cgroupfs"], capture_output=True, text=True)
+        else: done = self.ctr("images", "import", archive)
+        if done.returncode: raise RuntimeError(f"{archive} is not imported: {done.stderr[-500:]}")
 
     def serve_containerd(self):
         self.runtime = self.spawn("containerd", ["containerd", "-c", f"{self.work}/containerd.toml"])
