@@ -26,6 +26,7 @@ pub mod pulse;
 pub mod references;
 pub mod reserve;
 pub mod roster;
+pub mod rotation;
 pub mod shutdown;
 pub mod sources;
 pub mod start;
