@@ -32,7 +32,7 @@ use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
 use crate::worker::Surroundings;
-use crate::{csi, events, facts, foreign, node, watcher};
+use crate::{csi, facts, foreign, node, watcher};
 
 /// Everything that the agent is told; nothing else is read from flags, files or the environment.
 pub struct Settings {
@@ -174,17 +174,17 @@ pub async fn lay(
     clock: Clock,
 ) -> Result<Ground, StartError> {
     let mut node = settings.node;
-    events::tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
-    if node.cgroup.version == CgroupVersion::V1 {
-        events::tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
-    }
-    let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
-    make_dirs(&node, &settings.container_logs_dir)?;
-    facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
     let events = match &settings.cluster {
         Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
         None => Events::standalone(clock),
     };
+    events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
+    if node.cgroup.version == CgroupVersion::V1 {
+        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
+    let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
+    make_dirs(&node, &settings.container_logs_dir)?;
+    facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
     let hands = Arc::new(Hands {
         runtime,
         cgroups: settings.cgroups,

@@ -25,7 +25,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::sight::{self, Addresses};
 use super::{Known, NodeSettings, take};
 use crate::clock::Clock;
-use crate::events;
 use crate::hands::Hands;
 
 /// kubelet 1.36: how old the list of images may be.
@@ -193,7 +192,7 @@ impl Reporter {
     fn tell(&mut self, made: &Refreshed) {
         let name = &self.settings.presence.name;
         for event in made.events.iter().filter(|event| !self.told.contains(event)) {
-            events::tell_of_node(name, event.type_, event.reason, &event.message);
+            self.hands.events.tell_of_node(name, event.type_, event.reason, &event.message);
         }
         self.told.clone_from(&made.events);
         if self.problem != made.problem {
@@ -322,7 +321,7 @@ impl Reporter {
             self.is_unschedulable = is_unschedulable;
             let name = &self.settings.presence.name;
             let event = schedulable_event(name, is_unschedulable);
-            events::tell_of_node(name, event.type_, event.reason, &event.message);
+            self.hands.events.tell_of_node(name, event.type_, event.reason, &event.message);
         }
         let spec = known.spec.as_ref();
         let pod_cidr = spec.and_then(|s| s.pod_cidrs.as_ref()).map(|all| all.join(",")).unwrap_or_default();
