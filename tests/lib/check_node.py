@@ -118,11 +118,40 @@ class Check:
         self.check("a cordon is told of", wait(lambda: "NodeNotSchedulable" in self.log(), 10))
         self.plane.request("PATCH", NODE_PATH, {"spec": {"unschedulable": None}}, content_type="application/merge-patch+json")
         self.check("and its end", wait(lambda: re.search(r"\bNodeSchedulable", self.log()), 10))
+        self.plane.request("PATCH", NODE_PATH, {"spec": {"podCIDR": "10.99.0.0/24", "podCIDRs": ["10.99.0.0/24"]}}, content_type="application/merge-patch+json")
+        self.check("the runtime is told the pods' addresses", wait(lambda: re.search(r'Updating Pod CIDR.*10\.99\.0\.0/24', self.log()), 10))
 
     def outage(self):
         renewed = self.renewed(); self.plane.stop("apiserver"); time.sleep(12); self.plane.start("apiserver")
         self.check("the server was gone and comes back: the lease is renewed", wait(lambda: self.renewed() not in (None, renewed), 40))
         self.check("the node is ready", wait(lambda: is_ready(self.node()), 20))
+
+    def anew(self):
+        """The next start finds no Node."""
+        end(self.machine.kubelet); self.plane.request("DELETE", NODE_PATH, fails=True); return len(self.said())
+
+    def writes(self, asked, uri): return [r for r in self.said(asked) if r["verb"] in ("create", "patch") and r["requestURI"].startswith(uri)]
+
+    def unregistered(self):
+        """registerNode: false: somebody else makes the Node."""
+        asked = self.anew(); self.start(config={"registerNode": False})
+        wait(lambda: "Started kubelet" in self.log().rsplit("Ending; pods go on", 1)[-1], 30); time.sleep(3)
+        self.check("a node that must not register makes no Node", not self.node() and not self.writes(asked, "/api/v1/nodes"), self.writes(asked, "/api/v1/nodes"))
+        self.plane.request("POST", "/api/v1/nodes", {"metadata": {"name": NODE, "labels": {"given": "yes"}}})
+        self.check("and becomes ready when somebody else has made it", wait(lambda: is_ready(self.node()), 30), self.node())
+        self.check("with the labels that it was given", self.node()["metadata"]["labels"] == {"given": "yes", "kubernetes.io/arch": self.node()["status"]["nodeInfo"]["architecture"], "kubernetes.io/os": "linux"}, self.node()["metadata"]["labels"])
+
+    def presents(self):
+        """What flags and configuration say of a new node."""
+        self.anew(); taint = {"key": "reserved", "value": "yes", "effect": "NoSchedule"}
+        self.start(flags=["--cloud-provider=external", "--node-labels=tier=edge,node.kubernetes.io/instance-type=box"], config={"registerWithTaints": [taint], "providerID": "test://7", "nodeLeaseDurationSeconds": 20})
+        ready = wait(lambda: is_ready(self.node()), 30); node = self.node(); taints = node["spec"].get("taints", [])
+        self.check("labels, taints, provider id of a new node", ready and node["metadata"]["labels"].get("tier") == "edge" and node["metadata"]["labels"].get("node.kubernetes.io/instance-type") == "box" and taint in taints and node["spec"].get("providerID") == "test://7", node)
+        self.check("with an external cloud: the taint, and no address", {"key": "node.cloudprovider.kubernetes.io/uninitialized", "value": "true", "effect": "NoSchedule"} in taints and not node["status"].get("addresses"), node)
+        self.check("the lease lasts as long as configured", wait(lambda: self.lease().get("spec", {}).get("leaseDurationSeconds") == 20, 10), self.lease())
+        cloud = [{"type": "InternalIP", "address": "10.1.2.3"}, {"type": "ExternalDNS", "address": "box.example.com"}]
+        self.plane.request("PATCH", f"{NODE_PATH}/status", {"status": {"addresses": cloud}}, content_type="application/merge-patch+json"); asked = len(self.said()); time.sleep(12)
+        self.check("addresses by the cloud stay", self.node()["status"]["addresses"] == cloud and not self.writes(asked, NODE_PATH), self.writes(asked, NODE_PATH))
 
     def start_pod(self):
         """Seconds until a static pod runs with a kubelet that was just started."""
@@ -174,7 +203,7 @@ class Check:
         self.machine.start_runtime({("library/busybox", "latest"): images.busybox()}, "")
         try:
             with self.plane:
-                for act in (self.joins, self.lives, self.restarts, self.cordon, self.outage, self.black_hole, self.bootstraps): act()
+                for act in (self.joins, self.lives, self.restarts, self.cordon, self.outage, self.unregistered, self.presents, self.black_hole, self.bootstraps): act()
         finally:
             if keep := os.environ.get("X_KEEP"): shutil.copytree(f"{self.machine.work}/log", keep, dirs_exist_ok=True); shutil.copy(f"{self.plane.work}/audit.jsonl", keep)
             self.machine.stop()

@@ -32,6 +32,19 @@ build_controlplane() {
   mv "$out.new" "$out"
 }
 
+# scraper_binary: prints the path of metrics-server, built from its Go module (the first time: five minutes).
+scraper_binary() {
+  local folder=tests/api/scraper out
+  out=$X_CACHE/bin/scraper-$(cat "$folder/main.go" "$folder/go.mod" | sha256sum | cut -c1-16)
+  if [ ! -x "$out" ]; then
+    need_go || return 1
+    mkdir -p "$X_CACHE/bin" || return 1
+    echo "x: building metrics-server from its Go module (the first time: five minutes)" >&2
+    (cd "$folder" && CGO_ENABLED=0 nice go build -trimpath -o "$out.new.$$" -ldflags "-s -w" .) >&2 && mv "$out.new.$$" "$out" || return 1
+  fi
+  echo "$out"
+}
+
 # forky_program PACKAGE PROGRAM: prints the path of a program of Debian forky, unpacked beside.
 forky_program() {
   local top=$X_CACHE/forky/$1 download

@@ -14,6 +14,7 @@ use crate::oom;
 use crate::picture::Picture;
 use crate::pressure::{Figures, Pressure};
 use crate::roster::RosterNote;
+use crate::rotation::{self, Rotation};
 use crate::shutdown::{Shutdown, Watching};
 
 /// The configuration's part of it.
@@ -27,6 +28,8 @@ pub struct Care {
     pub kernel_tells_of_memory: bool,
     /// When images have to go.
     pub images: Policy,
+    /// When logs of containers are rotated; `None`: they are not.
+    pub rotation: Option<Rotation>,
     /// How pods are stopped when the machine goes down; `None`: they are not.
     pub shutdown: Option<Shutdown>,
     /// Whether it is told when the machine ran out of memory.
@@ -47,6 +50,7 @@ impl Care {
             figures: Figures::default(),
             kernel_tells_of_memory: false,
             images: never,
+            rotation: None,
             shutdown: None,
             tells_of_oom: false,
         }
@@ -72,6 +76,9 @@ pub(crate) fn begin(care: Care, on: Standing, pressures: watch::Sender<Pressures
     }
     if care.tells_of_oom {
         life.spawn(oom::watch(node_name.clone(), hands.events.clone()));
+    }
+    if let Some(rotation) = care.rotation {
+        life.spawn(rotation::run(rotation, hands.clone(), picture.clone()));
     }
     let (collector, demands) = mpsc::channel(4);
     let collecting = Collector {

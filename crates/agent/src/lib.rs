@@ -28,6 +28,7 @@ pub mod references;
 mod reporter;
 pub mod reserve;
 pub mod roster;
+pub mod rotation;
 pub mod shutdown;
 pub mod sources;
 pub mod start;

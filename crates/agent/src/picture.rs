@@ -103,6 +103,11 @@ impl Picture {
         self.version.send_modify(|v| *v += 1);
     }
 
+    /// All pods, also those that only the runtime knows.
+    pub fn all(&self) -> Vec<(PodUid, Shown)> {
+        self.lock().iter().map(|(uid, shown)| (uid.clone(), shown.clone())).collect()
+    }
+
     /// All pods that clients see, in the order of their UIDs.
     pub fn listed(&self) -> Vec<Shown> {
         self.lock().values().filter(|s| s.is_listed()).cloned().collect()

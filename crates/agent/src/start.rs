@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_core::evict::Pressures;
-use rubelet_core::node::NodeFacts;
+use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
 use rubelet_cri::{Bounded, Runtime};
 use rubelet_volumes::csi::Drivers;
@@ -122,6 +122,9 @@ impl Agent {
 /// How often the lists of the runtime are read, events or not.
 pub const RELIST_PERIOD: Duration = Duration::from_secs(10);
 const ROSTER_NOTES: usize = 64;
+/// kubelet 1.36: the words.
+const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. \
+    Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
 
 /// A roster at work and what it stands on, before any source is connected.
 pub struct Ground {
@@ -176,6 +179,9 @@ pub async fn lay(
         None => Events::standalone(clock),
     };
     events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
+    if node.cgroup.version == CgroupVersion::V1 {
+        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
     let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;

@@ -1,13 +1,14 @@
 //! Watching the runtime: its events where it has them, a relist as safety net, its readiness.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::node::NodeFacts;
+use rubelet_host::chain;
 use rubelet_proto::cri;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::facts::{self, Problems};
@@ -21,9 +22,11 @@ use crate::start::RELIST_PERIOD;
 /// How often a runtime that is not ready is asked again.
 const NOT_READY_PERIOD: Duration = Duration::from_secs(1);
 /// How often a ready runtime is asked whether it still is.
-const READY_PERIOD: Duration = Duration::from_secs(10);
+const READY_PERIOD: Duration = Duration::from_secs(30);
 /// kubelet 1.36: a runtime that has not answered for so long counts as gone.
 const DOWN_AFTER: Duration = Duration::from_secs(30);
+/// How long its answer on its readiness is waited for.
+const STATUS_PATIENCE: Duration = Duration::from_secs(15);
 /// Pause before a broken event stream is opened again.
 const STREAM_PAUSE: Duration = Duration::from_secs(5);
 
@@ -34,20 +37,44 @@ pub(crate) fn spawn(
     node: watch::Sender<Arc<NodeFacts>>,
     roster: mpsc::Sender<RosterNote>,
 ) {
-    life.spawn(relist_forever(hands.clone(), roster.clone()));
+    let contact = Arc::new(Contact { answered: Mutex::new(Instant::now()), lost: Notify::new() });
+    life.spawn(relist_forever(hands.clone(), roster.clone(), contact.clone()));
     life.spawn(follow_events(hands.clone(), roster));
-    life.spawn(watch_readiness(hands, node));
+    life.spawn(watch_readiness(hands, node, contact));
 }
 
-async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>) {
+/// Whether the runtime answers anybody.
+struct Contact {
+    /// When it last did.
+    answered: Mutex<Instant>,
+    /// It did not answer somebody.
+    lost: Notify,
+}
+
+impl Contact {
+    fn answers(&self) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn is_down(&self) -> bool {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= DOWN_AFTER
+    }
+}
+
+async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, contact: Arc<Contact>) {
     let mut ticks = tokio::time::interval(RELIST_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await; // the survey was the first look
     let mut is_failing = false;
     loop {
         ticks.tick().await;
-        match relist(&hands).await {
+        let relisted = relist(&hands).await;
+        if relisted.is_err() {
+            contact.lost.notify_one();
+        }
+        match relisted {
             Ok(pods) => {
+                contact.answers();
                 is_failing = false;
                 if roster.send(RosterNote::Relisted(pods)).await.is_err() {
                     return;
@@ -112,25 +139,32 @@ fn note(event: &cri::ContainerEventResponse) -> Option<RosterNote> {
 }
 
 /// Asks the runtime for its readiness and tells deciders of it and of the pod network.
-async fn watch_readiness(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>) {
-    let mut answered = Instant::now();
+async fn watch_readiness(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, contact: Arc<Contact>) {
+    let mut is_failing = false;
     let mut has_problem = node.borrow().runtime.network_problem.is_some();
     loop {
-        tokio::time::sleep(if has_problem { NOT_READY_PERIOD } else { READY_PERIOD }).await;
+        tokio::select! {
+            () = tokio::time::sleep(if has_problem { NOT_READY_PERIOD } else { READY_PERIOD }) => {}
+            () = contact.lost.notified(), if !has_problem => {}
+        }
         if node.is_closed() {
             return;
         }
         let known = node.borrow().runtime.clone();
         let before = Problems { runtime: known.problem, network: known.network_problem };
-        let now = match facts::problems(hands.runtime.as_ref()).await {
+        let asked = tokio::time::timeout(STATUS_PATIENCE, facts::problems(hands.runtime.as_ref())).await;
+        let now = match asked.map_err(|_| "no answer in time".to_owned()).and_then(|said| said.map_err(|e| chain(&e))) {
             Ok(now) => {
-                answered = Instant::now();
+                contact.answers();
+                if std::mem::take(&mut is_failing) {
+                    learn_anew(&hands, &node).await;
+                }
                 now
             }
-            Err(e) => {
-                tracing::debug!(err = %e, "the runtime does not say whether it is ready");
-                has_problem = true;
-                if answered.elapsed() < DOWN_AFTER {
+            Err(err) => {
+                tracing::debug!(err, "the runtime does not say whether it is ready");
+                (has_problem, is_failing) = (true, true);
+                if !contact.is_down() {
                     continue;
                 }
                 Problems { runtime: Some("container runtime is down".to_owned()), network: before.network.clone() }
@@ -145,5 +179,14 @@ async fn watch_readiness(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>)
             (new.runtime.problem, new.runtime.network_problem) = (now.runtime, now.network);
             *facts = Arc::new(new);
         });
+    }
+}
+
+/// A runtime that comes back may be another version of itself.
+async fn learn_anew(hands: &Hands, node: &watch::Sender<Arc<NodeFacts>>) {
+    let mut new = (**node.borrow()).clone();
+    match facts::learn_runtime(&mut new, hands.runtime.as_ref()).await {
+        Ok(()) => node.send_modify(|facts| *facts = Arc::new(NodeFacts { runtime: new.runtime, ..(**facts).clone() })),
+        Err(err) => tracing::debug!(err, "the runtime does not say who it is now"),
     }
 }

@@ -131,13 +131,13 @@ pub struct IoStats {
 
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct PsiStats {
-    pub full: PsiData,
-    pub some: PsiData,
+    pub full: PsiStalls,
+    pub some: PsiStalls,
 }
 
 /// `total` is what the kernel counts: microseconds. kubelet 1.36 documents nanoseconds and shows this number.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub struct PsiData {
+pub struct PsiStalls {
     pub total: u64,
     pub avg10: f64,
     pub avg60: f64,

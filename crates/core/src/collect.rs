@@ -1,3 +1,4 @@
 //! What lies on the node and is of no use any more.
 
 pub mod images;
+pub mod logs;

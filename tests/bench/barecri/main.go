@@ -2,6 +2,7 @@
 // usage: barecri SOCKET OUT_DIR host|cni IMAGE COUNT AT_ONCE
 // Prints one line for each pod: milliseconds from before the first call to the first instruction of the workload, then
 // milliseconds from killing it to the first instruction of its successor (0 with more than one at once).
+// or: barecri exec SOCKET|URL CONTAINER COUNT, see exec.go.
 // The workload writes the monotonic clock, in nanoseconds, as a line of OUT_DIR/NAME/at.
 package main
 
@@ -133,6 +134,10 @@ func (p *pod) remove() {
 }
 
 func main() {
+	if len(os.Args) == 5 && os.Args[1] == "exec" {
+		execs(os.Args[2], os.Args[3], os.Args[4])
+		return
+	}
 	if len(os.Args) != 7 {
 		check(fmt.Errorf("usage: barecri SOCKET OUT_DIR host|cni IMAGE COUNT AT_ONCE"))
 	}

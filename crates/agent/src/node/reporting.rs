@@ -229,6 +229,10 @@ impl Reporter {
     async fn try_to_register(&mut self) -> Result<v1::Node, Error> {
         let wanted = self.wanted(None).node;
         let client = self.settings.client.clone();
+        let known = self.known.borrow().node.clone();
+        if let Some(known) = known {
+            return self.reconcile(&wanted, (*known).clone()).await;
+        }
         match nodes::create(&client, &wanted).await {
             Ok(node) => {
                 self.reporting.wrote(self.clock.now().mono, true, self.chance.share());
@@ -242,15 +246,21 @@ impl Reporter {
                     Err(e) if e.is_not_found() => return Err(error),
                     Err(e) => return Err(e),
                 };
-                tracing::info!(node = name, "Node was previously registered");
-                let devices = self.hands.root_dir.join(DEVICES);
-                let remembers = tokio::fs::try_exists(&devices).await.unwrap_or(false);
-                match status_patch(&known, &reconciled(&wanted, &known, !remembers)) {
-                    None => Ok(known),
-                    Some(patch) => nodes::patch_status(&client, name, patch).await,
-                }
+                self.reconcile(&wanted, known).await
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Brings the Node object of an earlier life up to date.
+    async fn reconcile(&self, wanted: &v1::Node, known: v1::Node) -> Result<v1::Node, Error> {
+        let name = &self.settings.presence.name;
+        tracing::info!(node = name, "Node was previously registered");
+        let devices = self.hands.root_dir.join(DEVICES);
+        let remembers = tokio::fs::try_exists(&devices).await.unwrap_or(false);
+        match status_patch(&known, &reconciled(wanted, &known, !remembers)) {
+            None => Ok(known),
+            Some(patch) => nodes::patch_status(&self.settings.client, name, patch).await,
         }
     }
 

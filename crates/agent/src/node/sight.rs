@@ -10,7 +10,7 @@ use rubelet_host::{chain, proc};
 use tokio::task::JoinHandle;
 
 /// How long the resolver may take before the node does without what it says.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(5);
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the machine says of itself. Blocks on files.
 pub(super) fn system() -> SystemFacts {

@@ -38,10 +38,10 @@ pub(super) async fn run(
 
 fn follow(change: Change<v1::Node>, known: &watch::Sender<Known>) {
     match change {
-        Change::Replaced(mut all, _) => match all.pop() {
-            Some(node) => take(known, node),
-            None => drop(known.send_replace(Known { is_seen: true, node: None })),
-        },
+        // Whatever its version: a database that was put back counts from where it was.
+        Change::Replaced(mut all, _) => {
+            known.send_replace(Known { is_seen: true, node: all.pop().map(Arc::new) });
+        }
         Change::Upserted(node) => take(known, node),
         Change::Removed(_) => {
             tracing::warn!("the Node object was deleted; it is made anew when the agent starts again");

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 use rubelet_api::stats::{
-    ContainerStats, CpuStats, FsStats, InterfaceStats, IoStats, MemoryStats, NetworkStats, NodeStats, PsiData,
+    ContainerStats, CpuStats, FsStats, InterfaceStats, IoStats, MemoryStats, NetworkStats, NodeStats, PsiStalls,
     PsiStats, RlimitStats, RuntimeStats, SwapStats, Time, UsageStats,
 };
 use rubelet_host::cgroup::usage::{Pressure, Pressures, Stall, Usage};
@@ -152,7 +152,7 @@ pub(super) fn usage_stats(usage: &Usage, pressures: &Pressures, time: Time, nano
 }
 
 fn psi(pressure: Pressure) -> PsiStats {
-    let one = |stall: Stall| PsiData {
+    let one = |stall: Stall| PsiStalls {
         total: stall.total_micros,
         avg10: stall.avg10,
         avg60: stall.avg60,

@@ -18,11 +18,20 @@ const EFFECTIVE: &[&str] = &[
     "clusterDNS",
     "clusterDomain",
     "configMapAndSecretChangeDetectionStrategy",
+    "containerLogMaxFiles",
+    "containerLogMaxSize",
+    "containerLogMaxWorkers",
+    "containerLogMonitorInterval",
     "containerRuntimeEndpoint",
     "cpuCFSQuota",
     "cpuCFSQuotaPeriod",
     "crashLoopBackOff",
+    "enableDebugFlagsHandler",
+    "enableDebuggingHandlers",
+    "enableProfilingHandler",
     "enableServer",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
     "enforceNodeAllocatable",
     "evictionHard",
     "evictionMaxPodGracePeriod",
@@ -101,8 +110,7 @@ const WITHOUT_EFFECT_ANYWHERE: &[&str] =
     &["iptablesDropBit", "iptablesMasqueradeBit", "streamingConnectionIdleTimeout", "kind", "apiVersion"];
 
 /// What does not exist yet can be switched off.
-const OFF_IS_EFFECTIVE: &[&str] =
-    &["enableControllerAttachDetach", "enableDebugFlagsHandler", "enableProfilingHandler", "enableSystemLogHandler"];
+const OFF_IS_EFFECTIVE: &[&str] = &["enableControllerAttachDetach"];
 
 /// The fields, by dotted path, that say something else than their default and have no effect yet. To be logged once
 /// each.

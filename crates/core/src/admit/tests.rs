@@ -190,3 +190,42 @@ fn a_resize_that_does_not_fit_waits_and_one_with_swap_is_never_done() {
             .expect("a policy");
     assert_eq!(resize(&anew, &old, &[], &node), ResizeVerdict::Granted);
 }
+
+#[test]
+fn what_the_node_object_says_decides() {
+    let mut node = node();
+    node.registered.labels.insert("tier".into(), "edge".into());
+    node.registered.extended.insert("example.test/gpu".into(), 2);
+    node.registered.taints = serde_json::from_value(json!([
+        { "key": "gone", "value": "soon", "effect": "NoExecute" },
+        { "key": "later", "effect": "NoSchedule" },
+    ]))
+    .expect("taints");
+    let tolerating = |mut spec: Value, toleration: Value| {
+        spec["tolerations"] = json!([toleration]);
+        spec
+    };
+    let any = json!({ "operator": "Exists" });
+    let gpus = |n: &str| json!({ "resources": { "requests": { "example.test/gpu": n } } });
+    for (container, spec, reason) in [
+        (json!({}), tolerating(json!({ "nodeSelector": { "tier": "edge" } }), any.clone()), ""),
+        (json!({}), tolerating(json!({ "nodeSelector": { "tier": "core" } }), any.clone()), "NodeAffinity"),
+        (gpus("2"), tolerating(json!({}), any.clone()), ""),
+        (gpus("3"), tolerating(json!({}), any), "OutOfexample.test/gpu"),
+        (json!({}), json!({}), "TaintToleration"),
+        (json!({}), tolerating(json!({}), json!({ "key": "gone", "value": "soon", "effect": "NoExecute" })), ""),
+        (json!({}), tolerating(json!({}), json!({ "key": "gone", "value": "soon" })), ""),
+        (json!({}), tolerating(json!({}), json!({ "key": "gone", "value": "now" })), "TaintToleration"),
+        (
+            json!({}),
+            tolerating(json!({}), json!({ "key": "gone", "operator": "Exists", "effect": "NoSchedule" })),
+            "TaintToleration",
+        ),
+    ] {
+        let pod = pod_with(container, spec.clone());
+        assert_eq!(answer(decide(&pod, &[], &node)).0, reason, "{spec}");
+    }
+    let mut of_a_file = pod_with(json!({}), json!({}));
+    of_a_file.metadata.annotations = Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
+    assert_eq!(answer(decide(&of_a_file, &[], &node)).0, "", "a static pod is nobody's to drive away");
+}

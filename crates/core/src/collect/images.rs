@@ -205,7 +205,12 @@ mod tests {
 
     #[test]
     fn room_is_made_from_the_high_mark_to_the_low_one() {
-        assert_eq!(POLICY.excess(1000, 151), Ok(None));
+        assert_eq!(POLICY.excess(1000, 160), Ok(None));
+        assert_eq!(
+            POLICY.excess(1000, 151),
+            Ok(Some(Excess { used_percent: 85, bytes: 49 })),
+            "what is free is rounded down"
+        );
         assert_eq!(POLICY.excess(1000, 150), Ok(Some(Excess { used_percent: 85, bytes: 50 })));
         assert_eq!(POLICY.excess(1000, 2000), Ok(None), "more available than there is");
         assert_eq!(POLICY.excess(0, 0), Err(NoCapacity));

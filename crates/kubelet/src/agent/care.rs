@@ -2,10 +2,13 @@
 
 use rubelet_agent::care::Care;
 use rubelet_agent::pressure::Figures;
+use rubelet_agent::rotation::Rotation;
 use rubelet_agent::shutdown::Shutdown;
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::gates::{Gate, Gates};
+use rubelet_api::quantity::Amount;
 use rubelet_core::collect::images::Policy;
+use rubelet_core::collect::logs;
 use rubelet_core::evict::Rules;
 use rubelet_core::shutdown::{Period, Periods};
 use rubelet_host::dbus::logind::Places;
@@ -21,6 +24,7 @@ pub(super) fn care(assembled: &Assembled) -> Result<Care, String> {
         figures: Figures::Machine,
         kernel_tells_of_memory: config.resources.kernel_memcg_notification,
         images: images(config),
+        rotation: rotation(config)?,
         shutdown: shutdown(assembled),
         tells_of_oom: true,
     })
@@ -44,6 +48,19 @@ fn images(config: &KubeletConfiguration) -> Policy {
         age_min: images.minimum_gc_age.to_std(),
         age_max: images.maximum_gc_age.to_std(),
     }
+}
+
+/// kubelet 1.36: a negative size is no rotation.
+fn rotation(config: &KubeletConfiguration) -> Result<Option<Rotation>, String> {
+    let logs = &config.logs;
+    let size = Amount::parse(&logs.container_max_size).map_err(|e| format!("containerLogMaxSize: {e}"))?;
+    // The others are positive: the configuration was checked.
+    let positive = |number: i32| usize::try_from(number).unwrap_or(1);
+    Ok(u64::try_from(size.units()).ok().map(|bytes_max| Rotation {
+        policy: logs::Policy { bytes_max, files_max: positive(logs.container_max_files) },
+        at_once: positive(logs.container_max_workers),
+        period: logs.container_monitor_interval.to_std(),
+    }))
 }
 
 /// kubelet 1.36: without a grace period, or with the gate off, pods are left alone.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use rubelet_api::gates::{Gate, Gates};
 use rubelet_api::v1;
@@ -20,6 +21,8 @@ use crate::version::GIT_VERSION;
 
 /// kubelet 1.36: the longest back-off of containers unless the configuration says another.
 const CRASH_LOOP_SECS_MAX: u64 = 300;
+/// How long the resolver may take for the node's name; after that the default route decides.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
 /// Largest `/etc/hosts` and `resolv.conf` that are taken over.
 const HOST_FILE_MAX: u64 = 1 << 20;
 
@@ -91,8 +94,8 @@ fn ips(assembled: &Assembled) -> Vec<IpAddr> {
     if given.iter().any(usable) {
         return given.into_iter().filter(usable).collect();
     }
-    let of_name = || proc::lookup(&assembled.node_name).unwrap_or_default();
-    let mut all: Vec<IpAddr> = of_name().into_iter().filter(|ip| usable(ip) && !ip.is_loopback()).collect();
+    let mut all: Vec<IpAddr> =
+        look_up(&assembled.node_name).into_iter().filter(|ip| usable(ip) && !ip.is_loopback()).collect();
     if all.is_empty() {
         all = proc::default_addresses().unwrap_or_default();
     }
@@ -103,6 +106,15 @@ fn ips(assembled: &Assembled) -> Vec<IpAddr> {
         }
     }
     one_of_each
+}
+
+/// What the resolver says of a name, if it says it soon: pods do not wait for a network that is not there.
+fn look_up(name: &str) -> Vec<IpAddr> {
+    let (tell, told) = std::sync::mpsc::channel();
+    let name = name.to_owned();
+    // Nobody may listen any more.
+    std::thread::spawn(move || drop(tell.send(proc::lookup(&name).unwrap_or_default())));
+    told.recv_timeout(LOOKUP_PATIENCE).unwrap_or_default()
 }
 
 fn resolv_conf(path: &str) -> Result<Option<String>, String> {

@@ -232,6 +232,8 @@ impl Place {
             // As long as nothing is in the new file, the old one may still be written to.
             return Ok(false);
         }
+        // Looked at again: only now it is certain that nothing is written to it any more.
+        let own = file.metadata().map_err(failed)?;
         if own.len() > self.at {
             return Ok(true);
         }
@@ -239,9 +241,14 @@ impl Place {
         // One that was removed since (it is compressed now) is older than all that are left.
         let next =
             if own.nlink() == 0 { rotated.next() } else { rotated.skip_while(|(_, meta)| !is_same(meta)).nth(1) };
-        let next = next.map_or_else(|| self.path.clone(), |(path, _)| path);
+        let (next, seen) = next.unwrap_or_else(|| (self.path.clone(), newest));
         match File::open(&next) {
             Ok(file) => {
+                let opened = file.metadata().map_err(failed)?;
+                if (opened.dev(), opened.ino()) != (seen.dev(), seen.ino()) {
+                    // Rotated once more meanwhile: between them there is another one.
+                    return Ok(true);
+                }
                 self.file = Some(file);
                 self.at = 0;
                 self.decoder.next_file();

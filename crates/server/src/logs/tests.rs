@@ -173,6 +173,29 @@ async fn a_slow_follower_goes_through_all_rotated_files() {
     assert_eq!(reader.text, "a\nbefore 1\nbefore 2\nbefore 3\nz\n");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_missed_by_one_who_looks_while_it_is_rotated() {
+    const FILES: usize = 400;
+    let log = Log::new();
+    let mut reader = log.read(None, true);
+    let path = log.path();
+    let writer = std::thread::spawn(move || {
+        for stamp in 0..FILES {
+            let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
+            for line in 0..50 {
+                writeln!(file, "2024-01-01T00:00:00Z stdout F {stamp} {line}").unwrap();
+            }
+            if stamp + 1 < FILES {
+                fs::rename(&path, path.with_file_name(format!("0.log.{stamp:06}"))).unwrap();
+            }
+        }
+    });
+    reader.until(&format!("\n{} 49\n", FILES - 1)).await;
+    writer.join().unwrap();
+    let wanted: String = (0..FILES).flat_map(|stamp| (0..50).map(move |line| format!("{stamp} {line}\n"))).collect();
+    assert!(reader.text == wanted, "{} of {} bytes", reader.text.len(), wanted.len());
+}
+
 #[tokio::test]
 async fn a_truncated_log_is_read_anew() {
     let mut log = Log::new();
