@@ -18,6 +18,20 @@ pub struct Shown {
     pub status: Arc<v1::PodStatus>,
     /// Whether clients see it: pods that only the runtime knows are not listed.
     pub is_listed: bool,
+    /// Whether its source still wants it.
+    pub is_wanted: bool,
+    pub lifecycle: Lifecycle,
+}
+
+/// What its worker does with a pod.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lifecycle {
+    /// Has it run.
+    Sync,
+    /// Stops it.
+    Terminating,
+    /// Nothing lives in it.
+    Terminated,
 }
 
 /// Shared handle on the picture.
@@ -37,8 +51,10 @@ impl Picture {
     /// Shows a pod's newest status; what is shown already is no change.
     pub fn publish(&self, uid: &PodUid, shown: Shown) {
         let mut pods = self.lock();
-        let is_same =
-            pods.get(uid).is_some_and(|known| Arc::ptr_eq(&known.pod, &shown.pod) && known.status == shown.status);
+        let is_same = pods.get(uid).is_some_and(|known| {
+            let is_same = (known.is_wanted, known.lifecycle) == (shown.is_wanted, shown.lifecycle);
+            is_same && Arc::ptr_eq(&known.pod, &shown.pod) && known.status == shown.status
+        });
         if !is_same {
             pods.insert(uid.clone(), shown);
             drop(pods);
@@ -83,6 +99,11 @@ impl Picture {
     pub fn find(&self, namespace: &str, name: &str) -> Option<Shown> {
         let is_it = |shown: &&Shown| shown.is_listed && *shown.key.namespace == *namespace && *shown.key.name == *name;
         self.lock().values().find(is_it).cloned()
+    }
+
+    /// All pods, those among them that only the runtime knows.
+    pub fn all(&self) -> Vec<Shown> {
+        self.lock().values().cloned().collect()
     }
 
     /// Counts up with every change; wait on it to see changes.

@@ -286,6 +286,11 @@ impl Roster {
         }
         // A pod that already runs was admitted once.
         let rejected = if found.is_some() { None } else { self.admit(&desired.pod) };
+        let counts = &self.around.hands.metrics.pods;
+        if let Some(Order::Reject { reason, .. }) = &rejected {
+            counts.rejections.of(&[rejection(reason)]).add_one();
+        }
+        counts.containers.observe(desired.pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) as f64);
         let record = PodRecord::new(source, desired.pod.clone());
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
@@ -302,6 +307,7 @@ impl Roster {
             tracing::info!(%uid, "removing what is left of a pod that is gone");
         } else {
             tracing::info!(pod = ?found.key(), %uid, "stopping a pod that no source wants");
+            self.around.hands.metrics.pods.orphaned.add_one();
         }
         let pod = Arc::new(found.skeleton(uid));
         let key = found.key().cloned().unwrap_or_else(|| PodKey::new("", uid.as_str()));
@@ -389,6 +395,8 @@ impl Roster {
         }
         self.save_ledger().await;
         if let Some((source, again)) = entry.again {
+            let is_static = if source.is_static() { "true" } else { "" };
+            self.around.hands.metrics.pods.restarted.of(&[is_static]).add_one();
             self.start(source, uid, again);
         }
         self.call_first(&entry.key).await;
@@ -506,4 +514,11 @@ impl Roster {
             Err(e) => tracing::warn!(err = %e, "giving the burstable pods their CPU shares broke"),
         }
     }
+}
+
+/// kubelet 1.36: reasons that name a resource of a device are one.
+fn rejection(reason: &str) -> &str {
+    const NAMED: [&str; 4] = ["OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods"];
+    let is_extended = reason.starts_with("OutOf") && !NAMED.contains(&reason);
+    if is_extended { "OutOfExtendedResources" } else { reason }
 }

@@ -26,12 +26,18 @@ pub(super) async fn run(
     handler: v1::LifecycleHandler,
     timeout: Option<Duration>,
 ) -> Outcome {
+    let is_sleep = handler.sleep.is_some();
     let act = act(hands, pod, container, id, handler);
     match timeout {
         None => act.await,
         Some(limit) => match tokio::time::timeout(limit, act).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(failed("", format!("hook did not end within {} s", limit.as_secs_f64()))),
+            Err(_) => {
+                if is_sleep {
+                    hands.metrics.containers.early_sleeps.add_one();
+                }
+                Err(failed("", format!("hook did not end within {} s", limit.as_secs_f64())))
+            }
         },
     }
 }
@@ -47,7 +53,7 @@ async fn act(
         return exec_hook(hands, id, exec.command.unwrap_or_default()).await;
     }
     if let Some(get) = &handler.http_get {
-        return http_hook(pod, container, get).await;
+        return http_hook(hands, pod, container, get).await;
     }
     if let Some(sleep) = handler.sleep {
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
@@ -56,7 +62,7 @@ async fn act(
     Err(failed("", "invalid handler: no exec, httpGet or sleep"))
 }
 
-async fn http_hook(pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAction) -> Outcome {
+async fn http_hook(hands: &Hands, pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAction) -> Outcome {
     let Some(container) = render::containers(&pod.pod).find(|c| c.name == container.as_str()) else {
         return Err(failed("", format!("container {container} is not in the pod's specification")));
     };
@@ -64,6 +70,7 @@ async fn http_hook(pod: &PodRef, container: &ContainerName, get: &v1::HTTPGetAct
     match probe::http_hook(&how).await {
         Ok(Hooked::Plain) => {}
         Ok(Hooked::WithoutTls) => {
+            hands.metrics.containers.http_fallbacks.add_one();
             let server = match &how {
                 ProbeHow::Http { host, port, .. } => format!("{host}:{port}"),
                 ProbeHow::Exec { .. } | ProbeHow::Tcp { .. } | ProbeHow::Grpc { .. } | ProbeHow::Invalid { .. } => {

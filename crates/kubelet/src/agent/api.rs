@@ -1,6 +1,8 @@
 //! The API server, where the node has one.
 
-use rubelet_apiserver::{Client, Rate, Settings};
+use std::sync::Arc;
+
+use rubelet_apiserver::{Client, ClientCounts, Rate, Settings};
 use rubelet_host::chain;
 
 use crate::assemble::Assembled;
@@ -10,12 +12,13 @@ use crate::version::GIT_VERSION;
 ///
 /// # Errors
 /// What is wrong with the file, in words.
-pub(super) fn client(assembled: &Assembled) -> Result<Option<Client>, String> {
+pub(super) fn client(assembled: &Assembled, counts: &Arc<ClientCounts>) -> Result<Option<Client>, String> {
     let Some(path) = &assembled.flags.kubeconfig else { return Ok(None) };
     let failed = |why: String| format!("invalid kubeconfig: {why}");
     let node = &assembled.config.node;
     let settings = Settings {
         rate: Rate::of_configuration(node.kube_api_qps, node.kube_api_burst),
+        counts: counts.clone(),
         user_agent: format!("kubelet/{GIT_VERSION} (linux/{})", architecture()),
         ..Settings::from_kubeconfig(path).map_err(|error| failed(chain(&error)))?
     };
