@@ -54,7 +54,7 @@ def parse(text):
             families[name] = {"type": "", "stability": word.group(1) if word else "", "labels": set(), "buckets": []}
         elif line.startswith("# TYPE "): _, _, name, kind = line.split(" "); families[name]["type"] = kind
         elif line:
-            name, rest = re.match(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(.*)", line).groups(); labels = dict(re.findall(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"', rest)); samples.append((name, labels))
+            name, rest = re.match(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(.*)", line).groups(); labels = dict(re.findall(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"', rest)); samples.append((name, dict(labels)))
             base = name if name in families else re.sub(r"_(bucket|sum|count)$", "", name); family = families[base]
             if "le" in labels and family["type"] == "histogram":
                 bound = labels.pop("le")
@@ -163,10 +163,10 @@ def main():
         for page in PAGES: check(f"{page}: families as recorded", compare(page, parsed[page][0]))
         check("no series is there twice", [f"{page}: {sample}" for page, (_, samples) in parsed.items() for sample in {str(s) for s in samples if samples.count(s) > 1}][:5])
         check("health is on its page", parsed["/metrics/slis"][0].keys() == {"kubernetes_healthcheck", "kubernetes_healthchecks_total"})
-        wanted = {("main", "probed"), ("main", "plain")}
+        wanted = {("main", "probed-node-a"), ("main", "plain-node-a")}
         for page, family in (("/metrics/cadvisor", "container_memory_working_set_bytes"), ("/metrics/resource", "container_cpu_usage_seconds_total"), ("/metrics/probes", "prober_probe_total")):
             have = {(l.get("container"), l.get("pod")) for n, l in parsed[page][1] if n == family}
-            check(f"{page} tells of the containers", (wanted if "probes" not in page else {("main", "probed")}) <= have)
+            check(f"{page} tells of the containers", (wanted if "probes" not in page else {("main", "probed-node-a")}) <= have)
         levels = {l["id"] for n, l in parsed["/metrics/cadvisor"][1] if n == "container_cpu_usage_seconds_total"}
         check("/metrics/cadvisor tells of the machine and of all levels", {"/"} | {f"/{ROOT}/kubepods{level}" for level in ("", "/burstable", "/besteffort")} <= levels if not os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "/" in levels)
         for page in PAGES:
@@ -178,7 +178,7 @@ def main():
         def are_up(): targets = prometheus.targets(); return len(targets) == 4 and all(t["health"] == "up" for t in targets)
         is_up = wait(are_up, SCRAPE_SECS_MAX)
         check("Prometheus scrapes its four jobs", [] if is_up else [f"{t['labels']['job']}: {t['health']} {t['lastError']}" for t in prometheus.targets()] or ["no targets"])
-        value = wait(lambda: prometheus.value('sum(container_memory_working_set_bytes{container="main",pod="probed"})'), 20)
+        value = wait(lambda: prometheus.value('sum(container_memory_working_set_bytes{container="main",pod="probed-node-a"})'), 20)
         check("Prometheus knows the memory of a container", bool(value and value > 0)); check("Prometheus knows the pods", prometheus.value("kubelet_running_pods") == 2)
     except (RuntimeError, OSError, KeyError) as error: check(f"the check itself: {error!r}", False)
     finally:
