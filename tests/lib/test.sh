@@ -123,6 +123,33 @@ play_cluster() {
   tally_golden "$log"
 }
 
+# What scrapers see of an agent, in namespaces of its own: without a control plane, and by the token of a service account, as Prometheus' example for Kubernetes has it.
+test_metrics() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "metrics: needs root"; return; fi
+  need_embedded_run && need_debian "scraping" prometheus iproute2 || { tally failed 1 "metrics: packages are missing"; return; }
+  local kubelet
+  kubelet=$(kubelet_binary) || { tally failed 1 "metrics: the kubelet does not build"; return; }
+  check_metrics "$logs/metrics.log" --kubelet "$kubelet"
+  if { [ -n "${KUBEBUILDER_ASSETS:-}" ] || need_go; } && controlplane_programs >"$logs/metrics-programs.log"; then
+    check_metrics "$logs/metrics-plane.log" --kubelet "$kubelet" --plane
+  else
+    tally skipped 1 "metrics: no control plane to find nodes at"
+  fi
+}
+
+# check_metrics LOG ARG...: counts what check_metrics.py finds.
+check_metrics() {
+  local log=$1 passed failed
+  shift
+  tests/lib/alone.sh python3 tests/lib/check_metrics.py "$@" 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "metrics: see $log"
+  else
+    tally failed 1 "metrics: not checked, see $log"
+  fi
+}
+
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.
 test_contract() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "contract: needs root"; return; fi
@@ -292,7 +319,7 @@ tally_vm() {
   done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
 }
 
-[ $# -gt 0 ] || set -- unit tidy run golden contract streaming fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden contract streaming fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done

@@ -14,10 +14,12 @@ use rubelet_api::v1;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::{Outcome, Step, StepFailure};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::hands::Hands;
+use crate::metrics::Begun;
 use crate::observer::{Ask, Sighting, look, look_at_cgroup};
 use crate::worker::Note;
 
@@ -39,6 +41,13 @@ pub(crate) async fn execute(
     step: Step,
     inbox: &mpsc::Sender<Note>,
 ) -> (Outcome, Vec<Sighting>) {
+    let (begun, since) = (Begun::of(&step, &pod.pod), Instant::now());
+    let (outcome, seen) = traced(hands, pod, step, inbox).await;
+    hands.metrics.ended(&begun, pod, since.elapsed(), &outcome);
+    (outcome, seen)
+}
+
+async fn traced(hands: &Arc<Hands>, pod: &PodRef, step: Step, inbox: &mpsc::Sender<Note>) -> (Outcome, Vec<Sighting>) {
     let (name, container) = names(&step);
     if matches!(step, Step::Probe(_)) {
         return carry_out(hands, pod, step, inbox).await;

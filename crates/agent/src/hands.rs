@@ -14,6 +14,7 @@ use rubelet_volumes::csi::Drivers;
 
 use crate::credentials::Credentials;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::pulls::Pulls;
 use crate::users::Users;
 
@@ -36,6 +37,7 @@ pub struct Hands {
     pub root_dir: PathBuf,
     pub pod_logs_dir: PathBuf,
     pub container_logs_dir: PathBuf,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Hands {

@@ -158,6 +158,8 @@ impl Pressure {
     async fn evict_all(&self, evictions: Vec<Eviction>) -> Vec<PodUid> {
         let mut evicted = Vec::new();
         for eviction in evictions {
+            let signal = eviction.trigger.as_str();
+            self.hands.metrics.pods.evictions.of(&[signal]).add_one();
             tracing::info!(uid = %eviction.uid, signal = eviction.trigger.as_str(), message = eviction.message, "evicting a pod");
             let order = Order::Evict {
                 grace_secs: Some(eviction.grace_secs),

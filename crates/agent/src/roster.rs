@@ -300,6 +300,11 @@ impl Roster {
         // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
         let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
         let rejected = if found.is_some() || is_over { None } else { self.admit(&desired.pod) };
+        let counts = &self.around.hands.metrics.pods;
+        if let Some(Order::Reject { reason, .. }) = &rejected {
+            counts.rejections.of(&[rejection(reason)]).add_one();
+        }
+        counts.containers.observe(desired.pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) as f64);
         let record = PodRecord::new(source, desired.pod.clone());
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
@@ -316,6 +321,7 @@ impl Roster {
             tracing::info!(%uid, "removing what is left of a pod that is gone");
         } else {
             tracing::info!(pod = ?found.key(), %uid, "stopping a pod that no source wants");
+            self.around.hands.metrics.pods.orphaned.add_one();
         }
         let pod = Arc::new(found.skeleton(uid));
         let key = found.key().cloned().unwrap_or_else(|| PodKey::new("", uid.as_str()));
@@ -404,6 +410,8 @@ impl Roster {
         }
         self.save_ledger().await;
         if let Some((source, again)) = entry.again {
+            let is_static = if source.is_static() { "true" } else { "" };
+            self.around.hands.metrics.pods.restarted.of(&[is_static]).add_one();
             self.start(source, uid, again);
         } else if entry.source == Source::Api && !entry.is_withdrawn {
             self.done.insert(uid.clone());
@@ -528,4 +536,11 @@ impl Roster {
 /// Whether the pod came with an end.
 fn is_ended(pod: &v1::Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"))
+}
+
+/// kubelet 1.36: reasons that name a resource of a device are one.
+fn rejection(reason: &str) -> &str {
+    const NAMED: [&str; 4] = ["OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods"];
+    let is_extended = reason.starts_with("OutOf") && !NAMED.contains(&reason);
+    if is_extended { "OutOfExtendedResources" } else { reason }
 }

@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::hands::Hands;
 use crate::ledger::Ledger;
 use crate::life::Life;
+use crate::metrics::Metrics;
 use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
@@ -65,6 +66,8 @@ pub struct Settings {
     /// `/var/log/containers` but in tests.
     pub container_logs_dir: PathBuf,
     pub stats: StatsSettings,
+    /// Where it is counted what the agent does.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Limits on image pulls, see [`Pulls::new`].
@@ -182,7 +185,8 @@ pub async fn lay(
     if node.cgroup.version == CgroupVersion::V1 {
         events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
     }
-    let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
+    let runtime: Arc<dyn Runtime> =
+        Arc::new(Bounded::new(runtime, settings.request_timeout, settings.metrics.runtime.clone()));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
     let hands = Arc::new(Hands {
@@ -197,6 +201,7 @@ pub async fn lay(
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
         container_logs_dir: settings.container_logs_dir,
+        metrics: settings.metrics,
     });
     let surveyed =
         survey::survey(&hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;

@@ -27,6 +27,7 @@ mod tests;
 
 pub use figures::Figures;
 pub use summary::Summary;
+pub(crate) use summary::is_told;
 
 use disks::Disks;
 use ground::{Ground, Sandboxes};

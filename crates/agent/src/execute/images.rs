@@ -32,6 +32,12 @@ pub(super) async fn ensure(
         ..Default::default()
     };
     let found = hands.runtime.image_status(spec.clone(), false).await.map_err(|e| inspect_failed(&wish, &e))?.image;
+    let (policy, is_pulled) = match wish.policy {
+        PullPolicy::Always => ("always", true),
+        PullPolicy::IfNotPresent => ("ifnotpresent", found.is_none()),
+        PullPolicy::Never => ("never", false),
+    };
+    hands.metrics.image_wanted(policy, found.is_some(), is_pulled);
     match (wish.policy, found) {
         (PullPolicy::Never | PullPolicy::IfNotPresent, Some(image)) => Ok(Done::Image(there(&image, None))),
         (PullPolicy::Never, None) => Err(failed(
@@ -63,6 +69,7 @@ async fn pull(
     let Some(image) = image else {
         return Err(failed("ErrImagePull", format!("image \"{}\" was pulled and is not there", wish.image)));
     };
+    hands.metrics.pull(image.size).took(took);
     let pulled = Pulled { took, took_with_waiting, size_bytes: image.size };
     Ok(Done::Image(there(&image, Some(pulled))))
 }

@@ -53,7 +53,6 @@ pub(crate) struct Pod {
 pub(crate) struct Container {
     pub(crate) name: String,
     pub(crate) id: String,
-    #[expect(dead_code, reason = "for the page of cAdvisor, which comes next")]
     pub(crate) image: String,
     pub(crate) started_at: Timestamp,
 }
@@ -61,9 +60,7 @@ pub(crate) struct Container {
 /// A pod's sandbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
-    #[expect(dead_code, reason = "for the page of cAdvisor, which comes next")]
     pub(crate) id: String,
-    #[expect(dead_code, reason = "for the page of cAdvisor, which comes next")]
     pub(crate) image: String,
     /// Its first process; `None` when the runtime does not tell.
     pub(crate) pid: Option<u32>,

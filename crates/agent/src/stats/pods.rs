@@ -1,5 +1,6 @@
 //! The summary of one pod after another.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -117,14 +118,10 @@ impl<'a> Pods<'a> {
         if !self.is_cpu_and_memory_only {
             let layer = told.layer_bytes.map(|bytes| Use { bytes, inodes: told.layer_inodes.unwrap_or(0) });
             stats.rootfs = self.container_fs.zip(layer).map(|(fs, layer)| fs_stats(&fs, Some(layer), time));
-            let logs = disk::files_in(&self.log_dir(pod).join(&container.name));
+            let logs = disk::files_in(&self.inner.log_dir(pod).join(&container.name));
             stats.logs = self.node_fs.map(|fs| fs_stats(&fs, Some(logs), time));
         }
         stats
-    }
-
-    fn log_dir(&self, pod: &Pod) -> PathBuf {
-        self.inner.hands.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
     fn network(&self, pod: &Pod, time: Time) -> Option<rubelet_api::stats::NetworkStats> {
@@ -135,7 +132,7 @@ impl<'a> Pods<'a> {
 
     /// kubelet 1.36: `etc-hosts` and logs of the pod itself count as its storage.
     fn own_files(&self, pod: &Pod) -> Use {
-        let mut sum = disk::files_in(&self.log_dir(pod));
+        let mut sum = disk::files_in(&self.inner.log_dir(pod));
         let hosts = self.inner.root_dir().join("pods").join(&pod.uid).join("etc-hosts");
         sum += disk::file(&hosts).unwrap_or_default();
         sum
@@ -167,6 +164,7 @@ impl<'a> Pods<'a> {
 
     /// kubelet 1.36: files are counted in what the node wrote itself; of a file system of its own, the whole is told.
     fn volume(&mut self, path: &Path, plugin: &str, volume: &v1::Volume, age_max: Duration) -> Option<FsStats> {
+        let since = Instant::now();
         let fs = disk::file_system(path).ok()?;
         let is_memory = volume.empty_dir.as_ref().and_then(|dir| dir.medium.as_deref()).is_some_and(|m| !m.is_empty());
         let is_counted = matches!(
@@ -181,8 +179,39 @@ impl<'a> Pods<'a> {
         } else {
             None
         };
+        // kubelet 1.36: files are counted, or the file system is asked.
+        let source = if is_counted { "du" } else { "statfs" };
+        self.inner.hands.metrics.storage.collection.of(&[source]).took(since.elapsed());
         Some(fs_stats(&fs, part, now()))
     }
+}
+
+impl Inner {
+    /// Where the logs of a pod are.
+    pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
+        self.hands.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+    }
+
+    /// Volumes that are claimed, by namespace and name of the claim.
+    pub(crate) fn claims(&self, ground: &Ground) -> BTreeMap<(String, String), FsStats> {
+        let mut pods = Pods::new(self, ground, false);
+        let mut claims = BTreeMap::new();
+        for pod in ground.pods.iter().filter(|pod| has_claim(pod)) {
+            let mut found = Vec::new();
+            pods.volumes(pod, &mut found);
+            let of_claims = found.into_iter().filter_map(|volume| {
+                let claim = volume.pvc_ref?;
+                Some(((claim.namespace, claim.name), volume.fs))
+            });
+            claims.extend(of_claims);
+        }
+        claims
+    }
+}
+
+fn has_claim(pod: &Pod) -> bool {
+    let volumes = pod.manifest.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    volumes.into_iter().flatten().any(|volume| volume.persistent_volume_claim.is_some())
 }
 
 fn used(stats: Option<&FsStats>) -> Use {

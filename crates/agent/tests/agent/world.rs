@@ -231,6 +231,7 @@ async fn born(
         credential_plugins: Arc::default(),
         container_logs_dir: dir.join("container-logs"),
         stats: rubelet_agent::stats::StatsSettings::default(),
+        metrics: Arc::default(),
     };
     let ground = lay(settings, runtime, "test", sources, &life, clock).await?;
     Ok(Agent { ground, _end: end })

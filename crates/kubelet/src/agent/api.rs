@@ -12,7 +12,7 @@ use rubelet_agent::life::Life;
 use rubelet_agent::node::NodeSettings;
 use rubelet_agent::references::{ReferenceSettings, Strategy};
 use rubelet_api::gates::Gate;
-use rubelet_apiserver::{Client, Rate, Settings};
+use rubelet_apiserver::{Client, ClientCounts, Rate, Settings};
 use rubelet_core::certificate::Wish;
 use rubelet_core::node::NodeFacts;
 use rubelet_host::chain;
@@ -34,7 +34,7 @@ pub(super) struct Joined {
 ///
 /// # Errors
 /// What is wrong with the files, in words.
-pub(super) fn join(assembled: &Assembled) -> Result<Option<Joined>, String> {
+pub(super) fn join(assembled: &Assembled, counts: &Arc<ClientCounts>) -> Result<Option<Joined>, String> {
     let Some(path) = &assembled.flags.kubeconfig else { return Ok(None) };
     let (node, is_rotating) = (&assembled.config.node, assembled.config.server.rotate_certificates);
     let certificates = CertificateSettings {
@@ -51,6 +51,7 @@ pub(super) fn join(assembled: &Assembled) -> Result<Option<Joined>, String> {
     }
     let settings = Settings {
         rate: Rate::of_configuration(node.kube_api_qps, node.kube_api_burst),
+        counts: counts.clone(),
         user_agent,
         seed: certificates.seed,
         ..found.settings.clone()
