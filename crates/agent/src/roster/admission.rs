@@ -1,0 +1,81 @@
+//! Who is let in, and who has to end for it.
+
+use std::collections::BTreeSet;
+
+use rubelet_api::ids::PodUid;
+use rubelet_api::v1;
+use rubelet_core::admit::{self, Verdict, preempt};
+use rubelet_core::evict;
+use rubelet_core::pod::{EvictOrder, Fact, Order};
+
+use super::Roster;
+use crate::worker::Note;
+
+/// What admission says of a pod.
+pub(super) enum Admission {
+    In,
+    /// Once these have ended.
+    After(BTreeSet<PodUid>),
+    Refused(Order),
+}
+
+/// Whether it came with its end, as a job's pod does after the agent was away: it uses nothing, and stays what it is.
+pub(super) fn has_ended(pod: &v1::Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+impl Roster {
+    /// kubelet 1.36: pressure first, a node that goes down last.
+    pub(super) fn admit(&self, pod: &v1::Pod) -> Admission {
+        if has_ended(pod) {
+            return Admission::In;
+        }
+        let node = self.around.node.borrow().clone();
+        let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
+        if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {
+            return refused(reason, message);
+        }
+        let active = self.active();
+        let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
+        match admit::decide(pod, &active, &node) {
+            Verdict::Rejected { reason, message } => refused(reason, message),
+            Verdict::Admitted | Verdict::AdmittedAfter { .. } if self.is_shutting_down() => {
+                let (reason, message) = ("NodeShutdown", "Pod was rejected as the node is shutting down.");
+                refused(reason.to_owned(), message.to_owned())
+            }
+            Verdict::Admitted => Admission::In,
+            Verdict::AdmittedAfter { victims } => Admission::After(victims.into_iter().collect()),
+        }
+    }
+
+    /// Ends the pods that another one waits for. They count no more: who comes next may have what is left of theirs.
+    pub(super) async fn preempt(&mut self, victims: &BTreeSet<PodUid>) {
+        for uid in victims {
+            let Some(entry) = self.pods.get_mut(uid) else { continue };
+            tracing::info!(pod = %entry.key, %uid, "preempting a pod to free up resources");
+            entry.is_preempted = true;
+            let order = Order::Evict(EvictOrder {
+                reason: preempt::REASON.to_owned(),
+                message: preempt::MESSAGE.to_owned(),
+                disruption: Some(preempt::CONDITION_MESSAGE.to_owned()),
+                ..EvictOrder::default()
+            });
+            entry.worker.send(Note::Fact(Fact::Order(order))).await;
+        }
+    }
+
+    /// Lets those go on whose victims have all ended.
+    pub(super) async fn room_made(&mut self) {
+        let (pods, picture) = (&self.pods, &self.around.picture);
+        for victims in self.room.values_mut() {
+            victims.retain(|victim| pods.contains_key(victim) && !picture.has_ended(victim));
+        }
+        let free: Vec<PodUid> = self.room.extract_if(.., |_, victims| victims.is_empty()).map(|(uid, _)| uid).collect();
+        for uid in free {
+            if let Some(entry) = self.pods.get(&uid) {
+                self.call_first(&entry.key.clone()).await;
+            }
+        }
+    }
+}
