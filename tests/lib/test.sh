@@ -131,11 +131,28 @@ test_cluster() {
   if tests/controlplane/run.py up "$plane" --controllers --controllers-flag=--cluster-signing-duration=60s; then
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-agent -p rubelet-agent --lib -- --include-ignored \
       references::real_tests certificates::tests::a_node_joins events::tests::a_real_server || true
+    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
   else
     tally failed 1 "cluster: the control plane does not start"
   fi
   tests/controlplane/run.py down "$plane"
   rm -rf "$plane"
+  check_node
+}
+
+# A node of a real control plane as users have it: the program, its embedded runtime, everything in namespaces of its own.
+check_node() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "cluster: a whole node needs root"; return; fi
+  need_embedded_run || { tally failed 1 "cluster: packages are missing"; return; }
+  local kubelet log=$logs/cluster-node.log passed failed
+  kubelet=$(kubelet_binary) || { tally failed 1 "cluster: the kubelet does not build"; return; }
+  tests/lib/alone.sh python3 tests/lib/check_node.py "$kubelet" 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "cluster: a whole node, see $log"
+  else
+    tally failed 1 "cluster: a whole node was not checked, see $log"
+  fi
 }
 
 # What reads strangers' bytes, tried on damaged ones for 20 s each.

@@ -16,17 +16,26 @@ pub(crate) async fn learn_runtime(node: &mut NodeFacts, runtime: &dyn Runtime) -
         version: version.runtime_version,
         handlers: status.runtime_handlers.iter().map(|h| handler(h, node.settings.has_api_server)).collect(),
         has_supplemental_groups_policy: status.features.as_ref().is_some_and(|f| f.supplemental_groups_policy),
-        network_problem: problem_in(&status),
+        problem: runtime_problem(&status),
+        network_problem: network_problem(&status),
     };
     Ok(())
 }
 
-/// The runtime's answer on the pod network: `None` when it is ready.
+/// What keeps pods from running.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Problems {
+    pub(crate) runtime: Option<String>,
+    pub(crate) network: Option<String>,
+}
+
+/// The runtime's answer on itself and on the pod network.
 ///
 /// # Errors
 /// When the runtime does not answer.
-pub(crate) async fn network_problem(runtime: &dyn Runtime) -> Result<Option<String>, RuntimeError> {
-    Ok(problem_in(&runtime.status(false).await?))
+pub(crate) async fn problems(runtime: &dyn Runtime) -> Result<Problems, RuntimeError> {
+    let status = runtime.status(false).await?;
+    Ok(Problems { runtime: runtime_problem(&status), network: network_problem(&status) })
 }
 
 /// Kubelet 1.36: without an API server there are no runtime classes, and mounts are not read-only recursively.
@@ -39,14 +48,17 @@ fn handler(handler: &cri::RuntimeHandler, has_api_server: bool) -> HandlerFacts 
     }
 }
 
-fn problem_in(status: &cri::StatusResponse) -> Option<String> {
+fn runtime_problem(status: &cri::StatusResponse) -> Option<String> {
+    problem_in(status, "RuntimeReady").map(|text| format!("container runtime not ready: {text}"))
+}
+
+/// Kubelet 1.36: also the text of the event NetworkNotReady.
+fn network_problem(status: &cri::StatusResponse) -> Option<String> {
+    problem_in(status, "NetworkReady").map(|text| format!("container runtime network not ready: {text}"))
+}
+
+fn problem_in(status: &cri::StatusResponse, type_: &str) -> Option<String> {
     let conditions = status.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
-    let network = conditions.iter().find(|c| c.r#type == "NetworkReady")?;
-    // Kubelet 1.36: the text of the event NetworkNotReady.
-    (!network.status).then(|| {
-        format!(
-            "container runtime network not ready: NetworkReady=false reason:{} message:{}",
-            network.reason, network.message
-        )
-    })
+    let found = conditions.iter().find(|c| c.r#type == type_)?;
+    (!found.status).then(|| format!("{type_}=false reason:{} message:{}", found.reason, found.message))
 }

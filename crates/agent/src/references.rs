@@ -10,14 +10,14 @@ mod fetch;
 mod objects;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rubelet_api::ids::PodUid;
 use rubelet_core::pod::Fact;
 use rubelet_core::pod::needs::{Got, Need, Needs};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::life::Life;
@@ -39,6 +39,23 @@ pub struct References(Option<Arc<Board>>);
 struct Board {
     wishes: Mutex<Wishes>,
     changed: Notify,
+    /// Attachable volumes that pods need, in the API's words.
+    attachable: watch::Sender<BTreeSet<String>>,
+}
+
+impl Board {
+    /// Says which attachable volumes pods need now.
+    fn say_attachable(&self, wishes: &Wishes) {
+        let needs = wishes.of.values().flat_map(|wish| wish.needs.iter());
+        let all: BTreeSet<String> = needs
+            .filter_map(|need| if let Need::Attachment(of) = need { Some(of.volume_name()) } else { None })
+            .collect();
+        self.attachable.send_if_modified(|known| {
+            let is_news = *known != all;
+            *known = all;
+            is_news
+        });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,10 +97,18 @@ impl References {
         Self(Some(board))
     }
 
+    /// Attachable volumes that pods need, in the API's words; `None` without an API server.
+    pub(crate) fn attachable(&self) -> Option<watch::Receiver<BTreeSet<String>>> {
+        Some(self.0.as_ref()?.attachable.subscribe())
+    }
+
     /// A pod needs nothing any more.
     pub(crate) fn forget(&self, uid: &PodUid) {
         let Some(board) = &self.0 else { return };
-        board.wishes.lock().unwrap_or_else(PoisonError::into_inner).of.remove(uid);
+        let mut wishes = board.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        wishes.of.remove(uid);
+        board.say_attachable(&wishes);
+        drop(wishes);
         board.changed.notify_one();
     }
 
@@ -98,6 +123,7 @@ impl References {
             let wish = Wish { needs: Arc::new(needs.clone()), inbox: inbox.clone(), number: wishes.count };
             wishes.of.insert(uid.clone(), wish);
         }
+        board.say_attachable(&wishes);
         drop(wishes);
         board.changed.notify_one();
     }

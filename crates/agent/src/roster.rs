@@ -79,6 +79,8 @@ pub struct Roster {
     leftovers: BTreeSet<PodUid>,
     /// Sources that are configured, and whether each has spoken.
     has_spoken: BTreeMap<Source, bool>,
+    /// Pods of the API server that are gone from here and that it still has.
+    done: BTreeSet<PodUid>,
     ledger: Ledger,
     around: Surroundings,
     ended: mpsc::UnboundedReceiver<End>,
@@ -107,6 +109,7 @@ impl Roster {
             findings,
             leftovers: surveyed.leftovers,
             has_spoken: sources.into_iter().map(|s| (s, false)).collect(),
+            done: BTreeSet::new(),
             ledger,
             around,
             ended,
@@ -161,6 +164,9 @@ impl Roster {
         }
         if set.complete {
             let uids: BTreeSet<&PodUid> = wanted.iter().map(|(uid, _)| uid).collect();
+            if source == Source::Api {
+                self.done.retain(|uid| uids.contains(uid));
+            }
             self.withdraw_all_but(source, &uids).await;
         }
         self.remember(source, &wanted).await;
@@ -239,6 +245,9 @@ impl Roster {
     }
 
     async fn want(&mut self, source: Source, uid: PodUid, desired: DesiredPod) {
+        if self.done.contains(&uid) {
+            return;
+        }
         if self.was_other(source, &uid, &desired) {
             self.retire(&uid);
         }
@@ -254,6 +263,9 @@ impl Roster {
             tracing::error!(pod = %entry.key, %uid, origin = %desired.origin, "another source wants a pod of the same UID; the first one stays");
             return;
         }
+        if Arc::ptr_eq(&entry.pod, &desired.pod) {
+            return;
+        }
         match adopt::change(source, &entry.pod, &desired.pod) {
             Change::Nothing => entry.digest = desired.digest,
             Change::InPlace => {
@@ -262,7 +274,8 @@ impl Roster {
                 entry.pod = desired.pod.clone();
                 entry.worker.send(Note::Fact(Fact::Desired(desired.pod))).await;
                 let is_same = adopt::has_same_sizes(&granted, &entry.pod);
-                entry.waiting = (!is_same).then(|| (granted, Instant::now()));
+                let since = entry.waiting.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+                entry.waiting = (!is_same).then_some((granted, since));
             }
             Change::Other => {
                 entry.is_withdrawn = true;
@@ -290,8 +303,9 @@ impl Roster {
         for other in others {
             self.retire(&other);
         }
-        // A pod that already runs was admitted once.
-        let admission = if found.is_some() { Admission::In } else { self.admit(&desired.pod) };
+        // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
+        let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
+        let admission = if found.is_some() || is_over { Admission::In } else { self.admit(&desired.pod) };
         let rejected = match admission {
             Admission::In => None,
             Admission::After(victims) => {
@@ -376,7 +390,8 @@ impl Roster {
 
     /// The same without one of them.
     fn active_but(&self, but: Option<&PodUid>) -> Vec<Arc<v1::Pod>> {
-        let holds = |uid: &PodUid, e: &Entry| e.holds_resources() && !self.around.picture.has_ended(uid);
+        let has_ended = |uid: &PodUid, e: &Entry| is_ended(&e.pod) || self.around.picture.has_ended(uid);
+        let holds = |uid: &PodUid, e: &Entry| e.holds_resources() && !has_ended(uid, e);
         let holding = self.pods.iter().filter(|(uid, e)| Some(*uid) != but && holds(uid, e));
         holding.map(|(_, e)| e.granted().clone()).collect()
     }
@@ -408,6 +423,8 @@ impl Roster {
         self.save_ledger().await;
         if let Some((source, again)) = entry.again {
             self.start(source, uid, again).await;
+        } else if entry.source == Source::Api && !entry.is_withdrawn {
+            self.done.insert(uid.clone());
         }
         self.call_first(&entry.key).await;
         self.decide_resizes().await;
@@ -525,4 +542,9 @@ impl Roster {
             Err(e) => tracing::warn!(err = %e, "giving the burstable pods their CPU shares broke"),
         }
     }
+}
+
+/// Whether the pod came with an end.
+fn is_ended(pod: &v1::Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Failed" | "Succeeded"))
 }

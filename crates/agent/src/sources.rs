@@ -8,6 +8,7 @@ use rubelet_api::v1;
 use rubelet_core::pod::Source;
 
 mod claims;
+pub mod cluster;
 mod file;
 mod http;
 

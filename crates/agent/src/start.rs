@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_core::evict::Pressures;
-use rubelet_core::node::NodeFacts;
+use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
 use rubelet_cri::{Bounded, Runtime};
 use rubelet_volumes::csi::Drivers;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::care::{self, Care, Standing};
 use crate::clock::Clock;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PodSettings};
 use crate::credentials::Credentials;
 use crate::credentials::plugins::Plugins;
 use crate::events::Events;
@@ -24,13 +24,15 @@ use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
 use crate::references::References;
+use crate::reporter::Reporter;
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
+use crate::sources::cluster::ClusterSource;
 use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
 use crate::worker::Surroundings;
-use crate::{csi, facts, foreign, watcher};
+use crate::{csi, facts, foreign, node, watcher};
 
 /// Everything that the agent is told; nothing else is read from flags, files or the environment.
 pub struct Settings {
@@ -120,6 +122,9 @@ impl Agent {
 /// How often the lists of the runtime are read, events or not.
 pub const RELIST_PERIOD: Duration = Duration::from_secs(10);
 const ROSTER_NOTES: usize = 64;
+/// kubelet 1.36: what is told of a node whose host mounts cgroups of the old kind.
+const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to \
+                         cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
 
 /// A roster at work and what it stands on, before any source is connected.
 pub struct Ground {
@@ -142,8 +147,10 @@ pub async fn start(
 ) -> Result<Agent, StartError> {
     let (manifests, url) = (settings.manifests.take(), settings.url.take());
     share_mounts(&settings.node.root_dir)?;
-    let sources: Vec<Source> =
-        [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http)].into_iter().flatten().collect();
+    let has_pods = settings.cluster.as_ref().is_some_and(|cluster| cluster.pods.is_some());
+    let sources =
+        [manifests.as_ref().map(|_| Source::File), url.as_ref().map(|_| Source::Http), has_pods.then_some(Source::Api)];
+    let sources: Vec<Source> = sources.into_iter().flatten().collect();
     let ground = lay(settings, runtime, endpoint, sources, life, Clock::start()).await?;
     if let Some(manifests) = manifests {
         life.spawn(manifests.run(into_roster(life, ground.roster.clone())));
@@ -167,13 +174,10 @@ pub async fn lay(
     clock: Clock,
 ) -> Result<Ground, StartError> {
     let mut node = settings.node;
+    let events = begin_telling(settings.cluster.as_ref(), &node, clock, life);
     let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
-    let events = match &settings.cluster {
-        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
-        None => Events::standalone(clock),
-    };
     let hands = Arc::new(Hands {
         runtime,
         cgroups: settings.cgroups,
@@ -198,11 +202,26 @@ pub async fn lay(
     csi::spawn(life, hands.clone(), node.name.clone(), client);
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
-    let picture = Picture::default();
+    let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());
+    let picture = if pods.is_some() { Picture::reported_on() } else { Picture::default() };
     let pulse = Pulse::new(settings.sync_frequency);
     let (ended_tx, ended) = mpsc::unbounded_channel();
     let (pressures_tx, pressures) = watch::channel(Pressures::default());
     let (shutting_down_tx, is_shutting_down) = watch::channel(false);
+    let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
+    let references =
+        settings.cluster.map_or_else(References::standalone, |cluster| References::start(cluster.references, life));
+    if let Some(node_settings) = node_settings {
+        let on = node::Standing {
+            hands: hands.clone(),
+            facts: node_tx.clone(),
+            pressures: pressures.clone(),
+            is_shutting_down: is_shutting_down.clone(),
+            attachable: references.attachable(),
+            clock,
+        };
+        node::begin(node_settings, on, life);
+    }
     let around = Surroundings {
         hands: hands.clone(),
         node: node.clone(),
@@ -213,13 +232,10 @@ pub async fn lay(
         pulse: pulse.clone(),
         pressures: pressures.clone(),
         is_shutting_down: shutting_down_tx,
-        references: settings
-            .cluster
-            .map_or_else(References::standalone, |cluster| References::start(cluster.references, life)),
+        references,
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
-    let hands_for_stats = hands.clone();
     let standing = Standing {
         node_name: node.borrow().name.clone(),
         hands: hands.clone(),
@@ -227,11 +243,36 @@ pub async fn lay(
         clock,
         roster: roster.clone(),
     };
+    if let Some(pods) = pods {
+        attend(pods, &standing.node_name, picture.clone(), &roster, life);
+    }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
+    let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
     watcher::spawn(life, hands, node_tx, roster.clone());
-    let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
     let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// Where it is told what happens, from the start on.
+fn begin_telling(cluster: Option<&Cluster>, node: &NodeFacts, clock: Clock, life: &Life) -> Events {
+    let events = match cluster {
+        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
+        None => Events::standalone(clock),
+    };
+    events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
+    if node.cgroup.version == CgroupVersion::V1 {
+        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
+    events
+}
+
+/// Takes pods from the API server and tells it of them.
+fn attend(pods: PodSettings, node_name: &str, picture: Picture, roster: &mpsc::Sender<RosterNote>, life: &Life) {
+    let (objects, seen) = watch::channel(None);
+    let PodSettings { client, seed } = pods;
+    let source = ClusterSource { client: client.clone(), node_name: node_name.to_owned(), objects };
+    life.spawn(source.run(into_roster(life, roster.clone())));
+    life.spawn(Reporter::new(client, node_name, seed, picture, seen, roster.clone()).run());
 }
 
 /// A channel whose sets go on to the roster.

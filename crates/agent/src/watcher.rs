@@ -8,9 +8,9 @@ use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::node::NodeFacts;
 use rubelet_proto::cri;
 use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::facts;
+use crate::facts::{self, Problems};
 use crate::hands::Hands;
 use crate::life::Life;
 use crate::observer::relist::relist;
@@ -21,7 +21,9 @@ use crate::start::RELIST_PERIOD;
 /// How often a runtime that is not ready is asked again.
 const NOT_READY_PERIOD: Duration = Duration::from_secs(1);
 /// How often a ready runtime is asked whether it still is.
-const READY_PERIOD: Duration = Duration::from_secs(30);
+const READY_PERIOD: Duration = Duration::from_secs(10);
+/// kubelet 1.36: a runtime that has not answered for so long counts as gone.
+const DOWN_AFTER: Duration = Duration::from_secs(30);
 /// Pause before a broken event stream is opened again.
 const STREAM_PAUSE: Duration = Duration::from_secs(5);
 
@@ -109,23 +111,39 @@ fn note(event: &cri::ContainerEventResponse) -> Option<RosterNote> {
     Some(RosterNote::Changed(uid, ask))
 }
 
-/// Asks the runtime for its readiness and tells deciders of the pod network.
+/// Asks the runtime for its readiness and tells deciders of it and of the pod network.
 async fn watch_readiness(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>) {
+    let mut answered = Instant::now();
+    let mut has_problem = node.borrow().runtime.network_problem.is_some();
     loop {
-        let has_problem = node.borrow().runtime.network_problem.is_some();
         tokio::time::sleep(if has_problem { NOT_READY_PERIOD } else { READY_PERIOD }).await;
         if node.is_closed() {
             return;
         }
-        let Ok(problem) = facts::network_problem(hands.runtime.as_ref()).await else { continue };
-        node.send_if_modified(|facts| {
-            if facts.runtime.network_problem == problem {
-                return false;
+        let known = node.borrow().runtime.clone();
+        let before = Problems { runtime: known.problem, network: known.network_problem };
+        let now = match facts::problems(hands.runtime.as_ref()).await {
+            Ok(now) => {
+                answered = Instant::now();
+                now
             }
+            Err(e) => {
+                tracing::debug!(err = %e, "the runtime does not say whether it is ready");
+                has_problem = true;
+                if answered.elapsed() < DOWN_AFTER {
+                    continue;
+                }
+                Problems { runtime: Some("container runtime is down".to_owned()), network: before.network.clone() }
+            }
+        };
+        has_problem = now != Problems::default();
+        if now == before {
+            continue;
+        }
+        node.send_modify(|facts| {
             let mut new = (**facts).clone();
-            new.runtime.network_problem = problem;
+            (new.runtime.problem, new.runtime.network_problem) = (now.runtime, now.network);
             *facts = Arc::new(new);
-            true
         });
     }
 }

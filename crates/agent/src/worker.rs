@@ -260,13 +260,16 @@ impl Worker {
         }
         let stage = self.record.stage().clone();
         let shown = Shown {
+            uid: self.uid.clone(),
             key: self.key.clone(),
             pod: self.pod.clone(),
-            status: Arc::new(plan.status.clone()),
-            is_listed: self.source != Source::Runtime,
+            status: Arc::new(plan.status),
+            source: self.source,
+            standing: stage.standing(),
+            is_past: false,
         };
-        self.around.picture.publish(&self.uid, shown);
-        self.record.absorb(Fact::Published { status: Box::new(plan.status), events: plan.events.len() }, now);
+        let status = self.around.picture.publish(&self.uid, shown);
+        self.record.absorb(Fact::Published { status, events: plan.events.len() }, now);
         if self.needs != plan.needs {
             self.around.references.want(&self.uid, &plan.needs, &self.me);
             self.needs = plan.needs;

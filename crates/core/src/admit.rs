@@ -17,6 +17,7 @@ pub mod fit;
 pub mod ports;
 pub mod preempt;
 pub mod sysctl;
+mod taints;
 
 /// The answer of admission.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,8 +43,8 @@ impl Verdict {
 
 /// Says whether `pod` may run beside `active`, the admitted pods that still use something (without `pod` itself).
 ///
-/// kubelet 1.36: sysctls, then what the pod wants of the node's system, then resources, node selection, name and ports, then AppArmor
-/// and other features. The first refusal counts. Critical pods are not refused for want of resources: others end for them.
+/// kubelet 1.36: sysctls, then what the pod wants of the node's system, then resources, node selection, name, ports and taints, then
+/// AppArmor and other features. The first refusal counts. Critical pods are not refused for want of resources: others end for them.
 pub fn decide(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Verdict {
     judge(pod, active, node, Room::IsMade)
 }
@@ -63,7 +64,8 @@ fn judge(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts, room: Room) -> Ve
         return refusal;
     }
     let lacks = fit::lacks(pod, active, node);
-    let misplaced = first(&[&|| affinity::check(pod, node), &|| ports::check(pod, active)]);
+    let misplaced =
+        first(&[&|| affinity::check(pod, node), &|| ports::check(pod, active), &|| taints::check(pod, node)]);
     let may_make_room = room == Room::IsMade && is_critical(pod);
     let verdict = match (lacks.first(), misplaced) {
         (None, None) => Verdict::Admitted,

@@ -1,7 +1,22 @@
 //! What deciders know of the node: read-only, resolved once or when it changes.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+use rubelet_api::v1;
+
+pub mod addresses;
+mod amounts;
+pub mod conditions;
+pub mod features;
+pub mod lease;
+pub mod object;
+pub mod patch;
+pub mod reconcile;
+pub mod report;
+#[cfg(test)]
+mod tests;
 
 /// Properties of the machine, of its configuration and of its runtime that decisions about pods need.
 #[derive(Clone, Debug)]
@@ -20,6 +35,8 @@ pub struct NodeFacts {
     pub cgroup: CgroupFacts,
     /// What the container runtime says of itself.
     pub runtime: RuntimeFacts,
+    /// What the node is to the cluster.
+    pub registered: Registered,
     /// Cluster and host name service.
     pub dns: DnsFacts,
     /// Content of the host's `/etc/hosts`, for pods in the host's network.
@@ -28,6 +45,23 @@ pub struct NodeFacts {
     pub settings: PodSettings,
     /// The agent's start: containers older than this were adopted.
     pub started_at: crate::now::Wall,
+}
+
+/// What the Node object says that decides about pods; before it was seen, what the node would say of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Registered {
+    /// Whether the API server has said whether there is a Node object, and what it says.
+    pub is_seen: bool,
+    /// UID of the Node object; `None` as long as none was seen, and once it is being deleted.
+    pub uid: Option<String>,
+    /// Of every type; other than [`NodeFacts::ips`] in the API's words.
+    pub addresses: Vec<v1::NodeAddress>,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<v1::Taint>,
+    /// Allocatable pieces of resources that the machine does not know of itself (`example.com/dongle`).
+    pub extended: BTreeMap<String, i64>,
+    /// Volumes that the cluster's controller has attached to the node.
+    pub volumes_attached: Vec<String>,
 }
 
 /// Amounts of the machine.
@@ -113,6 +147,8 @@ pub struct RuntimeFacts {
     pub handlers: Vec<HandlerFacts>,
     /// Whether the runtime mounts images as volumes; `None` when it does not say.
     pub has_supplemental_groups_policy: bool,
+    /// Why the runtime is not ready; `None` when it is.
+    pub problem: Option<String>,
     /// Why the pod network is not ready; `None` when it is.
     pub network_problem: Option<String>,
 }

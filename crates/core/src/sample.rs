@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::node::{
     CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HandlerFacts, Machine, NodeFacts, PodGates, PodSettings,
-    RuntimeFacts,
+    Registered, RuntimeFacts,
 };
 use crate::now::Wall;
 
@@ -37,6 +37,7 @@ pub(crate) fn node() -> NodeFacts {
             per_qos: true,
         },
         runtime: RuntimeFacts { handlers: vec![HandlerFacts::default()], ..Default::default() },
+        registered: Registered { labels: crate::node::object::default_labels("node-a"), ..Registered::default() },
         dns: DnsFacts {
             cluster_servers: vec!["10.96.0.10".into()],
             cluster_domain: "cluster.local".into(),

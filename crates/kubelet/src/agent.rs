@@ -81,13 +81,14 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
     let credential_plugins = CredentialPlugins::open(plugins.as_deref(), programs.as_deref())
         .map(Arc::new)
         .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
+    let joined = api::join(&assembled).map_err(failed)?;
     let (life, end) = Life::new();
     let settings = Settings {
         node,
         manifests: manifests(&assembled),
         url: url(&assembled),
         pulls: pulls(config),
-        cluster: None,
+        cluster: joined.as_ref().map(|joined| api::cluster(&assembled, joined)).transpose().map_err(failed)?,
         ids_per_pod: ids_per_pod(config),
         request_timeout: config.runtime.request_timeout.to_std(),
         sync_frequency: config.pods.sync_frequency.to_std(),
@@ -104,6 +105,9 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
     let agent = rubelet_agent::start(settings, runtime, &assembled.runtime_endpoint, &life)
         .await
         .map_err(|error| failed(chain(&error)))?;
+    if let Some(joined) = &joined {
+        api::keep_certificates(&assembled, joined, &agent, &life).map_err(failed)?;
+    }
     if let Some((embedded, listener)) = own {
         control::serve(listener, embedded, agent.clone());
     }
@@ -119,7 +123,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         log,
     });
     let servers = servers::config(&assembled).map_err(failed)?;
-    let reviews = api::client(&assembled).map_err(failed)?.map(rubelet_server::by_api_server);
+    let reviews = joined.map(|joined| rubelet_server::by_api_server(joined.client));
     let servers = rubelet_server::serve(servers, view, reviews).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {
         tokio::time::sleep(SETTLED).await;

@@ -46,9 +46,9 @@ pub(crate) enum StartError {
     #[error("failed to run Kubelet: the host has no name; give one with --hostname-override")]
     NoName,
     #[error(
-        "failed to run Kubelet: {0}: this build talks to no API server yet; without --kubeconfig and --bootstrap-kubeconfig it runs the pods of --pod-manifest-path and --manifest-url"
+        "failed to run Kubelet: --bootstrap-kubeconfig needs --kubeconfig, the file that is to hold what the node joins the cluster with"
     )]
-    NoCluster(&'static str),
+    NoKubeconfig,
 }
 
 impl StartError {
@@ -149,7 +149,7 @@ pub(crate) fn assemble(
     let is_said = is_given || draft.place(RUNTIME_FIELD).is_some();
     let surroundings = rubelet_api::config::Surroundings { has_cgroup_v1: around.has_cgroup_v1 };
     let loaded = draft.finish(surroundings).map_err(StartError::Config)?;
-    refuse_clusters(&own)?;
+    check_joining(&own)?;
     complete(own, loaded, is_said, &given, around).map(|assembled| Call::Run(Box::new(assembled)))
 }
 
@@ -181,11 +181,10 @@ fn merge_drop_ins(draft: &mut Draft, dir: &Path) -> Result<(), LoadError> {
 }
 
 /// A node that is told to join a cluster and runs on its own would be a surprise.
-fn refuse_clusters(own: &OwnFlags) -> Result<(), StartError> {
+fn check_joining(own: &OwnFlags) -> Result<(), StartError> {
     match (&own.kubeconfig, &own.bootstrap_kubeconfig) {
-        (Some(_), _) => Err(StartError::NoCluster("--kubeconfig")),
-        (None, Some(_)) => Err(StartError::NoCluster("--bootstrap-kubeconfig")),
-        (None, None) => Ok(()),
+        (None, Some(_)) => Err(StartError::NoKubeconfig),
+        (Some(_), _) | (None, None) => Ok(()),
     }
 }
 

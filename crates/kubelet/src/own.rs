@@ -103,10 +103,8 @@ pub(crate) struct NodeFlags {
     /// `--node-ip`, as given: none, one or two comma-separated addresses.
     pub(crate) ip: String,
     /// `--node-labels`.
-    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) labels: BTreeMap<String, String>,
     /// `--cloud-provider=external`.
-    #[allow(dead_code, reason = "read and checked; named in the log as without effect so far")]
     pub(crate) is_cloud_external: bool,
 }
 

@@ -19,18 +19,9 @@ pub(super) enum Admission {
     Refused(Order),
 }
 
-/// Whether it came with its end, as a job's pod does after the agent was away: it uses nothing, and stays what it is.
-pub(super) fn has_ended(pod: &v1::Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    matches!(phase, Some("Failed" | "Succeeded"))
-}
-
 impl Roster {
     /// kubelet 1.36: pressure first, a node that goes down last.
     pub(super) fn admit(&self, pod: &v1::Pod) -> Admission {
-        if has_ended(pod) {
-            return Admission::In;
-        }
         let node = self.around.node.borrow().clone();
         let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
         if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {

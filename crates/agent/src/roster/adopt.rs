@@ -83,6 +83,10 @@ pub(super) fn change(source: Source, old: &v1::Pod, new: &v1::Pod) -> Change {
     if old == new {
         return Change::Nothing;
     }
+    if source == Source::Api {
+        // The API server lets nothing change for which the pod would have to be replaced.
+        return Change::InPlace;
+    }
     let bare = |pod: &v1::Pod| {
         let mut pod = pod.clone();
         if let Some(annotations) = &mut pod.metadata.annotations {

@@ -7,7 +7,6 @@ use rubelet_api::v1;
 use rubelet_core::pod::{Order, Source};
 use tokio::time::Instant;
 
-use super::admission::has_ended;
 use crate::sources::DesiredPod;
 use crate::worker::WorkerHandle;
 
@@ -39,6 +38,6 @@ impl Entry {
 
     /// Whether admission counts it, as long as it has not ended. kubelet 1.36: what is withdrawn does not count any more.
     pub(super) fn holds_resources(&self) -> bool {
-        !self.is_withdrawn && !self.is_preempted && self.rejected.is_none() && !has_ended(&self.pod)
+        !self.is_withdrawn && !self.is_preempted && self.rejected.is_none()
     }
 }

@@ -3,6 +3,7 @@
 mod adoption;
 mod broken;
 mod cgroups;
+mod cluster;
 mod containerd;
 mod edits;
 mod hung;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
-use rubelet_agent::cluster::Cluster;
+use rubelet_agent::cluster::{Cluster, PodSettings};
 use rubelet_agent::events::EventSettings;
 use rubelet_agent::life::{Life, LifeEnd};
-use rubelet_agent::references::ReferenceSettings;
+use rubelet_agent::references::{ReferenceSettings, Strategy};
 use rubelet_agent::reserve::Reservation;
 use rubelet_agent::roster::RosterNote;
 use rubelet_agent::sources::{DesiredPod, DesiredSet};
@@ -18,9 +18,10 @@ use rubelet_agent::start::{Ground, lay};
 use rubelet_agent::{PullSettings, Settings, StartError};
 use rubelet_api::pod::{Gates, Origin, static_pod};
 use rubelet_api::v1;
+use rubelet_apiserver::Client;
 use rubelet_core::node::{
-    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, NodeLimits, PodGates, PodSettings,
-    RuntimeFacts,
+    self as core_node, CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, NodeLimits, PodGates,
+    Registered, RuntimeFacts,
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
@@ -122,16 +123,36 @@ impl World {
         }
         let care = Some(self.care.clone());
         let tree = self.cgroups.clone();
-        let cgroups = Cgroups { references: None, tree, reservations: self.reservations.clone(), care };
+        let cgroups = Cgroups { cluster: None, tree, reservations: self.reservations.clone(), care };
         born(node, cgroups, Arc::new(self.runtime.clone()), Clock::virtual_from(now), sources).await
+    }
+
+    /// The node of that name, whose pods come from an API server, beside static ones of the test.
+    pub(crate) async fn joined(&self, name: &str, client: &Client) -> Agent {
+        let node = NodeFacts { name: name.into(), ..node(self.path()) };
+        let settings = PodSettings { client: client.clone(), seed: 1 };
+        let strategy = Strategy::Watch;
+        let references = ReferenceSettings { client: client.clone(), strategy, period: REQUEST_TIMEOUT, seed: 1 };
+        let events = EventSettings { client: client.clone(), seed: 1 };
+        self.attached_to(
+            node,
+            Cluster { references, events, node: None, pods: Some(settings) },
+            vec![Source::File, Source::Api],
+        )
+        .await
     }
 
     /// An agent with an API server, in real time.
     pub(crate) async fn attached(&self, references: ReferenceSettings) -> Agent {
-        let mut node = node(self.path());
+        let events = EventSettings { client: references.client.clone(), seed: 1 };
+        let cluster = Cluster { references, events, node: None, pods: None };
+        self.attached_to(node(self.path()), cluster, vec![Source::Api]).await
+    }
+
+    async fn attached_to(&self, mut node: NodeFacts, cluster: Cluster, sources: Vec<Source>) -> Agent {
         node.settings.has_api_server = true;
-        let cgroups = Cgroups { references: Some(references), ..Cgroups::default() };
-        let agent = born(node, cgroups, Arc::new(self.runtime.clone()), Clock::start(), vec![Source::Api]).await;
+        let cgroups = Cgroups { cluster: Some(cluster), ..Cgroups::default() };
+        let agent = born(node, cgroups, Arc::new(self.runtime.clone()), Clock::start(), sources).await;
         agent.expect("the agent starts")
     }
 
@@ -173,7 +194,7 @@ impl World {
 /// What an agent has to do with the node, and with others.
 #[derive(Default)]
 struct Cgroups {
-    references: Option<ReferenceSettings>,
+    cluster: Option<Cluster>,
     tree: Option<Tree>,
     reservations: Vec<Reservation>,
     care: Option<Care>,
@@ -198,10 +219,7 @@ async fn born(
         manifests: None,
         url: None,
         pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
-        cluster: cgroups.references.map(|references| Cluster {
-            events: EventSettings { client: references.client.clone(), seed: 1 },
-            references,
-        }),
+        cluster: cgroups.cluster,
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,
         sync_frequency: Duration::from_secs(60),
@@ -298,6 +316,10 @@ fn node(dir: &Path) -> NodeFacts {
             per_qos: false,
         },
         runtime: RuntimeFacts::default(),
+        registered: Registered {
+            labels: rubelet_core::node::object::default_labels("node-a"),
+            ..Registered::default()
+        },
         dns: DnsFacts::default(),
         host_etc_hosts: String::new(),
         settings: settings(),
@@ -305,8 +327,8 @@ fn node(dir: &Path) -> NodeFacts {
     }
 }
 
-fn settings() -> PodSettings {
-    PodSettings {
+fn settings() -> core_node::PodSettings {
+    core_node::PodSettings {
         cpu_cfs_quota: true,
         cpu_cfs_period_us: 100_000,
         pod_pids_limit: -1,

@@ -17,6 +17,7 @@ const EFFECTIVE: &[&str] = &[
     "cgroupsPerQOS",
     "clusterDNS",
     "clusterDomain",
+    "configMapAndSecretChangeDetectionStrategy",
     "containerRuntimeEndpoint",
     "cpuCFSQuota",
     "cpuCFSQuotaPeriod",
@@ -43,6 +44,8 @@ const EFFECTIVE: &[&str] = &[
     "imageMinimumGCAge",
     "imageServiceEndpoint",
     "kernelMemcgNotification",
+    "kubeAPIBurst",
+    "kubeAPIQPS",
     "kubeReserved",
     "kubeReservedCgroup",
     "localStorageCapacityIsolation",
@@ -52,19 +55,29 @@ const EFFECTIVE: &[&str] = &[
     "maxParallelImagePulls",
     "maxPods",
     "mergeDefaultEvictionSettings",
+    "nodeLeaseDurationSeconds",
+    "nodeStatusMaxImages",
+    "nodeStatusReportFrequency",
+    "nodeStatusUpdateFrequency",
     "oomScoreAdj",
     "podLogsDir",
     "podPidsLimit",
+    "podsPerCore",
     "port",
     "protectKernelDefaults",
+    "providerID",
     "readOnlyPort",
+    "registerNode",
+    "registerWithTaints",
     "registryBurst",
     "registryPullQPS",
     "resolvConf",
+    "rotateCertificates",
     "runOnce",
     "runtimeRequestTimeout",
     "seccompDefault",
     "serializeImagePulls",
+    "serverTLSBootstrap",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
@@ -72,6 +85,7 @@ const EFFECTIVE: &[&str] = &[
     "staticPodPath",
     "staticPodURL",
     "staticPodURLHeader",
+    "syncFrequency",
     "systemReserved",
     "systemReservedCgroup",
     "tlsCertFile",
@@ -87,13 +101,8 @@ const WITHOUT_EFFECT_ANYWHERE: &[&str] =
     &["iptablesDropBit", "iptablesMasqueradeBit", "streamingConnectionIdleTimeout", "kind", "apiVersion"];
 
 /// What does not exist yet can be switched off.
-const OFF_IS_EFFECTIVE: &[&str] = &[
-    "enableControllerAttachDetach",
-    "enableDebugFlagsHandler",
-    "enableProfilingHandler",
-    "enableSystemLogHandler",
-    "registerNode",
-];
+const OFF_IS_EFFECTIVE: &[&str] =
+    &["enableControllerAttachDetach", "enableDebugFlagsHandler", "enableProfilingHandler", "enableSystemLogHandler"];
 
 /// The fields, by dotted path, that say something else than their default and have no effect yet. To be logged once
 /// each.

@@ -37,22 +37,8 @@ pub const ARCH: &str = if cfg!(target_arch = "x86_64") {
     "unknown"
 };
 
-/// The labels that a standalone node has: those that the agent itself would set on its Node object.
-pub fn node_labels(node: &NodeFacts) -> BTreeMap<String, String> {
-    [
-        ("beta.kubernetes.io/arch", ARCH),
-        ("beta.kubernetes.io/os", "linux"),
-        ("kubernetes.io/arch", ARCH),
-        ("kubernetes.io/hostname", &node.name),
-        ("kubernetes.io/os", "linux"),
-    ]
-    .into_iter()
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
-}
-
 fn is_selected(spec: &v1::PodSpec, node: &NodeFacts) -> bool {
-    let labels = node_labels(node);
+    let labels = &node.registered.labels;
     if !spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
         return false;
     }
@@ -66,7 +52,7 @@ fn is_selected(spec: &v1::PodSpec, node: &NodeFacts) -> bool {
         let by_fields = term.match_fields.as_deref().unwrap_or_default();
         // A term without any requirement matches nothing.
         !(expressions.is_empty() && by_fields.is_empty())
-            && expressions.iter().all(|e| is_met(e, &labels))
+            && expressions.iter().all(|e| is_met(e, labels))
             && by_fields.iter().all(|e| is_met(e, &fields))
     })
 }

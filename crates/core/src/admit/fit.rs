@@ -32,8 +32,8 @@ impl Lack {
     }
 }
 
-/// Checks the number of pods, then cpu, memory, ephemeral storage and huge pages. kubelet 1.36: other resources that the node does
-/// not have are ignored.
+/// Checks the number of pods, then cpu, memory, ephemeral storage, huge pages and what others count on the node. kubelet 1.36: other
+/// resources that the node does not have are ignored.
 pub(super) fn lacks(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Vec<Lack> {
     let count = i64::try_from(active.len()).unwrap_or(i64::MAX);
     let most = node.settings.max_pods;
@@ -41,7 +41,8 @@ pub(super) fn lacks(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Vec
     let sum = Sum::requests(node.settings.gates.pod_level_resources);
     let wanted = sum.of(pod);
     let used: Vec<Amounts> = active.iter().map(|other| sum.of(other)).collect();
-    let others = wanted.keys().map(String::as_str).filter(|name| name.starts_with(hugepages::PREFIX));
+    let is_counted = |name: &&str| name.starts_with(hugepages::PREFIX) || node.registered.extended.contains_key(*name);
+    let others = wanted.keys().map(String::as_str).filter(is_counted);
     let amounts = ["cpu", "memory", "ephemeral-storage"].into_iter().chain(others).filter_map(|name| {
         let requested = counted(name, get(&wanted, name));
         let used = used.iter().fold(0_i64, |sum, one| sum.saturating_add(counted(name, get(one, name))));
@@ -63,6 +64,7 @@ fn capacity(name: &str, node: &NodeFacts) -> i64 {
         "cpu" => machine.allocatable_cpu_milli,
         "memory" => machine.allocatable_memory_bytes,
         "ephemeral-storage" => machine.allocatable_ephemeral_storage_bytes,
+        other if !other.starts_with(hugepages::PREFIX) => node.registered.extended.get(other).copied().unwrap_or(0),
         other => {
             let size = hugepages::page_size(other);
             machine.huge_pages.iter().find(|(s, _)| Some(*s) == size).map_or(0, |(_, bytes)| *bytes)

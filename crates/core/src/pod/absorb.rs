@@ -129,7 +129,7 @@ impl PodRecord {
         }
     }
 
-    fn was_published(&mut self, status: Box<rubelet_api::v1::PodStatus>, events: usize) {
+    fn was_published(&mut self, status: std::sync::Arc<rubelet_api::v1::PodStatus>, events: usize) {
         if events > self.events.len() && !matches!(self.sandbox_need(), super::record::SandboxNeed::Keep(_)) {
             self.is_trouble_told = true;
         }

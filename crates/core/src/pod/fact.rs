@@ -56,7 +56,7 @@ pub enum Fact {
     /// The node's level demands something of this pod.
     Order(Order),
     /// The last plan's status and events were published: they count as told.
-    Published { status: Box<v1::PodStatus>, events: usize },
+    Published { status: Arc<v1::PodStatus>, events: usize },
     /// Another pod of the same name no longer stands before this one (or now does).
     Behind(bool),
     /// The pull of a container's image begins; only steps that pull say so.

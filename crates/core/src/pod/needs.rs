@@ -48,6 +48,22 @@ pub struct AttachmentNeed {
     pub handle: String,
 }
 
+impl AttachmentNeed {
+    /// What the volume is called in a Node's status.
+    #[must_use]
+    pub fn volume_name(&self) -> String {
+        format!("{CSI_VOLUME}{}^{}", self.driver, self.handle)
+    }
+}
+
+const CSI_VOLUME: &str = "kubernetes.io/csi/";
+
+/// Driver and handle of a volume that a Node's status names; `None` if it is of another kind.
+#[must_use]
+pub fn csi_volume(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(CSI_VOLUME)?.split_once('^')
+}
+
 /// A service account's token, bound to the pod.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TokenNeed {

@@ -41,7 +41,7 @@ pub struct PodRecord {
     pub(super) ground: Ground,
     /// Not told yet.
     pub(super) events: Vec<PodEvent>,
-    pub(super) published: Option<Box<v1::PodStatus>>,
+    pub(super) published: Option<Arc<v1::PodStatus>>,
     /// `status.startTime`.
     pub(super) started_at: Option<Wall>,
     /// The trouble that keeps the sandbox from being made was told.
@@ -149,7 +149,7 @@ impl PodRecord {
                 container.saw_count(u32::try_from(shown.restart_count).unwrap_or(0));
             }
         }
-        record.published = status.map(Box::new);
+        record.published = status.map(Arc::new);
         record
     }
 

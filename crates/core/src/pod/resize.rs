@@ -90,12 +90,12 @@ impl PodRecord {
         if self.source.is_static() {
             return pod;
         }
-        let (old, wanted) = (self.pod.clone(), pod.clone());
-        if sizes::put(std::sync::Arc::make_mut(&mut pod), &old) {
-            self.resize.desired = Some(wanted);
-        } else {
+        if !sizes::differ(&pod, &self.pod) {
             self.resize.pending = None;
+            return pod;
         }
+        self.resize.desired = Some(pod.clone());
+        sizes::put(std::sync::Arc::make_mut(&mut pod), &self.pod);
         pod
     }
 

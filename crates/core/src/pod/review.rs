@@ -30,6 +30,11 @@ impl PodRecord {
         if matches!(self.stage, Stage::Queued { is_behind: false }) {
             self.begin();
         }
+        if self.pod.metadata.deletion_timestamp.is_some() && matches!(self.stage, Stage::Queued { .. } | Stage::Active)
+        {
+            // It came with its end.
+            self.stop(StopCause::Withdrawn, spec::grace_secs(&self.pod), true, now);
+        }
         if matches!(self.stage, Stage::Active) {
             self.review_active(now);
         }

@@ -84,6 +84,17 @@ pub enum StopCause {
     Rejected { reason: String, message: String },
 }
 
+/// How far a pod is from being no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// Its source wants it.
+    Wanted,
+    /// It is wanted no more, and something of it is still in use.
+    Leaving,
+    /// It is wanted no more, and uses nothing: no process, no volume, no cgroup.
+    Reclaimed,
+}
+
 impl StopCause {
     /// kubelet 1.36: reason and message of a pod that was ended from outside.
     pub fn told(&self) -> Option<(&str, &str)> {
@@ -112,6 +123,22 @@ impl Stage {
         match self {
             Self::Active => true,
             Self::Queued { .. } | Self::Stopping(_) | Self::Cleaning(_) | Self::Gone => false,
+        }
+    }
+
+    /// How far the pod is from being no more.
+    pub fn standing(&self) -> Standing {
+        match self {
+            Self::Gone => Standing::Reclaimed,
+            Self::Cleaning(c) if c.is_withdrawn && c.is_unmounted && c.has_no_cgroup => Standing::Reclaimed,
+            Self::Cleaning(Cleaning { is_withdrawn, .. }) | Self::Stopping(Stopping { is_withdrawn, .. }) => {
+                if *is_withdrawn {
+                    Standing::Leaving
+                } else {
+                    Standing::Wanted
+                }
+            }
+            Self::Queued { .. } | Self::Active => Standing::Wanted,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whole lives of pods in virtual time.
 
+mod deleted;
 mod guests;
 mod inputs;
 mod properties;

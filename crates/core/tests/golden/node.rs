@@ -2,7 +2,7 @@
 
 use rubelet_core::node::{
     CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HandlerFacts, Machine as Amounts, NodeFacts, PodGates,
-    PodSettings, RuntimeFacts,
+    PodSettings, Registered, RuntimeFacts,
 };
 use rubelet_core::now::{Mono, Now, Wall};
 
@@ -54,11 +54,16 @@ impl Machine {
                 ..Default::default()
             },
             cgroup: CgroupFacts { version: cgroup.0, driver: cgroup.1, root: "/".into(), per_qos: true },
+            registered: Registered {
+                labels: rubelet_core::node::object::default_labels("node-a"),
+                ..Registered::default()
+            },
             runtime: RuntimeFacts {
                 name: "containerd".into(),
                 version: "2.1.9".into(),
                 handlers: vec![HandlerFacts::default()],
                 has_supplemental_groups_policy: true,
+                problem: None,
                 network_problem: None,
             },
             dns: DnsFacts {

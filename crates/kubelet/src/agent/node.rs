@@ -4,6 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rubelet_api::gates::{Gate, Gates};
+use rubelet_api::v1;
+use rubelet_core::node::addresses::AddressRules;
+use rubelet_core::node::features::declared;
+use rubelet_core::node::object::{Presence, unseen};
 use rubelet_core::node::{
     CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, NodeFacts, PodGates, PodSettings, RuntimeFacts,
 };
@@ -12,6 +16,7 @@ use rubelet_host::{chain, proc};
 
 use super::amounts;
 use crate::assemble::Assembled;
+use crate::version::GIT_VERSION;
 
 /// kubelet 1.36: the longest back-off of containers unless the configuration says another.
 const CRASH_LOOP_SECS_MAX: u64 = 300;
@@ -36,6 +41,7 @@ pub(super) fn facts(assembled: &Assembled, driver: CgroupDriver, cgroup_root: St
         machine: amounts::machine(config, &assembled.flags.root_dir)?,
         cgroup: CgroupFacts { version, driver, root: cgroup_root, per_qos: config.resources.cgroups_per_qos },
         runtime: RuntimeFacts::default(),
+        registered: unseen(&presence(assembled)?),
         dns: DnsFacts {
             cluster_servers: config.network.cluster_dns.clone(),
             cluster_domain: config.network.cluster_domain.clone(),
@@ -44,6 +50,37 @@ pub(super) fn facts(assembled: &Assembled, driver: CgroupDriver, cgroup_root: St
         host_etc_hosts: proc::read_bounded(Path::new("/etc/hosts"), HOST_FILE_MAX).unwrap_or_default(),
         settings: settings(assembled),
         started_at: rubelet_core::now::Wall::now(),
+    })
+}
+
+/// How the node presents itself.
+///
+/// # Errors
+/// Addresses that it can't have, in upstream's words.
+pub(super) fn presence(assembled: &Assembled) -> Result<Presence, String> {
+    let (config, flags) = (&assembled.config, &assembled.flags.node);
+    let (addresses, unreadable) = AddressRules::parse(&flags.ip, flags.is_cloud_external)
+        .map_err(|why| format!("bad --node-ip {:?}: {why}", flags.ip))?;
+    if !unreadable.is_empty() {
+        tracing::info!(ips = unreadable.join(","), "Could not parse some node IP(s), ignoring them");
+    }
+    let taint = |one: &rubelet_api::config::Taint| v1::Taint {
+        key: one.key.clone(),
+        value: Some(one.value.clone()).filter(|value| !value.is_empty()),
+        effect: one.effect.clone(),
+        time_added: None,
+    };
+    Ok(Presence {
+        name: assembled.node_name.clone(),
+        labels: flags.labels.clone(),
+        taints: config.node.register_with_taints.iter().map(taint).collect(),
+        provider_id: config.node.provider_id.clone(),
+        addresses,
+        is_attached_by_controller: config.pods.enable_controller_attach_detach,
+        images_max: usize::try_from(config.images.node_status_max).ok(),
+        port: if config.server.enable { config.server.port } else { 0 },
+        version: GIT_VERSION.to_owned(),
+        declared_features: declared(&assembled.gates),
     })
 }
 
@@ -95,7 +132,7 @@ fn settings(assembled: &Assembled) -> PodSettings {
         crash_loop_secs_max: longest.map_or(CRASH_LOOP_SECS_MAX, |d| d.to_std().as_secs()),
         limited_swap: config.resources.memory_swap.swap_behavior == "LimitedSwap",
         max_pods: max_pods(assembled),
-        has_api_server: false,
+        has_api_server: assembled.flags.kubeconfig.is_some(),
         local_storage_isolation: config.pods.local_storage_capacity_isolation,
         gates: pod_gates(gates),
     }

@@ -25,9 +25,10 @@ impl Remark {
 }
 
 /// Gates that switch something here. The way to add one is to make it work and to add it here.
-const EFFECTIVE_GATES: [Gate; 11] = [
+const EFFECTIVE_GATES: [Gate; 15] = [
     Gate::AllAlpha,
     Gate::AllBeta,
+    Gate::AllowDNSOnlyNodeCSR,
     Gate::ContainerStopSignals,
     Gate::CustomCPUCFSQuotaPeriod,
     Gate::EnvFiles,
@@ -35,19 +36,20 @@ const EFFECTIVE_GATES: [Gate; 11] = [
     Gate::KubeletCrashLoopBackOffMax,
     Gate::LoggingAlphaOptions,
     Gate::LoggingBetaOptions,
+    Gate::KubeletRegistrationGetOnExistsOnly,
+    Gate::NodeDeclaredFeatures,
     Gate::PodLevelResources,
     Gate::ReduceDefaultCrashLoopBackOffDecay,
+    Gate::RotateKubeletServerCertificate,
 ];
 
 /// Flags without a field that do nothing yet.
-const FLAGS_WITHOUT_EFFECT_YET: [&str; 7] = [
-    "cloud-provider",
+const FLAGS_WITHOUT_EFFECT_YET: [&str; 5] = [
     "experimental-mounter-path",
     "housekeeping-interval",
     "maximum-dead-containers",
     "maximum-dead-containers-per-container",
     "minimum-container-ttl-duration",
-    "node-labels",
 ];
 
 /// All remarks: those of reading the files, and a line for each kind of setting that has no effect.

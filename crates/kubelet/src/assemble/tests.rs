@@ -183,15 +183,12 @@ fn the_runtime_is_said_or_not() {
 }
 
 #[test]
-fn a_cluster_is_refused() {
-    for (flag, name) in [("--kubeconfig=/k", "--kubeconfig"), ("--bootstrap-kubeconfig=/b", "--bootstrap-kubeconfig")] {
-        let refused = call(&[flag]).unwrap_err();
-        assert!(
-            refused.starts_with(&format!("failed to run Kubelet: {name}: this build talks to no API")),
-            "{refused}"
-        );
-    }
-    call(&["--kubeconfig="]).unwrap();
+fn who_joins_says_where_its_kubeconfig_is_to_be() {
+    let refused = call(&["--bootstrap-kubeconfig=/b"]).unwrap_err();
+    assert!(refused.starts_with("failed to run Kubelet: --bootstrap-kubeconfig needs --kubeconfig"), "{refused}");
+    let joins = call(&["--bootstrap-kubeconfig=/b", "--kubeconfig=/k"]).unwrap();
+    assert_eq!(joins.flags.kubeconfig, Some("/k".into()));
+    assert_eq!(call(&["--kubeconfig="]).unwrap().flags.kubeconfig, None);
 }
 
 #[test]

@@ -116,23 +116,29 @@ pub(super) fn needs_restart(container: &v1::Container, told: Sizes, want: Sizes)
     })
 }
 
-/// Puts the sizes of `from` into `pod`; says whether that changes anything.
-pub(super) fn put(pod: &mut v1::Pod, from: &v1::Pod) -> bool {
+/// Whether [`put`] would change anything.
+pub(super) fn differ(pod: &v1::Pod, from: &v1::Pod) -> bool {
+    let (Some(spec), Some(old)) = (&pod.spec, &from.spec) else { return false };
+    let of_level = (has_pod_level(pod) || has_pod_level(from)) && spec.resources != old.resources;
+    let old_inits = old.init_containers.as_deref().unwrap_or_default();
+    let inits = spec.init_containers.iter().flatten().map(|c| (c, old_inits));
+    let mut all = inits.chain(spec.containers.iter().map(|c| (c, old.containers.as_slice())));
+    let is_other = |before: &v1::Container, now: &v1::Container| before.resources != now.resources;
+    of_level
+        || all.any(|(now, olds)| olds.iter().find(|o| o.name == now.name).is_some_and(|before| is_other(before, now)))
+}
+
+/// Puts the sizes of `from` into `pod`.
+pub(super) fn put(pod: &mut v1::Pod, from: &v1::Pod) {
     let has_level = has_pod_level(pod);
-    let (Some(spec), Some(old)) = (&mut pod.spec, &from.spec) else { return false };
-    let mut is_changed = false;
-    if (has_level || has_pod_level(from)) && spec.resources != old.resources {
+    let (Some(spec), Some(old)) = (&mut pod.spec, &from.spec) else { return };
+    if has_level || has_pod_level(from) {
         spec.resources.clone_from(&old.resources);
-        is_changed = true;
     }
     let old_inits = old.init_containers.as_deref().unwrap_or_default();
     let inits = spec.init_containers.iter_mut().flatten().map(|c| (c, old_inits));
     for (container, olds) in inits.chain(spec.containers.iter_mut().map(|c| (c, old.containers.as_slice()))) {
         let Some(before) = olds.iter().find(|o| o.name == container.name) else { continue };
-        if container.resources != before.resources {
-            container.resources.clone_from(&before.resources);
-            is_changed = true;
-        }
+        container.resources.clone_from(&before.resources);
     }
-    is_changed
 }

@@ -116,7 +116,7 @@ impl Bench {
     /// Renders, and remembers it as what was told.
     fn publish(&mut self, secs: u64) -> Value {
         let status = self.status(secs);
-        self.record.absorb(Fact::Published { status: Box::new(status.clone()), events: 0 }, at(secs));
+        self.record.absorb(Fact::Published { status: std::sync::Arc::new(status.clone()), events: 0 }, at(secs));
         serde_json::to_value(status).expect("JSON")
     }
 

@@ -215,7 +215,7 @@ impl World {
                 self.shown.push((self.at, plan.status.clone()));
             }
             self.status = plan.status.clone();
-            self.tell(Fact::Published { status: Box::new(plan.status), events: plan.events.len() });
+            self.tell(Fact::Published { status: Arc::new(plan.status), events: plan.events.len() });
             let is_quiet = plan.steps.is_empty() && plan.refused.is_empty();
             for (key, failure) in plan.refused {
                 self.tell(Fact::StepStarted(key.clone()));
