@@ -15,7 +15,8 @@ async fn told(stage: &Stage, uid: &str, reason: &str) -> BTreeMap<String, v1::Ev
     let deadline = Instant::now() + Duration::from_secs(20);
     let selector = Selector::fields(format!("involvedObject.uid={uid}"));
     loop {
-        let listed = stage.client.list(&Path::within::<v1::Event>(NAMESPACE), &selector).await.expect("a list");
+        let listed =
+            stage.client.list::<v1::Event>(&Path::within::<v1::Event>(NAMESPACE), &selector).await.expect("a list");
         let by_reason = listed.items.into_iter().map(|event| (event.reason.clone().unwrap_or_default(), event));
         let all: BTreeMap<String, v1::Event> = by_reason.collect();
         if all.contains_key(reason) {
