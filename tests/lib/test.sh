@@ -186,7 +186,6 @@ test_cluster() {
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-agent -p rubelet-agent --lib -- --include-ignored \
       references::real_tests certificates::tests::a_node_joins events::tests::a_real_server || true
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
-    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
   else
     tally failed 1 "cluster: the control plane does not start"
   fi

@@ -125,9 +125,9 @@ impl Agent {
 /// How often the lists of the runtime are read, events or not.
 pub const RELIST_PERIOD: Duration = Duration::from_secs(10);
 const ROSTER_NOTES: usize = 64;
-/// kubelet 1.36: the words.
-const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. \
-    Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
+/// kubelet 1.36: what is told of a node whose host mounts cgroups of the old kind.
+const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to \
+                         cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
 
 /// A roster at work and what it stands on, before any source is connected.
 pub struct Ground {
@@ -177,14 +177,7 @@ pub async fn lay(
     clock: Clock,
 ) -> Result<Ground, StartError> {
     let mut node = settings.node;
-    let events = match &settings.cluster {
-        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
-        None => Events::standalone(clock),
-    };
-    events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
-    if node.cgroup.version == CgroupVersion::V1 {
-        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
-    }
+    let events = begin_telling(settings.cluster.as_ref(), &node, clock, life);
     let runtime: Arc<dyn Runtime> =
         Arc::new(Bounded::new(runtime, settings.request_timeout, settings.metrics.runtime.clone()));
     make_dirs(&node, &settings.container_logs_dir)?;
@@ -248,7 +241,6 @@ pub async fn lay(
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
-    let hands_for_stats = hands.clone();
     let standing = Standing {
         node_name: node.borrow().name.clone(),
         hands: hands.clone(),
@@ -260,10 +252,23 @@ pub async fn lay(
         attend(pods, &standing.node_name, picture.clone(), &roster, life);
     }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
+    let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
     watcher::spawn(life, hands, node_tx, roster.clone());
-    let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
     let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// Where it is told what happens, from the start on.
+fn begin_telling(cluster: Option<&Cluster>, node: &NodeFacts, clock: Clock, life: &Life) -> Events {
+    let events = match cluster {
+        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
+        None => Events::standalone(clock),
+    };
+    events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
+    if node.cgroup.version == CgroupVersion::V1 {
+        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
+    events
 }
 
 /// Takes pods from the API server and tells it of them.

@@ -214,4 +214,5 @@ pub struct PodGates {
     pub memory_qos: bool,
     pub change_container_status_on_kubelet_restart: bool,
     pub cluster_trust_bundle_projection: bool,
+    pub node_declared_features: bool,
 }

@@ -31,7 +31,7 @@ pub mod volumes;
 pub use absorb::CANCELLED;
 pub use decide::PodPlan;
 pub use event::PodEvent;
-pub use fact::{Fact, Order, Outcome, Source, StepFailure};
+pub use fact::{EvictOrder, Fact, Order, Outcome, Source, StepFailure};
 pub use needs::{Got, Inputs, Need, Needs};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedSandbox};
 pub use record::PodRecord;

@@ -73,6 +73,7 @@ fn settings() -> PodSettings {
             memory_qos: false,
             change_container_status_on_kubelet_restart: false,
             cluster_trust_bundle_projection: false,
+            node_declared_features: true,
         },
     }
 }

@@ -94,8 +94,8 @@ impl Reporter {
         inputs: Inputs,
         known: watch::Sender<Known>,
         clock: Clock,
-        reporting: Reporting,
     ) -> Self {
+        let reporting = Reporting::new(settings.update_every, settings.report_every);
         let chance = Chance::new(settings.seed ^ 0x4e0d);
         Self {
             settings,

@@ -9,6 +9,7 @@ mod edits;
 mod hung;
 mod logind;
 mod objects;
+mod preemption;
 mod pressure;
 mod resizes;
 mod roster;

@@ -352,6 +352,7 @@ fn settings() -> core_node::PodSettings {
             memory_qos: false,
             change_container_status_on_kubelet_restart: false,
             cluster_trust_bundle_projection: false,
+            node_declared_features: true,
         },
     }
 }

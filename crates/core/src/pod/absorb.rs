@@ -7,7 +7,7 @@ use rubelet_api::ids::{ContainerId, ContainerName};
 use super::backoff::{BackOff, PullBackOff};
 use super::container::{Failure, Launch, ended_at};
 use super::event::{PodEvent, shown};
-use super::fact::{Done, Fact, ImageFound, Order, Outcome, StepFailure};
+use super::fact::{Done, EvictOrder, Fact, ImageFound, Order, Outcome, StepFailure};
 use super::kill::{Hook, KillCause, Why};
 use super::needs::{Got, Need};
 use super::record::PodRecord;
@@ -103,12 +103,13 @@ impl PodRecord {
                 let grace = spec::grace_secs(&self.pod);
                 self.stop(StopCause::Rejected { reason, message }, grace, false, now);
             }
-            Order::Evict { grace_secs, reason, message } => {
+            Order::Evict(EvictOrder { grace_secs, reason, message, annotations, disruption }) => {
                 if !is_over {
-                    self.events.push(PodEvent::warning("", &reason, message.clone()));
+                    let event = PodEvent::warning("", &reason, message.clone());
+                    self.events.push(PodEvent { annotations, ..event });
                 }
                 let grace = grace_secs.unwrap_or_else(|| spec::grace_secs(&self.pod));
-                self.stop(StopCause::Failed { reason, message }, grace, false, now);
+                self.stop(StopCause::Failed { reason, message, disruption }, grace, false, now);
             }
             Order::ShutDown { grace_secs } => {
                 let own = spec::grace_secs(&self.pod);

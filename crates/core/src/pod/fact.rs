@@ -1,5 +1,6 @@
 //! Everything that a pod's record can learn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
@@ -74,9 +75,22 @@ pub enum Order {
     /// Admission said no: the pod never runs. Phase Failed with this reason and message.
     Reject { reason: String, message: String },
     /// Stop within `grace_secs` (`None`: the pod's own), then phase Failed with reason and message.
-    Evict { grace_secs: Option<i64>, reason: String, message: String },
+    Evict(EvictOrder),
     /// The node goes down: stop within the pod's grace, or `grace_secs` if that is less. What the pod has on the disk stays.
     ShutDown { grace_secs: Option<i64> },
+}
+
+/// How a pod is ended for the node's sake.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct EvictOrder {
+    /// `None`: the pod's own.
+    pub grace_secs: Option<i64>,
+    pub reason: String,
+    pub message: String,
+    /// Annotations of the event.
+    pub annotations: BTreeMap<String, String>,
+    /// Message of the condition `DisruptionTarget`; `None`: the pod goes for its own deeds and has none.
+    pub disruption: Option<String>,
 }
 
 /// What became of a step.

@@ -166,6 +166,7 @@ impl PodRecord {
             began: None,
             grace_secs: spec::grace_secs(&record.pod),
             is_withdrawn: true,
+            is_overdue: false,
         });
         record
     }
@@ -277,7 +278,8 @@ impl PodRecord {
         let grace_secs = grace_secs.max(1);
         match &mut self.stage {
             Stage::Queued { .. } | Stage::Active => {
-                self.stage = Stage::Stopping(Stopping { cause, began: Some(now), grace_secs, is_withdrawn });
+                self.stage =
+                    Stage::Stopping(Stopping { cause, began: Some(now), grace_secs, is_withdrawn, is_overdue: false });
             }
             Stage::Stopping(stopping) => {
                 stopping.is_withdrawn |= is_withdrawn;

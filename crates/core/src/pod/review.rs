@@ -17,8 +17,9 @@ use crate::now::{Mono, Now};
 use crate::render::container_hash;
 
 /// kubelet 1.36: reason and message of a pod that ran longer than `activeDeadlineSeconds`.
-const DEADLINE: &str = "DeadlineExceeded";
+pub(super) const DEADLINE: &str = "DeadlineExceeded";
 const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+const OVERDUE_MESSAGE: &str = "Container runtime did not kill the pod within specified grace period.";
 
 impl PodRecord {
     /// Draws every conclusion that is due. Nothing is concluded before the first look.
@@ -116,11 +117,13 @@ impl PodRecord {
     }
 
     fn end_of_pod(&self, now: Now) -> Option<StopCause> {
-        if self.deadline(now).is_some_and(|at| at <= now.mono) {
-            return Some(StopCause::Failed { reason: DEADLINE.to_owned(), message: DEADLINE_MESSAGE.to_owned() });
-        }
+        // Before any other end: it came with this one.
         if let Some(phase @ ("Failed" | "Succeeded")) = self.pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
             return Some(StopCause::Completed { has_failed: phase == "Failed" });
+        }
+        if self.deadline(now).is_some_and(|at| at <= now.mono) {
+            let (reason, message) = (DEADLINE.to_owned(), DEADLINE_MESSAGE.to_owned());
+            return Some(StopCause::Failed { reason, message, disruption: None });
         }
         self.completion().map(|has_failed| StopCause::Completed { has_failed })
     }
@@ -238,6 +241,13 @@ impl PodRecord {
             && !self.is_laying_ground()
             && self.sandbox.awaited.is_none()
             && self.sandbox.to_stop.is_empty();
+        if !is_stopped
+            && let Stage::Stopping(stopping) = &mut self.stage
+            && stopping.overdue_at().is_some_and(|at| at <= now.mono)
+        {
+            stopping.is_overdue = true;
+            self.events.push(PodEvent::warning("", "ExceededGracePeriod", OVERDUE_MESSAGE));
+        }
         if is_stopped {
             self.stage = Stage::Cleaning(Cleaning {
                 cause,

@@ -166,7 +166,7 @@ impl View<'_> {
         let is_over = self.is_over();
         let by_containers = phase::of(self, statuses, is_over);
         let (computed, reason, message) = match self.record.stage.stop_cause() {
-            Some(StopCause::Failed { reason, message } | StopCause::Rejected { reason, message }) => {
+            Some(StopCause::Failed { reason, message, .. } | StopCause::Rejected { reason, message }) => {
                 (Phase::Failed, Some(reason.clone()), Some(message.clone()))
             }
             Some(cause @ StopCause::ShutDown) => {

@@ -74,7 +74,8 @@ pub(super) fn cluster(assembled: &Assembled, joined: &Joined) -> Result<Cluster,
         seed,
     };
     let pods = PodSettings { client: client.clone(), seed };
-    let events = EventSettings { client: client.clone(), seed };
+    let event_rate = Rate::of_configuration(config.node.event_record_qps, config.node.event_burst);
+    let events = EventSettings { client: client.with_limit(event_rate), seed };
     let node = NodeSettings {
         client,
         presence: node::presence(assembled)?,

@@ -320,7 +320,7 @@ fn a_volume_of_a_driver_waits_for_driver_attachment_and_secret() {
         needs.into_iter().filter(|n| !matches!(n, Need::Services { .. })).collect::<Vec<_>>()
     };
     let of_claim = Need::Claim(named("c"));
-    assert_eq!(now(&got), [of_claim.clone()]);
+    assert_eq!(now(&got), std::slice::from_ref(&of_claim));
     got.insert(of_claim.clone(), Got::Claim(Arc::new(claim)));
     let of_secret = Need::Secret(ObjectName { namespace: "kube-system".into(), name: "s".into() });
     assert_eq!(now(&got), [of_secret.clone(), of_claim.clone(), Need::CsiDriver("d".into())]);
