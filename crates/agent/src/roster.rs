@@ -16,7 +16,7 @@ use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
 use rubelet_core::admit::{self, Verdict};
 use rubelet_core::evict;
-use rubelet_core::pod::{Fact, Order, PodRecord, Source};
+use rubelet_core::pod::{Fact, Order, PodRecord, Source, granted};
 use rubelet_core::resources;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -300,11 +300,16 @@ impl Roster {
         // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
         let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
         let rejected = if found.is_some() || is_over { None } else { self.admit(&desired.pod) };
-        let record = PodRecord::new(source, desired.pod.clone());
+        let granted =
+            found.as_ref().filter(|_| source == Source::Api).and_then(|_| granted(&desired.pod)).map(Arc::new);
+        let mut record = PodRecord::new(source, granted.as_ref().unwrap_or(&desired.pod).clone());
+        if granted.is_some() {
+            record.absorb(Fact::Desired(desired.pod.clone()), self.around.clock.now());
+        }
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
-        let entry =
-            Entry { key, source, pod, digest, worker, is_withdrawn: false, rejected, waiting: None, again: None };
+        let waiting = granted.map(|granted| (granted, Instant::now()));
+        let entry = Entry { key, source, pod, digest, worker, is_withdrawn: false, rejected, waiting, again: None };
         self.pods.insert(uid.clone(), entry);
     }
 
