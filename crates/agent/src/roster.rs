@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
-use rubelet_core::pod::{Fact, Order, PodRecord, Source};
+use rubelet_core::pod::{Fact, Order, PodRecord, Source, granted};
 use rubelet_core::resources;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -316,7 +316,12 @@ impl Roster {
             Admission::Refused(order) => Some(order),
         };
         self.count_admission(&desired.pod, rejected.as_ref());
-        let record = PodRecord::new(source, desired.pod.clone());
+        let granted =
+            found.as_ref().filter(|_| source == Source::Api).and_then(|_| granted(&desired.pod)).map(Arc::new);
+        let mut record = PodRecord::new(source, granted.as_ref().unwrap_or(&desired.pod).clone());
+        if granted.is_some() {
+            record.absorb(Fact::Desired(desired.pod.clone()), self.around.clock.now());
+        }
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
         let entry = Entry {
@@ -327,7 +332,7 @@ impl Roster {
             worker,
             is_withdrawn: false,
             rejected,
-            waiting: None,
+            waiting: granted.map(|granted| (granted, Instant::now())),
             again: None,
             is_preempted: false,
         };

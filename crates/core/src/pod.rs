@@ -35,6 +35,6 @@ pub use fact::{EvictOrder, Fact, Order, Outcome, Source, StepFailure};
 pub use needs::{Got, Inputs, Need, Needs};
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedSandbox};
 pub use record::PodRecord;
-pub use resize::ResizeVerdict;
+pub use resize::{ResizeVerdict, granted};
 pub use stage::{Cleaning, Stage, Standing, StopCause, Stopping};
 pub use step::{Step, StepKey};

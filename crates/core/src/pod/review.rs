@@ -33,7 +33,8 @@ impl PodRecord {
         if self.pod.metadata.deletion_timestamp.is_some() && matches!(self.stage, Stage::Queued { .. } | Stage::Active)
         {
             // It came with its end.
-            self.stop(StopCause::Withdrawn, spec::grace_secs(&self.pod), true, now);
+            let cause = self.told_end().unwrap_or(StopCause::Withdrawn);
+            self.stop(cause, spec::grace_secs(&self.pod), true, now);
         }
         if matches!(self.stage, Stage::Active) {
             self.review_active(now);
@@ -118,14 +119,22 @@ impl PodRecord {
 
     fn end_of_pod(&self, now: Now) -> Option<StopCause> {
         // Before any other end: it came with this one.
-        if let Some(phase @ ("Failed" | "Succeeded")) = self.pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
-            return Some(StopCause::Completed { has_failed: phase == "Failed" });
+        if let Some(cause) = self.told_end() {
+            return Some(cause);
         }
         if self.deadline(now).is_some_and(|at| at <= now.mono) {
             let (reason, message) = (DEADLINE.to_owned(), DEADLINE_MESSAGE.to_owned());
             return Some(StopCause::Failed { reason, message, disruption: None });
         }
         self.completion().map(|has_failed| StopCause::Completed { has_failed })
+    }
+
+    /// The end that the pod's status tells of.
+    fn told_end(&self) -> Option<StopCause> {
+        match self.pod.status.as_ref()?.phase.as_deref()? {
+            phase @ ("Failed" | "Succeeded") => Some(StopCause::Completed { has_failed: phase == "Failed" }),
+            _ => None,
+        }
     }
 
     /// Whether all work of the pod is done and nothing is started again; then, whether it failed.
