@@ -13,6 +13,7 @@ use rubelet_proto::cri;
 use serde_json::Value;
 
 use crate::hands::Hands;
+use crate::observer::convert;
 
 /// containerd: what it writes into a sandbox's configuration itself, when the pod sets other sysctls and not these
 /// (`enable_unprivileged_ports`, `enable_unprivileged_icmp`).
@@ -65,7 +66,7 @@ pub(crate) async fn runs_as_rendered(
     node: &NodeFacts,
 ) -> Result<(), Unlike> {
     let sandbox = observed.sandboxes.first().ok_or("it has no sandbox")?;
-    sandbox_as_rendered(hands, sandbox, pod, node).await?;
+    let sandbox = &sandbox_as_rendered(hands, sandbox, pod, node).await?;
     let spec = pod.spec.as_ref().ok_or("it has no spec")?;
     let names: Vec<&str> =
         spec.init_containers.iter().flatten().chain(&spec.containers).map(|c| c.name.as_str()).collect();
@@ -86,19 +87,21 @@ pub(crate) async fn runs_as_rendered(
     Ok(())
 }
 
+/// The sandbox as it is now: a look that was taken while the runtime was busy may lack its addresses.
 async fn sandbox_as_rendered(
     hands: &Hands,
     sandbox: &ObservedSandbox,
     pod: &v1::Pod,
     node: &NodeFacts,
-) -> Result<(), Unlike> {
+) -> Result<ObservedSandbox, Unlike> {
     let answer = hands.runtime.pod_sandbox_status(&sandbox.id, true).await?;
     let reported = reported_config(&answer.info)?;
     let rendered = render::sandbox::sandbox_config(pod, sandbox.attempt, node).map_err(|e| e.to_string())?;
     let rendered = serde_json::to_value(&rendered).map_err(|e| e.to_string())?;
     let (rendered, mut reported) = (comparable(rendered), comparable(reported));
     forget_added(&rendered, &mut reported);
-    Ok(difference("sandbox", &rendered, &reported)?)
+    difference("sandbox", &rendered, &reported)?;
+    Ok(answer.status.as_ref().map_or_else(|| sandbox.clone(), convert::sandbox))
 }
 
 async fn container_as_rendered(
