@@ -91,9 +91,10 @@ async fn own_users_mounts(bench: Arc<Bench>) -> Result {
         gid_mappings: vec![map],
         ..Default::default()
     };
-    let script = "touch /mapped/new; stat -c '%n %u:%g' /mapped/*";
+    let script = "awk '{ print $2 }' /proc/self/uid_map; touch /mapped/new; stat -c '%n %u:%g' /mapped/*";
     let said = pod.said(script, |config| config.mounts = vec![mount]).await?;
-    same("what it sees", said.as_str(), "/mapped/new 0:0\n/mapped/of-33 33:33\n/mapped/of-root 0:0")?;
+    let wanted = format!("{FIRST_USER}\n/mapped/new 0:0\n/mapped/of-33 33:33\n/mapped/of-root 0:0");
+    same("what it sees", said, wanted)?;
     let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(folder.join("new"))?);
     same("the owner on the host of what it wrote", owner, 0)
 }
