@@ -55,6 +55,25 @@ test_golden() {
   fi
 }
 
+# Upstream's kubelet and ours take over from each other under running pods (the first time upstream's is built: five minutes).
+test_swap() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "swap: needs root"; return; fi
+  if ! need_go; then tally skipped 1 "swap: needs Go"; return; fi
+  golden_tools || { tally failed 1 "swap: its tools do not build"; return; }
+  local kubelet upstream programs log=$logs/swap.log passed failed options=()
+  kubelet=$(kubelet_binary) || { tally failed 1 "swap: the kubelet does not build"; return; }
+  upstream=$(reference_kubelet) || { tally failed 1 "swap: upstream's kubelet does not build"; return; }
+  if programs=$(containerd2); then options=(--containerd "$programs"); fi
+  unshare -m -n tests/golden/swap --kubelet "$kubelet" --upstream "$upstream" --recorder "$X_CACHE/bin/crirecord" \
+    --images "$X_CACHE/images/golden.tar" "${options[@]}" 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "swap: see $log"
+  else
+    tally failed 1 "swap: not played, see $log"
+  fi
+}
+
 # play_golden KUBELET NAME ARG...: plays all recordings on one containerd.
 play_golden() {
   local kubelet=$1 log=$logs/golden-$2.log out=$logs/golden-$2
