@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use futures_util::{StreamExt, stream};
 use jiff::Zoned;
 use jiff::civil::DateTime;
-use rubelet_api::ids::{ContainerId, PodUid};
+use rubelet_api::ids::ContainerId;
 use rubelet_api::v1;
 use rubelet_core::collect::logs::{self, Policy, UNFINISHED};
 use rubelet_proto::cri::ContainerState;

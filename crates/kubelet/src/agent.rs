@@ -84,7 +84,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         CredentialPlugins::open(plugins.as_deref(), programs.as_deref(), &metrics)
             .map(Arc::new)
             .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
-    let joined = api::join(&assembled, &metrics.client).map_err(failed)?;
+    let joined = api::join(&assembled, &metrics).map_err(failed)?;
     let (life, end) = Life::new();
     let settings = Settings {
         node,
