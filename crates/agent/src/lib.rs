@@ -33,8 +33,10 @@ pub mod stats;
 #[cfg(test)]
 mod testing;
 mod users;
+mod volumes_in_use;
 mod watcher;
 pub mod worker;
 
 pub use credentials::plugins::{PluginConfigError, Plugins as CredentialPlugins};
 pub use start::{Agent, PullSettings, Settings, StartError, start};
+pub use volumes_in_use::VolumesInUse;

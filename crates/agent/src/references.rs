@@ -10,14 +10,15 @@ mod fetch;
 mod objects;
 mod tokens;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rubelet_api::ids::PodUid;
 use rubelet_core::pod::Fact;
 use rubelet_core::pod::needs::{Got, Need, Needs};
-use tokio::sync::{Notify, mpsc};
+use rubelet_volumes::csi::unique_name;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::life::Life;
@@ -39,6 +40,8 @@ pub struct References(Option<Arc<Board>>);
 struct Board {
     wishes: Mutex<Wishes>,
     changed: Notify,
+    /// Volumes that pods want attached, by the cluster's names.
+    volumes: watch::Sender<BTreeSet<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -83,8 +86,19 @@ impl References {
     /// A pod needs nothing any more.
     pub(crate) fn forget(&self, uid: &PodUid) {
         let Some(board) = &self.0 else { return };
-        board.wishes.lock().unwrap_or_else(PoisonError::into_inner).of.remove(uid);
+        let mut wishes = board.wishes.lock().unwrap_or_else(PoisonError::into_inner);
+        wishes.of.remove(uid);
+        board.tell_volumes(&wishes);
+        drop(wishes);
         board.changed.notify_one();
+    }
+
+    /// The volumes that pods want attached, by the cluster's names for them.
+    pub(crate) fn wanted_volumes(&self) -> watch::Receiver<BTreeSet<String>> {
+        match &self.0 {
+            Some(board) => board.volumes.subscribe(),
+            None => watch::channel(BTreeSet::new()).1,
+        }
     }
 
     /// A pod needs these from now on, all of them; `inbox` hears of what is known, now and whenever it changes.
@@ -98,8 +112,32 @@ impl References {
             let wish = Wish { needs: Arc::new(needs.clone()), inbox: inbox.clone(), number: wishes.count };
             wishes.of.insert(uid.clone(), wish);
         }
+        board.tell_volumes(&wishes);
         drop(wishes);
         board.changed.notify_one();
+    }
+}
+
+impl Board {
+    fn tell_volumes(&self, wishes: &Wishes) {
+        let all = wishes.of.values().flat_map(|wish| wish.needs.iter());
+        let names: BTreeSet<String> = all
+            .filter_map(|need| match need {
+                Need::Attachment(of) => Some(unique_name(&of.driver, &of.handle)),
+                Need::ConfigMap(_)
+                | Need::Secret(_)
+                | Need::Services { .. }
+                | Need::Token(_)
+                | Need::TrustAnchors(_)
+                | Need::Claim(_)
+                | Need::CsiDriver(_) => None,
+            })
+            .collect();
+        self.volumes.send_if_modified(|known| {
+            let is_new = *known != names;
+            *known = names;
+            is_new
+        });
     }
 }
 

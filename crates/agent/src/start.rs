@@ -28,6 +28,7 @@ use crate::roster::{Roster, RosterNote, survey};
 use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
 use crate::users::Users;
+use crate::volumes_in_use::VolumesInUse;
 use crate::worker::Surroundings;
 use crate::{csi, facts, foreign, watcher};
 
@@ -102,6 +103,8 @@ pub struct Agent {
     pub pressures: watch::Receiver<Pressures>,
     /// Whether the node goes down: it is not ready then.
     pub is_shutting_down: watch::Receiver<bool>,
+    /// What the cluster must not detach from the node.
+    pub volumes_in_use: VolumesInUse,
     roster: mpsc::Sender<RosterNote>,
 }
 
@@ -176,6 +179,7 @@ pub async fn lay(
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
             .with_plugins(settings.credential_plugins),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
+        client: settings.cluster.as_ref().map(|cluster| cluster.references.client.clone()),
         drivers: Drivers::default(),
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
@@ -188,8 +192,11 @@ pub async fn lay(
     reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
     reserve::hold_pods(&hands, &node, life);
     reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
-    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
-    csi::spawn(life, hands.clone(), node.name.clone(), client);
+    if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
+        let err = rubelet_host::chain(&e);
+        tracing::warn!(err, "volumes that were staged before are not all told of as in use");
+    }
+    csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let picture = Picture::default();
@@ -211,6 +218,7 @@ pub async fn lay(
             .cluster
             .map_or_else(References::standalone, |cluster| References::start(cluster.references, life)),
     };
+    let volumes_in_use = VolumesInUse::new(&around.references, &hands.drivers);
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
     let hands_for_stats = hands.clone();
@@ -224,7 +232,8 @@ pub async fn lay(
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     watcher::spawn(life, hands, node_tx, roster.clone());
     let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
-    let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
+    let agent =
+        Agent { picture, pulse, node, stats, pressures, is_shutting_down, volumes_in_use, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
 }
 

@@ -17,6 +17,7 @@ use crate::hands::Hands;
 use crate::picture::Picture;
 
 mod disks;
+mod drivers;
 pub mod figures;
 pub(crate) mod ground;
 mod pods;
@@ -29,6 +30,7 @@ pub use figures::Figures;
 pub use summary::Summary;
 
 use disks::Disks;
+use drivers::Said;
 use ground::{Ground, Sandboxes};
 use rates::Rates;
 
@@ -81,6 +83,7 @@ struct Kept {
     rates: Rates,
     disks: Disks,
     sandboxes: Sandboxes,
+    drivers: Said,
 }
 
 impl Stats {

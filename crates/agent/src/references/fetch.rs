@@ -42,6 +42,7 @@ impl Strategy {
 }
 
 /// From where objects are fetched, and how.
+#[derive(Clone)]
 pub struct ReferenceSettings {
     pub client: Client,
     pub strategy: Strategy,

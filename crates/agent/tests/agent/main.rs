@@ -4,6 +4,7 @@ mod adoption;
 mod broken;
 mod cgroups;
 mod containerd;
+mod drivers;
 mod edits;
 mod hung;
 mod logind;

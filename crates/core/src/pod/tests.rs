@@ -1,5 +1,6 @@
 //! Whole lives of pods in virtual time.
 
+mod drivers;
 mod guests;
 mod inputs;
 mod properties;
