@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::fact::ImageFound;
+use rubelet_core::pod::fact::{ImageFound, VolumeImage};
 use rubelet_core::pod::needs::Inputs;
 use rubelet_core::pod::{Observed, ObservedContainer, ObservedSandbox};
 use rubelet_core::render;
@@ -127,6 +127,7 @@ async fn container_as_rendered(
             uid: found.uid.as_ref().map(|u| u.value),
             username: found.username.clone(),
             pulled: None,
+            volumes: mounted_images(pod, container.name.as_str(), &reported),
         },
         sandbox: &sandbox.id,
         target: None,
@@ -144,6 +145,20 @@ async fn container_as_rendered(
     }
     let rendered = serde_json::to_value(&config).map_err(|e| e.to_string())?;
     Ok(difference(&format!("container {}", container.name), &comparable(rendered), &comparable(reported))?)
+}
+
+/// The images that the container has mounted, by the names of their volumes.
+fn mounted_images(pod: &v1::Pod, container: &str, reported: &Value) -> BTreeMap<String, VolumeImage> {
+    let mounts = reported.get("mounts").and_then(Value::as_array);
+    let at = |path: &str| {
+        let mut all = mounts.into_iter().flatten();
+        let image = all.find(|m| m.get("container_path").and_then(Value::as_str) == Some(path))?.get("image")?;
+        let text = |key: &str| image.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(VolumeImage { image: text("user_specified_image"), image_ref: text("image"), pulled: None })
+    };
+    let wanted = render::containers(pod).filter(|c| c.name == container);
+    let wanted = wanted.flat_map(|c| c.volume_mounts.iter().flatten());
+    wanted.filter_map(|mount| Some((mount.name.clone(), at(&mount.mount_path)?))).collect()
 }
 
 /// The `config` of verbose status; containerd and CRI-O put it into `info["info"]`.

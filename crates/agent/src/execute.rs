@@ -2,6 +2,7 @@
 
 pub(crate) mod containers;
 pub(crate) mod dirs;
+mod drivers;
 pub(crate) mod hooks;
 pub(crate) mod images;
 mod sizes;
@@ -71,6 +72,7 @@ fn names(step: &Step) -> (&'static str, Option<&str>) {
         Step::RemoveCgroup => ("RemoveCgroup", None),
         Step::PrepareDirs => ("PrepareDirs", None),
         Step::Mount(_) => ("Mount", None),
+        Step::Expand(_) => ("Expand", None),
         Step::Unmount => ("Unmount", None),
         Step::RemoveDirs => ("RemoveDirs", None),
         Step::CreateSandbox { .. } => ("CreateSandbox", None),
@@ -100,6 +102,7 @@ async fn carry_out(
         Step::RemoveCgroup => cgroup_step(hands, pod, |hands, uid| hands.remove_pod_cgroup(uid)).await,
         Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
         Step::Mount(volume) => (dirs::mount(hands, pod, *volume).await, Vec::new()),
+        Step::Expand(volume) => (drivers::expand(hands, pod, &volume).await, Vec::new()),
         Step::Unmount => match dirs::unmount_csi(hands, pod).await {
             Ok(()) => on_disk(hands, pod, dirs::unmount).await,
             Err(message) => (Err(failed("", message)), Vec::new()),

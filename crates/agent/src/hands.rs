@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rubelet_api::ids::PodUid;
+use rubelet_apiserver::Client;
 use rubelet_core::pod::step::{PodCgroup, QosClass};
 use rubelet_core::resources::cgroup::level;
 use rubelet_cri::Runtime;
@@ -30,6 +31,8 @@ pub struct Hands {
     pub credentials: Credentials,
     /// Who of the host's users stands for whose.
     pub users: Users,
+    /// The API server; `None` on a node of its own.
+    pub client: Option<Client>,
     /// CSI drivers that have registered.
     pub drivers: Drivers,
     /// Where it is told what happens.

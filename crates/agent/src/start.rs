@@ -189,6 +189,7 @@ pub async fn lay(
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
             .with_plugins(settings.credential_plugins),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
+        client: settings.cluster.as_ref().map(|cluster| cluster.references.client.clone()),
         drivers: Drivers::default(),
         events,
         root_dir: node.root_dir.clone(),
@@ -203,8 +204,11 @@ pub async fn lay(
     reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
     reserve::hold_pods(&hands, &node, life);
     reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
-    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
-    csi::spawn(life, hands.clone(), node.name.clone(), client);
+    if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
+        let err = rubelet_host::chain(&e);
+        tracing::warn!(err, "volumes that were staged before are not all told of as in use");
+    }
+    csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());

@@ -71,6 +71,7 @@ impl Begun {
             | Step::StopSandbox { .. }
             | Step::RemoveSandbox { .. }
             | Step::ResizeContainer(_)
+            | Step::Expand(_)
             | Step::Unmount
             | Step::RemoveDirs
             | Step::Cancel(_) => Self::Other,
@@ -94,7 +95,9 @@ fn plugin(kind: &VolumeKind) -> String {
     let name = match kind {
         VolumeKind::EmptyDir | VolumeKind::MemoryDir { .. } | VolumeKind::HugePages { .. } => "empty-dir",
         VolumeKind::HostPath { .. } => "host-path",
-        VolumeKind::Local { .. } => "local-volume",
+        VolumeKind::Local { .. } | VolumeKind::Device { .. } => "local-volume",
+        VolumeKind::Nfs { .. } => "nfs",
+        VolumeKind::Image => "image",
         VolumeKind::Files { plugin, .. } => match plugin {
             FilesPlugin::ConfigMap => "configmap",
             FilesPlugin::Secret => "secret",

@@ -14,6 +14,7 @@ use rubelet_host::proc;
 use tokio::time::Instant;
 
 use super::disks::BUDGET;
+use super::drivers;
 use super::figures::image_file_systems;
 use super::ground::{Container, Ground, Pod, child_of};
 use super::summary::{fs_stats, network_stats, rate, usage_stats};
@@ -147,15 +148,25 @@ impl<'a> Pods<'a> {
         for plugin in names_in(&dir) {
             for name in names_in(&dir.join(&plugin)) {
                 let path = dir.join(&plugin).join(&name);
-                let Some(volume) = wanted.into_iter().flatten().find(|volume| is_of(volume, &name)) else { continue };
-                let Some(stats) = self.volume(&path, &plugin, volume, age_max) else { continue };
+                let ground = self.ground;
+                let by_driver = ground.volumes.get(&(pod.uid.clone(), name.clone()));
+                let own_name = by_driver.map_or(name.as_str(), |known| known.volume.as_str());
+                let Some(volume) = wanted.into_iter().flatten().find(|volume| volume.name == own_name) else {
+                    continue;
+                };
+                // kubelet 1.36: a volume of a driver that does not tell is not told of.
+                let stats = match (plugin.as_str(), by_driver) {
+                    ("kubernetes.io~csi", Some(known)) => known.usage.map(drivers::fs_stats),
+                    ("kubernetes.io~csi", None) => None,
+                    _ => self.volume(&path, &plugin, volume, age_max),
+                };
+                let Some(stats) = stats else { continue };
                 if is_local(volume) {
                     local += used(Some(&stats));
                 }
-                let claim = volume
-                    .persistent_volume_claim
-                    .as_ref()
-                    .map(|claim| PvcReference { name: claim.claim_name.clone(), namespace: pod.namespace.clone() });
+                let ephemeral = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name, volume.name));
+                let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(ephemeral);
+                let claim = claim.map(|name| PvcReference { name, namespace: pod.namespace.clone() });
                 found.push(VolumeStats { fs: stats, name: volume.name.clone(), pvc_ref: claim });
             }
         }
@@ -217,11 +228,6 @@ fn has_claim(pod: &Pod) -> bool {
 fn used(stats: Option<&FsStats>) -> Use {
     let number = |of: fn(&FsStats) -> Option<u64>| stats.and_then(of).unwrap_or(0);
     Use { bytes: number(|stats| stats.used_bytes), inodes: number(|stats| stats.inodes_used) }
-}
-
-/// Whether the directory of this name is the volume's. A claim's directory has the name of what was bound to it.
-fn is_of(volume: &v1::Volume, name: &str) -> bool {
-    volume.name == name
 }
 
 /// kubelet 1.36: what counts against the pod's ephemeral storage.

@@ -5,6 +5,7 @@ mod broken;
 mod cgroups;
 mod cluster;
 mod containerd;
+mod drivers;
 mod edits;
 mod hung;
 mod logind;

@@ -213,6 +213,8 @@ async fn born(
     sources: Vec<Source>,
 ) -> Result<Agent, StartError> {
     let (life, end) = Life::new();
+    // In real time: what drivers say is asked for anew each time.
+    let volumes_age_max = cgroups.cluster.is_some().then_some(Duration::ZERO);
     let dir = node.root_dir.parent().expect("it has one").to_owned();
     let settings = Settings {
         node,
@@ -230,7 +232,7 @@ async fn born(
         home: None,
         credential_plugins: Arc::default(),
         container_logs_dir: dir.join("container-logs"),
-        stats: rubelet_agent::stats::StatsSettings::default(),
+        stats: rubelet_agent::stats::StatsSettings { volumes_age_max, ..Default::default() },
         metrics: Arc::default(),
     };
     let ground = lay(settings, runtime, "test", sources, &life, clock).await?;

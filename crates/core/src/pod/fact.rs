@@ -107,6 +107,25 @@ pub enum Done {
     Probe(ProbeAnswer),
     /// Volumes are mounted.
     Mounted,
+    /// The same, of a volume of which there is more to tell.
+    Volume(VolumeNews),
+}
+
+/// What became of a volume beside that it is there.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct VolumeNews {
+    /// A block device is bound here, and linked from there.
+    pub mapped: Option<(std::path::PathBuf, std::path::PathBuf)>,
+    pub growth: Option<Growth>,
+}
+
+/// What became of a volume that was to grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Growth {
+    /// It has so many bytes now.
+    Done(i64),
+    /// Its driver has nothing to do for it on the node, or not while it is in use: for so many bytes it is not asked again.
+    Left(i64),
 }
 
 /// An image that is on the node.
@@ -119,6 +138,17 @@ pub struct ImageFound {
     /// User name of the image's config; empty if none.
     pub username: String,
     /// `Some` when it was pulled just now.
+    pub pulled: Option<Pulled>,
+    /// The images that the container has mounted, by the volumes' names in the pod.
+    pub volumes: std::collections::BTreeMap<String, VolumeImage>,
+}
+
+/// An image on the node that is a volume.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct VolumeImage {
+    /// As written in the pod.
+    pub image: String,
+    pub image_ref: String,
     pub pulled: Option<Pulled>,
 }
 

@@ -83,10 +83,19 @@ pub(super) struct Ground {
 pub(super) struct Volumes {
     /// Counts changes of what written volumes show.
     pub(super) revision: u64,
-    /// The revision that each mounted volume shows, by its name in the pod.
-    pub(super) mounted: BTreeMap<String, u64>,
+    /// What each mounted volume shows, by its name in the pod.
+    pub(super) mounted: BTreeMap<String, Shown>,
     /// The same of those being mounted.
     pub(super) mounting: BTreeMap<String, u64>,
+    /// Bytes that a volume was grown to, or was found not to grow to.
+    pub(super) grown: BTreeMap<String, i64>,
+}
+
+/// Which revision a volume shows, and since when.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Shown {
+    pub(super) revision: u64,
+    pub(super) at: Mono,
 }
 
 impl Volumes {
@@ -94,9 +103,9 @@ impl Volumes {
         self.mounting.insert(volume.to_owned(), self.revision);
     }
 
-    pub(super) fn done(&mut self, volume: &str) {
-        let shown = self.mounting.remove(volume).unwrap_or_default();
-        self.mounted.insert(volume.to_owned(), shown);
+    pub(super) fn done(&mut self, volume: &str, at: Mono) {
+        let revision = self.mounting.remove(volume).unwrap_or_default();
+        self.mounted.insert(volume.to_owned(), Shown { revision, at });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole lives of pods in virtual time.
 
 mod deleted;
+mod drivers;
 mod guests;
 mod inputs;
 mod properties;
