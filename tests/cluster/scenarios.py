@@ -192,12 +192,11 @@ def deletion(c, ns):
 def static_pods(c, ns):
     path = "/etc/kubernetes/manifests/static-web.yaml"; p = pod("static-web", ns, grace=1)
     def put(): open("/etc/kubernetes/manifests/.new", "w").write(json.dumps(p)); os.rename("/etc/kubernetes/manifests/.new", path)
-    mirror = lambda: c.get(f"/api/v1/namespaces/{ns}/pods/static-web-{NAME}")
-    put(); eventually(lambda: mirror() and is_ready(mirror()), 60, "a static pod has a mirror", mirror); first = mirror()["metadata"]
+    mirror = lambda: c.get(f"/api/v1/namespaces/{ns}/pods/static-web-{NAME}"); ready = lambda but=None: (m := mirror()) and is_ready(m) and but not in (m["metadata"]["uid"], m["metadata"]["annotations"]["kubernetes.io/config.hash"]) and m
+    put(); first = eventually(ready, 60, "a static pod has a mirror", mirror)["metadata"]
     need("kubernetes.io/config.mirror" in first["annotations"] and first["ownerReferences"][0]["kind"] == "Node", "marked as what it is", first)
-    c.do("delete", "pod", "-n", ns, first["name"], "--wait=false"); eventually(lambda: mirror() and mirror()["metadata"]["uid"] != first["uid"], 60, "a deleted mirror comes back"); eventually(lambda: is_ready(mirror()), 30, "ready"); need(not restarts(mirror()), "the pod went on")
-    p["spec"]["containers"][0]["env"] = [{"name": "A", "value": "2"}]; second = mirror()["metadata"]["annotations"]["kubernetes.io/config.hash"]; put()
-    eventually(lambda: mirror() and mirror()["metadata"]["annotations"]["kubernetes.io/config.hash"] != second and is_ready(mirror()), 60, "a changed manifest makes a new pod", mirror)
+    c.do("delete", "pod", "-n", ns, first["name"], "--wait=false"); again = eventually(lambda: ready(first["uid"]), 60, "a deleted mirror comes back", mirror); need(not restarts(again), "the pod went on")
+    p["spec"]["containers"][0]["env"] = [{"name": "A", "value": "2"}]; put(); eventually(lambda: ready(again["metadata"]["annotations"]["kubernetes.io/config.hash"]), 60, "a changed manifest makes a new pod", mirror)
     os.unlink(path); eventually(lambda: not mirror(), 60, "without its manifest the mirror goes", mirror)
 
 

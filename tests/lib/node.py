@@ -205,7 +205,7 @@ class Checks:
         at = time.monotonic()
         try: scenario(*arguments); why = None
         except Failed as failed: why = str(failed)
-        except Exception: why = traceback.format_exc()
+        except Exception as error: frames = [f for f in traceback.extract_tb(error.__traceback__) if '/tests/' in f.filename]; why = f"{error!r} at {' < '.join(f'{os.path.basename(f.filename)}:{f.lineno}' for f in reversed(frames))}"
         with self.lock:
             self.passed += why is None; self.failed += why is not None
             print(f"{'ok     ' if why is None else 'FAILED '} {name} ({time.monotonic() - at:.0f} s)" + (f": {why}" if why else ""), flush=True)

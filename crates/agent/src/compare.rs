@@ -1,6 +1,6 @@
 //! Whether what runs is what would be rendered now, by the configuration that the runtime reports verbosely.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
@@ -143,8 +143,38 @@ async fn container_as_rendered(
             mount.host_path = subpath.target.display().to_string();
         }
     }
-    let rendered = serde_json::to_value(&config).map_err(|e| e.to_string())?;
-    Ok(difference(&format!("container {}", container.name), &comparable(rendered), &comparable(reported))?)
+    let rendered = comparable(serde_json::to_value(&config).map_err(|e| e.to_string())?);
+    let reported = without_services(comparable(reported), &rendered);
+    Ok(difference(&format!("container {}", container.name), &rendered, &reported)?)
+}
+
+/// A configuration without the variables of services, unless the other one has them, too. Which services there were when a container was
+/// made does not say what its pod is. Those of one service come together, so that others of such a name are kept.
+fn without_services(mut reported: Value, rendered: &Value) -> Value {
+    fn names(config: &Value) -> BTreeSet<String> {
+        let envs = config.get("envs").and_then(Value::as_array).into_iter().flatten();
+        envs.filter_map(|e| e.get("key").and_then(Value::as_str)).map(ToOwned::to_owned).collect()
+    }
+    let (has, wanted) = (names(&reported), names(rendered));
+    let is_service = |name: &&str| ["SERVICE_PORT", "PORT"].iter().all(|end| has.contains(&format!("{name}_{end}")));
+    let services: Vec<&str> =
+        has.iter().filter_map(|key| key.strip_suffix("_SERVICE_HOST")).filter(is_service).collect();
+    let is_of_one = |key: &str| {
+        services.iter().filter_map(|name| key.strip_prefix(name)).any(|rest| {
+            rest == "_SERVICE_HOST"
+                || rest == "_PORT"
+                || rest.starts_with("_SERVICE_PORT")
+                || rest.starts_with("_PORT_")
+        })
+    };
+    let Some(config) = reported.as_object_mut() else { return reported };
+    if let Some(envs) = config.get_mut("envs").and_then(Value::as_array_mut) {
+        envs.retain(|e| e.get("key").and_then(Value::as_str).is_none_or(|key| wanted.contains(key) || !is_of_one(key)));
+    }
+    if config.get("envs").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+        config.remove("envs");
+    }
+    reported
 }
 
 /// The images that the container has mounted, by the names of their volumes.
@@ -321,5 +351,24 @@ mod tests {
     fn an_added_field_is_a_difference() {
         let rendered = comparable(json!({"linux": {"security_context": {"privileged": true}}}));
         assert_eq!(difference("c", &rendered, &comparable(json!({}))), Err("c: .linux".to_owned()));
+    }
+
+    #[test]
+    fn variables_of_services_do_not_make_another_pod() {
+        let envs = |names: &[&str]| {
+            let envs: Vec<_> = names.iter().map(|name| json!({"key": name, "value": "v"})).collect();
+            json!({"envs": envs})
+        };
+        let service =
+            ["A_B_PORT", "A_B_PORT_80_TCP_ADDR", "A_B_SERVICE_HOST", "A_B_SERVICE_PORT", "A_B_SERVICE_PORT_WEB"];
+        let with = |more: &[&str]| envs(&[&service[..], more].concat());
+        assert_eq!(without_services(with(&["OWN"]), &envs(&["OWN"])), envs(&["OWN"]));
+        assert_eq!(without_services(with(&[]), &json!({})), json!({}));
+        // The manifest's own stay, and what is no whole service.
+        assert_eq!(without_services(with(&[]), &envs(&["A_B_PORT"])), envs(&["A_B_PORT"]));
+        assert_eq!(
+            without_services(envs(&["DB_PORT", "DB_SERVICE_HOST"]), &json!({})),
+            envs(&["DB_PORT", "DB_SERVICE_HOST"])
+        );
     }
 }

@@ -21,6 +21,7 @@ mod limits;
 mod places;
 mod pods;
 mod recover;
+mod relay;
 mod scratch;
 pub mod snapshot;
 pub mod spec;

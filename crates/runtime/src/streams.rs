@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use crate::embedded::Engine;
 use crate::pods::{Container, Life, SandboxLife};
+use crate::relay::relay;
 use crate::verbs::status::container_state;
 use crate::verbs::{Doing, Refusal, exec_sync};
 
@@ -244,7 +245,7 @@ async fn attach_to(engine: &Arc<Engine>, id: &str, is_tty: bool, mut streams: St
     Ok(())
 }
 
-async fn forward(engine: &Arc<Engine>, id: &str, port: u16, mut stream: Stream) -> Result<(), Failure> {
+async fn forward(engine: &Arc<Engine>, id: &str, port: u16, stream: Stream) -> Result<(), Failure> {
     let sandbox = engine.pods().sandbox(id).ok_or_else(|| failure(Refusal::no_sandbox(id)))?;
     let netns = sandbox.record().netns.clone();
     let connect = move || {
@@ -262,7 +263,6 @@ async fn forward(engine: &Arc<Engine>, id: &str, port: u16, mut stream: Stream) 
     let connection = tokio::task::spawn_blocking(connect).await?;
     let connection = connection.map_err(|e| format!("failed to connect to localhost:{port} inside the pod: {e}"))?;
     connection.set_nonblocking(true)?;
-    let mut connection = tokio::net::TcpStream::from_std(connection)?;
-    tokio::io::copy_bidirectional(&mut stream, &mut connection).await?;
-    Ok(())
+    let connection = tokio::net::TcpStream::from_std(connection)?;
+    Ok(relay(stream.split(), connection.into_split()).await?)
 }

@@ -89,7 +89,11 @@ async fn watch<T: Needed>(of: &ObjectName, kind: Kind, tools: &Tools, teller: &T
                 }
                 continue;
             }
-            Some(Change::Replaced(all, _)) => all.into_iter().next(),
+            Some(Change::Replaced(all, _)) => match all.into_iter().next() {
+                Some(object) => Some(object),
+                // A list comes from the server's cache, which may not know yet what was made just before the pod.
+                None => tools.client.get::<T>(&Path::to::<T>(&of.namespace, &of.name)).await.ok(),
+            },
             Some(Change::Upserted(object)) => Some(object),
             Some(Change::Removed(_)) => None,
         };
