@@ -201,13 +201,7 @@ pub async fn lay(
         survey::survey(&hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
     foreign::refuse_foreign_pods(&hands, &surveyed)
         .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
-    reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
-    reserve::hold_pods(&hands, &node, life);
-    reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
-    if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
-        let err = rubelet_host::chain(&e);
-        tracing::warn!(err, "volumes that were staged before are not all told of as in use");
-    }
+    settle(&hands, &node, &settings.reservations, life)?;
     csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
@@ -260,6 +254,18 @@ pub async fn lay(
     watcher::spawn(life, hands, node_tx, roster.clone());
     let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// Cgroups for pods and for those that something is kept for, and what an earlier life left in use.
+fn settle(hands: &Arc<Hands>, node: &NodeFacts, reservations: &[Reservation], life: &Life) -> Result<(), StartError> {
+    reserve::make_levels(hands, node).map_err(StartError::Cgroups)?;
+    reserve::hold_pods(hands, node, life);
+    reserve::hold_others(hands, node, reservations).map_err(StartError::Reserved)?;
+    if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
+        let err = rubelet_host::chain(&e);
+        tracing::warn!(err, "volumes that were staged before are not all told of as in use");
+    }
+    Ok(())
 }
 
 /// Where it is told what happens, from the start on.

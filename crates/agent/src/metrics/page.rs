@@ -189,7 +189,7 @@ impl MetricsPage {
     fn volumes(&self, text: &mut Text<'_>) -> io::Result<()> {
         let claims = self.stats.inner.claims(&self.ground);
         let number = |value: Option<u64>| value.map(|value| value as f64);
-        let told: [(&Family, fn(&rubelet_api::stats::FsStats) -> Option<u64>); 6] = [
+        let told: [(&Family, Of<rubelet_api::stats::FsStats, Option<u64>>); 6] = [
             (&VOLUME_AVAILABLE, |fs| fs.available_bytes),
             (&VOLUME_CAPACITY, |fs| fs.capacity_bytes),
             (&VOLUME_INODES, |fs| fs.inodes),
@@ -211,9 +211,12 @@ impl MetricsPage {
     }
 }
 
+/// Where a figure stands in what was read.
+type Of<T, V> = fn(&T) -> V;
+
 fn process(text: &mut Text<'_>) -> io::Result<()> {
     let Some(own) = proc::own() else { return Ok(()) };
-    let of: [(&Family, fn(&Own) -> f64); 9] = [
+    let of: [(&Family, Of<Own, f64>); 9] = [
         (&CPU, |own| own.cpu_seconds),
         (&FILES_MAX, |own| own.open_files_max as f64),
         (&RECEIVED, |own| own.network_received_bytes as f64),

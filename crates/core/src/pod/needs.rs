@@ -58,12 +58,6 @@ impl AttachmentNeed {
 
 const CSI_VOLUME: &str = "kubernetes.io/csi/";
 
-/// Driver and handle of a volume that a Node's status names; `None` if it is of another kind.
-#[must_use]
-pub fn csi_volume(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix(CSI_VOLUME)?.split_once('^')
-}
-
 /// A service account's token, bound to the pod.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TokenNeed {

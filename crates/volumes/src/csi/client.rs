@@ -84,10 +84,7 @@ impl Driver {
     pub(crate) async fn capabilities(&self) -> Result<Capabilities, CsiError> {
         let answer: NodeGetCapabilitiesResponse =
             self.call("/csi.v1.Node/NodeGetCapabilities", NodeGetCapabilitiesRequest {}).await?;
-        let kinds = answer.capabilities.into_iter().filter_map(|c| match c.r#type {
-            Some(Type::Rpc(rpc)) => Some(rpc.r#type),
-            None => None,
-        });
+        let kinds = answer.capabilities.into_iter().filter_map(|c| c.r#type.map(|Type::Rpc(rpc)| rpc.r#type));
         Ok(Capabilities(kinds.collect()))
     }
 
@@ -166,11 +163,14 @@ fn code_name(code: tonic::Code) -> &'static str {
 /// Held by whoever works on a volume.
 pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
+/// By driver and volume handle.
+type Turns = BTreeMap<(String, String), Arc<tokio::sync::Mutex<()>>>;
+
 /// The drivers that have registered, and whose turn it is with each volume.
 #[derive(Debug, Default)]
 pub struct Drivers {
     known: Mutex<BTreeMap<String, Driver>>,
-    turns: Mutex<BTreeMap<(String, String), Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<Turns>,
     /// What this agent published, for statistics.
     published: Mutex<BTreeMap<Key, Published>>,
     /// What is attached and perhaps in use, by the cluster's names.
