@@ -35,11 +35,11 @@ def nmeter():
         with open(f"{work}/nmeter", "rb") as f: return f.read()
 
 
-def base():
+def base(without=()):
     """Busybox with the users that the suite expects."""
     layer = Layer(); layer.copy("/bin/busybox", "/bin/busybox")
     for applet in os.popen("busybox --list").read().split():
-        if applet != "busybox": layer.link(f"/bin/{applet}", "busybox")
+        if applet not in ("busybox", *without): layer.link(f"/bin/{applet}", "busybox")
     layer.file("/bin/nmeter", nmeter(), 0o755)
     layer.file("/etc/passwd", USERS); layer.file("/etc/group", GROUPS)
     for path in ("/root", "/proc", "/sys", "/dev", "/run", "/var/log", "/uploads", "/home"): layer.folder(path)
@@ -61,6 +61,13 @@ def setuid(program):
     return image(layer, Entrypoint=["/nnp"], Env=[images.PATH])
 
 
+def glibc():
+    """Names of hosts as Debian's library finds them."""
+    layer = base(without=("hostname",)); layer.program("/bin/hostname")
+    layer.file("/etc/nsswitch.conf", b"hosts: files dns\n")
+    return image(layer, Cmd=["sh"], Env=[images.PATH])
+
+
 def one(program, path):
     layer = base(); layer.copy(path, program)
     return image(layer, Entrypoint=[path], Env=[images.PATH])
@@ -74,7 +81,7 @@ def main():
         "registry.k8s.io/pause:3.10.2": images.pause(), f"{E2E}/busybox:1.37.0-1": busybox,
         f"{E2E}/ipc-utils:1.4": image(base(), Cmd=["sh"], Env=[images.PATH], Labels={"is": "ipc-utils"}),
         f"{E2E}/agnhost:2.63.0": host, f"{E2E}/agnhost:2.55": agnhost(agn, sources, Labels={"is": "the one before"}), f"{E2E}/nautilus:1.8": host, f"{E2E}/kitten:1.8": host,
-        f"{E2E}/nonroot:1.5": agnhost(agn, sources, User="1234"), f"{E2E}/nonewprivs:1.4": setuid(nnp), f"{E2E}/regression-issue-74839:1.4": one(regression, "/regression-issue-74839"),
+        f"{E2E}/glibc-dns-testing:2.0.0": glibc(), f"{E2E}/nonroot:1.5": agnhost(agn, sources, User="1234"), f"{E2E}/nonewprivs:1.4": setuid(nnp), f"{E2E}/regression-issue-74839:1.4": one(regression, "/regression-issue-74839"),
         f"{E2E}/nginx:1.15-4": nginx, f"{E2E}/nginx:1.27-0": nginx_new})
 
 

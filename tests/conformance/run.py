@@ -47,10 +47,12 @@ class Machine:
         self.args, self.work, self.processes = args, os.environ["RUBELET_ALONE"], []
 
     def furnish(self):
-        run("mount --make-rprivate / && mount --make-rshared /")
+        run("mount --make-rprivate /")
         for number, path in enumerate(OWN):
             os.makedirs(path, exist_ok=True); own = f"{self.work}/own/{number}"; os.makedirs(own)
-            run(f"mount --bind {own} {path} && mount --make-rshared {path}")
+            run(f"mount --bind {own} {path}")
+        # After the binds: made of a shared mount, they would be its peers, and what one loses all lose.
+        run("mount --make-rshared /")
         run(f"ip link set lo up && ip link add eth0 type veth peer name out0 && ip link set out0 up && ip addr add {ADDRESS}/24 dev eth0 && ip link set eth0 up && ip route add default via 10.88.0.254 dev eth0")
         with open(f"{self.work}/resolv.conf", "w") as f: f.write("nameserver 127.0.0.1\n")
         with open(f"{self.work}/hosts", "w") as f: f.write(f"127.0.0.1 localhost\n::1 localhost\n{ADDRESS} {NODE}\n")

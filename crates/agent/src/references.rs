@@ -147,7 +147,8 @@ impl Root {
             | Need::TrustAnchors(_)
             | Need::Claim(_)
             | Need::CsiDriver(_)
-            | Need::Attachment(_) => Self::Of(need.clone()),
+            | Need::Attachment(_)
+            | Need::RuntimeClass(_) => Self::Of(need.clone()),
         }
     }
 

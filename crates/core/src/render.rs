@@ -55,7 +55,7 @@ impl RenderError {
         Self { reason: CONFIG_ERROR, message: message.into() }
     }
 
-    fn sandbox(message: impl Into<String>) -> Self {
+    pub(crate) fn sandbox(message: impl Into<String>) -> Self {
         Self { reason: SANDBOX_ERROR, message: message.into() }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rubelet_api::groups::certificates_v1beta1::ClusterTrustBundle;
+use rubelet_api::groups::node_v1::RuntimeClass;
 use rubelet_api::v1;
 use rubelet_apiserver::{Change, Client, Error, Path, Selector};
 use rubelet_core::pod::needs::{AnchorsNeed, Got, Need};
@@ -105,6 +106,7 @@ impl Tools {
                 Root::Of(Need::CsiDriver(name)) => csi::driver(&name, &tools, &teller).await,
                 Root::Of(Need::Attachment(of)) => csi::attachment(&of, &tools, &teller).await,
                 Root::Of(Need::TrustAnchors(of)) => trust_anchors(&of, &tools, &teller).await,
+                Root::Of(Need::RuntimeClass(name)) => runtime_class(&name, &tools, &teller).await,
                 // They are fetched as a whole.
                 Root::Of(Need::Services { .. }) => {}
             }
@@ -165,6 +167,41 @@ fn replace(known: &mut Option<Vec<Service>>, object: &v1::Service, now: Option<S
     if let Some(service) = now {
         let at = known.partition_point(|s| (s.namespace.as_str(), s.name.as_str()) < (namespace, name));
         known.insert(at, service);
+    }
+}
+
+/// The handler that a class stands for, for as long as somebody needs it.
+async fn runtime_class(name: &str, tools: &Tools, teller: &Teller) {
+    let mut watch = tools.client.list_watch::<RuntimeClass>(Path::all::<RuntimeClass>(), Selector::name(name));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let (mut is_known, mut is_late) = (false, false);
+    loop {
+        let change = tokio::select! {
+            change = watch.next() => change,
+            () = tokio::time::sleep_until(deadline), if !is_known && !is_late => {
+                is_late = true;
+                let why = format!("failed to lookup RuntimeClass {name}: it has not been read yet");
+                teller.tell(Got::Failed(why)).await;
+                continue;
+            }
+        };
+        let object = match change {
+            None => return,
+            Some(Change::Interrupted(error)) => {
+                tracing::debug!(name, err = %error, "watching a RuntimeClass is interrupted");
+                continue;
+            }
+            Some(Change::Replaced(all, _)) => all.into_iter().next(),
+            Some(Change::Upserted(object)) => Some(object),
+            Some(Change::Removed(_)) => None,
+        };
+        is_known = true;
+        let got = match object {
+            Some(class) => Got::RuntimeClass(class.handler.into()),
+            // kubelet 1.36: the words.
+            None => Got::NotFound(format!("runtimeclass.node.k8s.io \"{name}\" not found")),
+        };
+        teller.tell(got).await;
     }
 }
 

@@ -37,6 +37,8 @@ pub enum Need {
     CsiDriver(String),
     /// That a volume is attached to this node.
     Attachment(AttachmentNeed),
+    /// Which of the runtime's handlers a RuntimeClass stands for.
+    RuntimeClass(String),
 }
 
 /// A VolumeAttachment.
@@ -97,6 +99,8 @@ pub enum Got {
     CsiDriver(Arc<CsiDriver>),
     /// Attached; what the driver's controller says of it.
     Attachment(Arc<BTreeMap<String, String>>),
+    /// The handler's name.
+    RuntimeClass(Arc<str>),
     /// The object does not exist; the text is the API server's (`secret "x" not found`).
     NotFound(String),
     /// It could not be fetched; as users see it.
@@ -123,6 +127,7 @@ impl fmt::Debug for Got {
             Self::Claim(claim) => f.debug_tuple("Claim").field(claim).finish(),
             Self::CsiDriver(driver) => f.debug_tuple("CsiDriver").field(driver).finish(),
             Self::Attachment(_) => f.write_str("Attachment(…)"),
+            Self::RuntimeClass(handler) => f.debug_tuple("RuntimeClass").field(handler).finish(),
             Self::NotFound(text) => f.debug_tuple("NotFound").field(text).finish(),
             Self::Failed(text) => f.debug_tuple("Failed").field(text).finish(),
         }
@@ -288,6 +293,15 @@ impl Inputs {
         }
     }
 
+    /// The runtime's handler for the pod; the default one has an empty name. kubelet 1.36: a node of its own looks nothing up.
+    pub(crate) fn runtime_handler(&self, pod: &v1::Pod) -> Result<&str, Lack> {
+        let Some(class) = runtime_class(pod).filter(|_| self.is_open) else { return Ok("") };
+        match self.found(&Need::RuntimeClass(class.to_owned()))? {
+            Got::RuntimeClass(handler) => Ok(handler),
+            other => Err(other.mismatch()),
+        }
+    }
+
     /// The services of a namespace; none where nobody asked.
     pub(crate) fn services(&self, namespace: &str) -> Result<&[Service], Lack> {
         match self.got.get(&Need::Services { namespace: namespace.to_owned() }) {
@@ -334,6 +348,7 @@ pub fn needs(pod: &v1::Pod, source: Source, node: &NodeFacts, inputs: &Inputs) -
     needs.insert(services_of(pod));
     let Some(spec) = pod.spec.as_ref().filter(|_| !source.is_static()) else { return needs };
     needs.extend(pull_needs(pod));
+    needs.extend(runtime_class(pod).map(|class| Need::RuntimeClass(class.to_owned())));
     for container in crate::render::containers(pod) {
         container_needs(&mut needs, pod, container);
     }
@@ -351,9 +366,14 @@ pub(crate) fn creation_needs(pod: &v1::Pod, container: &v1::Container, source: S
     let mut needs = Needs::new();
     if !source.is_static() && node.settings.has_api_server {
         needs.insert(services_of(pod));
+        needs.extend(runtime_class(pod).map(|class| Need::RuntimeClass(class.to_owned())));
         container_needs(&mut needs, pod, container);
     }
     needs
+}
+
+fn runtime_class(pod: &v1::Pod) -> Option<&str> {
+    pod.spec.as_ref()?.runtime_class_name.as_deref().filter(|name| !name.is_empty())
 }
 
 fn services_of(pod: &v1::Pod) -> Need {

@@ -188,21 +188,28 @@ fn propagation(container: &v1::Container, mount: &v1::VolumeMount) -> Result<cri
 
 fn recursive_read_only(view: &ContainerView<'_>, mount: &v1::VolumeMount) -> Result<bool, RenderError> {
     let is_read_only = mount.read_only.unwrap_or(false);
-    let is_private = matches!(mount.mount_propagation.as_deref(), None | Some("" | "None"));
-    // Standalone, a pod's runtime class names nobody: its handler is the default one.
-    let handler = view.node.runtime.handlers.iter().find(|h: &&HandlerFacts| h.name.is_empty());
+    let propagation = mount.mount_propagation.as_deref().unwrap_or_default();
+    let is_private = matches!(propagation, "" | "None");
+    // The sandbox was made by it, so that it is known.
+    let name = view.inputs.runtime_handler(view.pod).unwrap_or_default();
+    let handler = view.node.runtime.handlers.iter().find(|h: &&HandlerFacts| h.name == name);
     let is_supported = handler.is_some_and(|h| h.recursive_read_only_mounts);
     let refused = |why: &str| {
-        RenderError::config(format!("volume {:?} requested recursive read-only mode, but {why}", mount.name))
+        let why = format!("volume {:?} requested recursive read-only mode, but {why}", mount.name);
+        RenderError::config(format!("failed to resolve recursive read-only mode: {why}"))
     };
     match mount.recursive_read_only.as_deref() {
         None | Some("" | "Disabled") => Ok(false),
         Some("IfPossible") => Ok(is_read_only && is_private && is_supported),
         Some("Enabled") if !is_read_only => Err(refused("it is not read-only")),
-        Some("Enabled") if !is_private => Err(refused("it is not compatible with its mount propagation")),
+        Some("Enabled") if !is_private => {
+            Err(refused(&format!("it is not compatible with propagation {propagation:?}")))
+        }
         Some("Enabled") if !is_supported => Err(refused("it is not supported by the runtime")),
         Some("Enabled") => Ok(true),
-        Some(other) => Err(RenderError::config(format!("unknown recursive read-only mode {other:?}"))),
+        Some(other) => Err(RenderError::config(format!(
+            "failed to resolve recursive read-only mode: unknown recursive read-only mode {other:?}"
+        ))),
     }
 }
 

@@ -16,7 +16,6 @@ use crate::resources::{overhead_resources, sandbox_resources};
 ///
 /// The fully qualified host name is too long, or the pod wants a user namespace of its own.
 pub fn sandbox_config(pod: &v1::Pod, attempt: u32, node: &NodeFacts) -> Result<cri::PodSandboxConfig, RenderError> {
-    refuse_user_namespace(pod, node)?;
     let sysctls = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()).and_then(|c| c.sysctls.as_ref());
     Ok(cri::PodSandboxConfig {
         metadata: Some(cri::PodSandboxMetadata {
@@ -85,13 +84,14 @@ fn port_mappings(container: &v1::Container) -> Vec<cri::PortMapping> {
     mappings
 }
 
-/// kubelet 1.36: without the runtime's feature the pod gets no sandbox.
-fn refuse_user_namespace(pod: &v1::Pod, node: &NodeFacts) -> Result<(), RenderError> {
+/// Says whether the runtime's handler can make the pod's sandbox. kubelet 1.36: without its feature there is none.
+pub fn check_handler(pod: &v1::Pod, handler: &str, node: &NodeFacts) -> Result<(), RenderError> {
     if !users::has_own_users(pod) {
         return Ok(());
     }
-    match node.runtime.handlers.iter().any(|h| h.name.is_empty() && h.user_namespaces) {
-        true => Ok(()),
-        false => Err(RenderError::sandbox("default runtime does not support user namespaces")),
+    if node.runtime.handlers.iter().any(|h| h.name == handler && h.user_namespaces) {
+        return Ok(());
     }
+    let whose = if handler.is_empty() { "runtime".to_owned() } else { format!("RuntimeClass handler {handler:?}") };
+    Err(RenderError::sandbox(format!("can't set `spec.hostUsers: false`, {whose} does not support user namespaces")))
 }

@@ -4,7 +4,7 @@ use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_api::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{ContainerView, RenderError, create_container, dns, hostname, hosts, log_link, sandbox_config};
+use super::{ContainerView, RenderError, create_container, dns, hostname, hosts, log_link, sandbox, sandbox_config};
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::ImageFound;
@@ -216,11 +216,11 @@ fn subpaths_are_opened_by_the_hand_and_may_not_leave_the_volume() {
         (json!({ "subPath": "a/../b" }), "unable to provision SubPath `a/../b`: must not contain '..'"),
         (
             json!({ "recursiveReadOnly": "Enabled" }),
-            "volume \"v\" requested recursive read-only mode, but it is not read-only",
+            "failed to resolve recursive read-only mode: volume \"v\" requested recursive read-only mode, but it is not read-only",
         ),
         (
             json!({ "recursiveReadOnly": "Enabled", "readOnly": true }),
-            "volume \"v\" requested recursive read-only mode, but it is not supported by the runtime",
+            "failed to resolve recursive read-only mode: volume \"v\" requested recursive read-only mode, but it is not supported by the runtime",
         ),
     ] {
         assert_eq!(refusal(mounting(mount), volumes.clone()), message);
@@ -383,11 +383,11 @@ fn aliases_follow_the_hosts_file_and_a_pod_without_address_gets_none() {
 #[test]
 fn user_namespaces_and_repeated_ports_are_not_told() {
     let own_users = pod_with(json!({}), json!({ "hostUsers": false }));
-    let error = sandbox_config(&own_users, 0, &node()).expect_err("not built");
-    assert_eq!(
-        (error.reason, error.message.as_str()),
-        ("FailedCreatePodSandBox", "default runtime does not support user namespaces")
-    );
+    for (handler, whose) in [("", "runtime"), ("kata", "RuntimeClass handler \"kata\"")] {
+        let error = sandbox::check_handler(&own_users, handler, &node()).expect_err("it cannot");
+        let message = format!("can't set `spec.hostUsers: false`, {whose} does not support user namespaces");
+        assert_eq!((error.reason, error.message), ("FailedCreatePodSandBox", message));
+    }
     let port = |name: &str, number: u16| json!({ "name": name, "containerPort": number, "protocol": "SCTP" });
     let pod = pod_with(json!({ "ports": [port("p", 1), port("p", 2), port("", 3), port("", 3)] }), json!({}));
     let config = sandbox_config(&pod, 3, &node()).expect("it can be rendered");

@@ -7,7 +7,7 @@ use crate::pod::decide::Planner;
 use crate::pod::event::PodEvent;
 use crate::pod::fact::StepFailure;
 use crate::pod::look::PATIENCE;
-use crate::pod::needs::{self, Need};
+use crate::pod::needs::{self, Lack, Need};
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::record::{PodRecord, SandboxNeed};
 use crate::pod::restart::is_restarted;
@@ -16,7 +16,7 @@ use crate::pod::step::{
     HookKind, ImageVolume, ImageWish, PullFormat, PullPolicy, PullSecret, Step, StepKey, VolumeKind,
 };
 use crate::pod::{kill, resize, volumes};
-use crate::render::{self, ContainerView};
+use crate::render::{self, ContainerView, RenderError};
 use crate::resources::cgroup::pod_cgroup;
 
 pub(in crate::pod) fn decide(p: &mut Planner<'_>) {
@@ -126,9 +126,18 @@ fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
         let failure = StepFailure { reason: UNPREPARED.to_owned(), message };
         return p.refuse(StepKey::CreateSandbox(attempt), failure);
     }
-    match render::sandbox_config(&record.pod, attempt, p.node) {
+    let handler = match record.inputs.runtime_handler(&record.pod) {
+        Ok(handler) => handler,
+        Err(Lack::NotYet | Lack::NoServer) => return,
+        Err(Lack::NotFound(why) | Lack::Failed(why)) => {
+            return p.refuse(StepKey::CreateSandbox(attempt), RenderError::sandbox(why).into());
+        }
+    };
+    let rendered = render::sandbox::check_handler(&record.pod, handler, p.node);
+    match rendered.and_then(|()| render::sandbox_config(&record.pod, attempt, p.node)) {
         Ok(config) => {
-            let step = Step::CreateSandbox { attempt, runtime_handler: String::new(), config: Box::new(config) };
+            let runtime_handler = handler.to_owned();
+            let step = Step::CreateSandbox { attempt, runtime_handler, config: Box::new(config) };
             if p.issue(step) {
                 let problems = render::dns::dns(&record.pod, p.node).problems;
                 p.events.extend(problems.into_iter().map(|d| PodEvent::warning("", d.reason, d.message)));
@@ -319,11 +328,12 @@ fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSand
     if p.node.settings.has_api_server && !record.inputs.has_all(&needs::pull_needs(&record.pod).collect()) {
         return;
     }
+    let Ok(runtime_handler) = record.inputs.runtime_handler(&record.pod) else { return };
     let (pull_secrets, missing) = pull_secrets(record);
     let wish = ImageWish {
         image: wanted.spec.image.clone().unwrap_or_default(),
         policy: policy(wanted.spec.image_pull_policy.as_deref()),
-        runtime_handler: String::new(),
+        runtime_handler: runtime_handler.to_owned(),
         sandbox: Box::new(config),
         pull_secrets,
         volumes: image_volumes(record, wanted),

@@ -114,6 +114,11 @@ impl<'a> View<'a> {
         self.record.restart_all.is_some() || (self.record.newest(shown.name).is_none() && was_told())
     }
 
+    fn mounts(&self, shown: &Shown<'_>) -> Option<Vec<v1::VolumeMountStatus>> {
+        let handler = self.record.inputs.runtime_handler(&self.record.pod).unwrap_or_default();
+        mounts::of(shown.mounts, handler, self.node)
+    }
+
     /// The status of a container without any instance.
     fn without_instance(&self, shown: &Shown<'_>) -> v1::ContainerStatus {
         let default = v1::ContainerStatus {
@@ -121,7 +126,7 @@ impl<'a> View<'a> {
             image: shown.image.to_owned(),
             state: Some(self.default_waiting()),
             last_state: Some(v1::ContainerState::default()),
-            volume_mounts: mounts::of(shown.mounts, self.node),
+            volume_mounts: self.mounts(shown),
             ..Default::default()
         };
         let Some(old) = shown.old else { return self.forgotten_init(shown, default) };
@@ -209,7 +214,7 @@ impl<'a> View<'a> {
             allocated_resources: resources::allocated(shown.resources),
             user: instance.user.clone(),
             stop_signal: instance.stop_signal.clone().filter(|_| reports_signal),
-            volume_mounts: mounts::of(shown.mounts, self.node),
+            volume_mounts: self.mounts(shown),
             ..Default::default()
         }
     }

@@ -70,6 +70,25 @@ fn a_container_waits_for_its_secret_and_starts_when_it_appears() {
 }
 
 #[test]
+fn a_sandbox_waits_for_its_runtime_class() {
+    let mut world = world(json!({"runtimeClassName": "kata", "containers": [{"name": "main"}]}));
+    world.run_until(3);
+    assert_eq!(world.log, [""; 0], "the handler is not known yet");
+    let class = |got| {
+        let services = (Need::Services { namespace: "default".into() }, Got::Services(Arc::default()));
+        Fact::Inputs(BTreeMap::from([services, (Need::RuntimeClass("kata".to_owned()), got)]))
+    };
+    let missing = "runtimeclass.node.k8s.io \"kata\" not found";
+    world.tell(class(Got::NotFound(missing.to_owned())));
+    world.run_until(4);
+    let is_told = |e: &String| e.contains("FailedCreatePodSandBox") && e.contains(missing);
+    assert!(world.events.iter().any(is_told), "{:?}", world.events);
+    world.tell(class(Got::RuntimeClass("kata-qemu".into())));
+    world.run_until(20);
+    assert_eq!(world.running(), ["main"], "{:?}", world.log);
+}
+
+#[test]
 fn a_volume_waits_for_its_secret_and_is_written_again_when_that_changes() {
     let mut world = world(mounting());
     world.run_until(3);
