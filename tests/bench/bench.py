@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How fast and how small a kubelet is, beside bare calls to the runtime in the same run. Called by ./x bench.
 
-usage: bench.py start|memory|restart|embedded|all --kubelet NAME=BIN [--kubelet NAME=BIN ...] --barecri BARECRI [--containerd DIR] [--rounds N] [--pods N]
+usage: bench.py start|memory|restart|embedded|metrics|all --kubelet NAME=BIN [--kubelet NAME=BIN ...] --barecri BARECRI [--containerd DIR] [--rounds N] [--pods N]
 
 start    from the rename of a static pod's manifest to the first instruction of its workload, one pod after the other, on the host's
          network and on a bridge; from killing a workload to the first instruction of its successor; N pods at once, until the last.
@@ -11,9 +11,11 @@ memory   PSS of the kubelet with 1 and with N pods, CPU per hour at rest with N 
 restart  SIGKILL of the kubelet with N pods running, and its start, until /pods shows all Running; restarts of containers (wanted: none).
 embedded the same starts on rubelet's embedded runtime (bridge: its built-in network), beside bare calls to containerd; PSS of what stays beside
          an idle pod (shims and pause) and of the whole tree with 10 pods; an archive of images imported and unpacked, beside ctr's import.
+metrics  CPU time of the kubelet (embedded runtime; upstream's: on containerd) for one scrape of all its metrics pages with N pods (start it with --pods 100), and
+         how much its memory grows at most meanwhile. bare: a program that does nothing but open and read the files that such a scrape was seen to read.
 Times are of CLOCK_MONOTONIC, which the workload reads itself. p50/p95 over all rounds. A ratio is to bare, at p50.
 """
-import argparse, json, os, re, signal, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, re, signal, statistics, subprocess, sys, tempfile, time, urllib.request
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib"))
 import images
@@ -199,7 +201,63 @@ def bench_embedded(args, subject, name, table):
     finally: own.machine.stop()
 
 
-KINDS = {"start": bench_start, "memory": bench_memory, "restart": bench_restart, "embedded": bench_embedded}
+PAGES, SCRAPES = ("/metrics", "/metrics/cadvisor", "/metrics/probes", "/metrics/resource"), 30
+
+
+def scrape(times):
+    for _ in range(times):
+        for page in PAGES: urllib.request.urlopen(PODS.replace("/pods", page), timeout=30).read()
+
+
+def files_read(pid):
+    """What one scrape opens, in order, as lines for reread.c."""
+    with tempfile.NamedTemporaryFile("r") as trace:
+        strace = subprocess.Popen(["strace", "-f", "-y", "-s", "4096", "-e", "trace=openat,getdents64", "-o", trace.name, "-p", str(pid)], stderr=subprocess.DEVNULL)
+        time.sleep(1); scrape(1); end(strace); lines, order, partial = trace.read().splitlines(), [], {}
+    whole = []
+    for line in lines:
+        thread, text = line.split(None, 1)
+        if text.endswith("<unfinished ...>"): partial[thread] = text[:-len("<unfinished ...>")]; continue
+        if (resumed := re.match(r"<\.\.\. \w+ resumed>(.*)", text)): text = partial.pop(thread, "") + resumed.group(1)
+        whole.append(text)
+    for text in whole:
+        if (found := re.match(r'openat\((AT_FDCWD|\d+)(?:<([^>]*)>)?, "([^"]*)", (\S+?)[,)].*= (\d+)', text)):
+            at, folder, name, flags, _ = found.groups(); folder = "" if at == "AT_FDCWD" else folder
+            order.append(["D" if "O_DIRECTORY" in flags else "F", folder, name])
+        elif (found := re.match(r"getdents64\(\d+<([^>]*)>", text)):
+            for entry in reversed(order):
+                if entry[0] in "DL" and os.path.join(entry[1], entry[2]).rstrip("/") == found.group(1).rstrip("/"): entry[0] = "L"; break
+    return "".join("\t".join(e) + "\n" for e in order)
+
+
+def bench_metrics(args, subject, name, table):
+    own = EmbeddedSubject(args, subject.binary) if name != "upstream" else subject
+    try:
+        own.start_kubelet(); pid = own.process.pid; own.at_once(args.pods, prefix="told"); wait(lambda: own.all_running(args.pods), START_SECS_MAX); time.sleep(SETTLE_SECS)
+        scrape(2); time.sleep(SETTLE_SECS); before_mib = pss_mib(pid)
+        with open(f"/proc/{pid}/clear_refs", "w") as f: f.write("5")
+        with open(f"/proc/{pid}/status") as f: resident = int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
+        at_rest = cpu_secs(pid); time.sleep(10); at_rest = (cpu_secs(pid) - at_rest) / 10
+        before, at = cpu_secs(pid), time.monotonic(); scrape(SCRAPES); took = time.monotonic() - at; used = (cpu_secs(pid) - before - at_rest * took) / SCRAPES
+        with open(f"/proc/{pid}/status") as f: most = int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
+        what = f"CPU of a scrape of all pages, {args.pods} pods"
+        if name != "upstream":
+            with tempfile.TemporaryDirectory() as work:
+                here = os.path.dirname(os.path.realpath(__file__)); subprocess.run(["gcc", "-O2", "-o", f"{work}/reread", f"{here}/reread.c"], check=True)
+                with open(f"{work}/list", "w") as f: f.write(files_read(pid))
+                bare = float(subprocess.run([f"{work}/reread", f"{work}/list", str(SCRAPES)], check=True, capture_output=True, text=True).stdout)
+                if os.environ.get("X_KEEP"): subprocess.run(["cp", f"{work}/list", os.environ["X_KEEP"]])
+            row(table, what, "bare", [1000 * bare / SCRAPES]); row(table, what, name, [1000 * used], [1000 * bare / SCRAPES])
+        else: row(table, what, name, [1000 * used])
+        row(table, "size of all pages", name, [sum(len(urllib.request.urlopen(PODS.replace("/pods", p)).read()) for p in PAGES) / 1e6], unit="MB")
+        row(table, "memory at most above that at rest", name, [(most - resident) / 1024], unit="MiB"); time.sleep(SETTLE_SECS)
+        row(table, "PSS, at rest after scrapes, more than before", name, [pss_mib(pid) - before_mib], unit="MiB")
+        own.remove([f"told-{i}" for i in range(args.pods)]); end(own.process)
+    finally:
+        if own is not subject: own.machine.stop()
+
+
+KINDS = {"start": bench_start, "memory": bench_memory, "restart": bench_restart, "embedded": bench_embedded, "metrics": bench_metrics}
 
 
 def main():

@@ -34,6 +34,7 @@ fileCheckFrequency: 10s
 podCIDR: 10.100.0.0/24
 evictionPressureTransitionPeriod: 30s
 evictionHard: {memory.available: 250Mi, nodefs.available: 1%, nodefs.inodesFree: 1%}
+imageGCHighThresholdPercent: 100
 resolvConf: /etc/resolv.conf
 """
 

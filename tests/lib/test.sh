@@ -55,6 +55,25 @@ test_golden() {
   fi
 }
 
+# Upstream's kubelet and ours take over from each other under running pods (the first time upstream's is built: five minutes).
+test_swap() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "swap: needs root"; return; fi
+  if ! need_go; then tally skipped 1 "swap: needs Go"; return; fi
+  golden_tools || { tally failed 1 "swap: its tools do not build"; return; }
+  local kubelet upstream programs log=$logs/swap.log passed failed options=()
+  kubelet=$(kubelet_binary) || { tally failed 1 "swap: the kubelet does not build"; return; }
+  upstream=$(reference_kubelet) || { tally failed 1 "swap: upstream's kubelet does not build"; return; }
+  if programs=$(containerd2); then options=(--containerd "$programs"); fi
+  unshare -m -n tests/golden/swap --kubelet "$kubelet" --upstream "$upstream" --recorder "$X_CACHE/bin/crirecord" \
+    --images "$X_CACHE/images/golden.tar" "${options[@]}" 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "swap: see $log"
+  else
+    tally failed 1 "swap: not played, see $log"
+  fi
+}
+
 # play_golden KUBELET NAME ARG...: plays all recordings on one containerd.
 play_golden() {
   local kubelet=$1 log=$logs/golden-$2.log out=$logs/golden-$2
@@ -123,6 +142,33 @@ play_cluster() {
   tally_golden "$log"
 }
 
+# What scrapers see of an agent, in namespaces of its own: without a control plane, and by the token of a service account, as Prometheus' example for Kubernetes has it.
+test_metrics() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "metrics: needs root"; return; fi
+  need_embedded_run && need_debian "scraping" prometheus iproute2 || { tally failed 1 "metrics: packages are missing"; return; }
+  local kubelet
+  kubelet=$(kubelet_binary) || { tally failed 1 "metrics: the kubelet does not build"; return; }
+  check_metrics "$logs/metrics.log" --kubelet "$kubelet"
+  if { [ -n "${KUBEBUILDER_ASSETS:-}" ] || need_go; } && controlplane_programs >"$logs/metrics-programs.log"; then
+    check_metrics "$logs/metrics-plane.log" --kubelet "$kubelet" --plane
+  else
+    tally skipped 1 "metrics: no control plane to find nodes at"
+  fi
+}
+
+# check_metrics LOG ARG...: counts what check_metrics.py finds.
+check_metrics() {
+  local log=$1 passed failed
+  shift
+  tests/lib/alone.sh python3 tests/lib/check_metrics.py "$@" 2>&1 | tee "$log" || true
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "metrics: see $log"
+  else
+    tally failed 1 "metrics: not checked, see $log"
+  fi
+}
+
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.
 test_contract() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "contract: needs root"; return; fi
@@ -158,8 +204,7 @@ test_cluster() {
   if tests/controlplane/run.py up "$plane" --controllers --controllers-flag=--cluster-signing-duration=60s; then
     RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-agent -p rubelet-agent --lib -- --include-ignored \
       references::real_tests certificates::tests::a_node_joins events::tests::a_real_server || true
-    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
-    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: || true
+    RUBELET_TEST_KUBECONFIG=$plane/admin.conf cargo_test cluster-pods -p rubelet-agent --test agent -- cluster:: objects:: drivers:: || true
   else
     tally failed 1 "cluster: the control plane does not start"
   fi
@@ -292,7 +337,7 @@ tally_vm() {
   done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
 }
 
-[ $# -gt 0 ] || set -- unit tidy run golden contract streaming fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden contract streaming fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done

@@ -71,8 +71,8 @@ pub(crate) fn begin(care: Care, on: Standing, pressures: watch::Sender<Pressures
     let Standing { node_name, hands, picture, clock, roster } = on;
     if let Some(settings) = care.shutdown {
         let (node_name, picture, roster) = (node_name.clone(), picture.clone(), roster.clone());
-        let events = hands.events.clone();
-        life.spawn(Watching { settings, node_name, events, picture, roster }.run());
+        let (events, metrics) = (hands.events.clone(), hands.metrics.clone());
+        life.spawn(Watching { settings, node_name, events, picture, roster, metrics }.run());
     }
     if care.tells_of_oom {
         life.spawn(oom::watch(node_name.clone(), hands.events.clone()));

@@ -4,6 +4,7 @@
 //! `…-current.pem`, a link that is moved when the new one is complete. Nothing is restarted.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_apiserver::backoff::Chance;
@@ -24,6 +25,8 @@ pub use bootstrap::{BootstrapError, ClientSettings, client_settings};
 pub use store::{Store, StoreError};
 
 use request::Request;
+
+use crate::metrics::Metrics;
 
 /// kubelet 1.36: how long the first client certificate may take, and how long others.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3600);
@@ -57,6 +60,8 @@ pub struct CertificateSettings {
     pub node: String,
     /// Another one on each node: spreads the renewals.
     pub seed: u64,
+    /// Where it is told how long they are good.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The certificate that the node shows to the API server.
@@ -102,6 +107,9 @@ impl ClientTask {
         }
         loop {
             let current = store.current().filter(|found| found.fulfils(&wish));
+            if let Some(current) = &current {
+                settings.metrics.node.client_ttl.of(&[]).set(current.not_after);
+            }
             // What a kubeconfig has of its own was made by somebody else: it is replaced at once, as upstream does.
             if let Some(at) = current.map(|found| found.renew_at(chance.share())) {
                 until(at).await;
@@ -109,7 +117,8 @@ impl ClientTask {
             // One whose time is over opens no doors.
             let is_over = current_is_over(&store);
             let asks = bootstrap.as_ref().filter(|_| is_over).unwrap_or(&client);
-            renew(asks, &store, &wish, CLIENT_SIGNER, &mut chance).await;
+            let failed = |_: &RenewError| settings.metrics.node.client_renewal_errors.of(&[]).add_one();
+            renew(asks, &store, &wish, CLIENT_SIGNER, &mut chance, failed).await;
             client.redial().await;
         }
     }
@@ -139,12 +148,22 @@ impl ServingTask {
                 }
                 continue;
             };
-            let due = store.current().filter(|found| found.fulfils(&wish)).map(|found| found.renew_at(chance.share()));
+            let current = store.current().filter(|found| found.fulfils(&wish));
+            let counts = self.settings.metrics.clone();
+            if let Some(current) = &current {
+                counts.node.server_ttl.of(&[]).set(current.not_after);
+            }
+            let made = current.as_ref().map(|found| found.not_before);
+            let due = current.map(|found| found.renew_at(chance.share()));
             let work = async {
                 if let Some(at) = due {
                     until(at).await;
                 }
-                renew(&self.client, &store, &wish, SERVING_SIGNER, &mut chance).await;
+                let failed = |_: &RenewError| counts.node.server_renewal_errors.of(&[]).add_one();
+                renew(&self.client, &store, &wish, SERVING_SIGNER, &mut chance, failed).await;
+                if let Some(life) = made.and_then(|made| Duration::try_from(Wall::now().duration_since(made)).ok()) {
+                    counts.node.server_rotation.of(&[]).took(life);
+                }
             };
             let is_changed = tokio::select! {
                 () = work => Ok(()),
@@ -201,7 +220,14 @@ async fn wait_for(client: &Client) {
 }
 
 /// A new certificate with a new key, whatever it takes.
-async fn renew(client: &Client, store: &Store, wish: &Wish, signer: &'static str, chance: &mut Chance) {
+async fn renew(
+    client: &Client,
+    store: &Store,
+    wish: &Wish,
+    signer: &'static str,
+    chance: &mut Chance,
+    failed: impl Fn(&RenewError),
+) {
     let mut failures = 0;
     loop {
         let got = async {
@@ -210,6 +236,7 @@ async fn renew(client: &Client, store: &Store, wish: &Wish, signer: &'static str
         };
         let Err(error) = got.await else { return };
         failures += 1;
+        failed(&error);
         tracing::warn!(signer, "renew the node's certificate: {error}");
         sleep(retry_after(failures, chance.share())).await;
     }

@@ -103,7 +103,7 @@ impl Collector {
             return Ok(());
         }
         let old = self.images.too_old(&self.policy, self.clock.now().mono);
-        self.free(old, u64::MAX).await.1?;
+        self.free(old, u64::MAX, "age").await.1?;
         let Some(disk) = self.disk().await? else { return Ok(()) };
         let excess = self.policy.excess(disk.capacity, disk.available).map_err(|e| {
             self.hands.events.tell_of_node(&self.node_name, "Warning", "InvalidDiskCapacity", &e.to_string());
@@ -115,7 +115,8 @@ impl Collector {
             bytes = excess.bytes,
             "the disk of images is full; removing unused ones"
         );
-        let (freed, outcome) = self.free(self.images.for_room(&self.policy, self.clock.now().mono), excess.bytes).await;
+        let (freed, outcome) =
+            self.free(self.images.for_room(&self.policy, self.clock.now().mono), excess.bytes, "space").await;
         outcome?;
         if freed < excess.bytes {
             let message = excess.not_enough(disk.capacity, freed);
@@ -128,7 +129,7 @@ impl Collector {
     /// Removes all images that may go.
     async fn remove_unused(&mut self) -> Result<(), String> {
         self.detect().await?;
-        self.free(self.images.for_room(&self.policy, self.clock.now().mono), u64::MAX).await.1
+        self.free(self.images.for_room(&self.policy, self.clock.now().mono), u64::MAX, "space").await.1
     }
 
     /// The file system of images; `None` when the runtime does not tell where they are.
@@ -144,8 +145,8 @@ impl Collector {
         read.await.map_err(|e| e.to_string())?.map(Some)
     }
 
-    /// Removes images until `bytes` are free; how many are, and what went wrong.
-    async fn free(&mut self, images: Vec<Listed>, bytes: u64) -> (u64, Result<(), String>) {
+    /// Removes images until `bytes` are free; how many are, and what went wrong. `reason`: the metrics' word.
+    async fn free(&mut self, images: Vec<Listed>, bytes: u64, reason: &'static str) -> (u64, Result<(), String>) {
         let (mut freed, mut errors) = (0_u64, Vec::new());
         for image in images {
             tracing::info!(image = image.id, bytes = image.bytes, "removing an image that nobody uses");
@@ -153,6 +154,7 @@ impl Collector {
             match self.hands.runtime.remove_image(spec).await {
                 Ok(()) => {
                     self.images.removed(&image.id);
+                    self.hands.metrics.storage.collected.of(&[reason]).add_one();
                     freed = freed.saturating_add(image.bytes);
                 }
                 Err(e) => errors.push(e.to_string()),

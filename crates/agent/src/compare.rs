@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::fact::ImageFound;
+use rubelet_core::pod::fact::{ImageFound, VolumeImage};
 use rubelet_core::pod::needs::Inputs;
 use rubelet_core::pod::{Observed, ObservedContainer, ObservedSandbox};
 use rubelet_core::render;
@@ -13,6 +13,12 @@ use rubelet_proto::cri;
 use serde_json::Value;
 
 use crate::hands::Hands;
+use crate::observer::convert;
+
+/// containerd: what it writes into a sandbox's configuration itself, when the pod sets other sysctls and not these
+/// (`enable_unprivileged_ports`, `enable_unprivileged_icmp`).
+const ADDED_SYSCTLS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
 /// Annotations that say when and as what a pod was seen, not what it is.
 const PASSING_ANNOTATIONS: [&str; 2] = ["kubernetes.io/config.seen", "io.kubernetes.container.restartCount"];
@@ -60,7 +66,7 @@ pub(crate) async fn runs_as_rendered(
     node: &NodeFacts,
 ) -> Result<(), Unlike> {
     let sandbox = observed.sandboxes.first().ok_or("it has no sandbox")?;
-    sandbox_as_rendered(hands, sandbox, pod, node).await?;
+    let sandbox = &sandbox_as_rendered(hands, sandbox, pod, node).await?;
     let spec = pod.spec.as_ref().ok_or("it has no spec")?;
     let names: Vec<&str> =
         spec.init_containers.iter().flatten().chain(&spec.containers).map(|c| c.name.as_str()).collect();
@@ -81,17 +87,21 @@ pub(crate) async fn runs_as_rendered(
     Ok(())
 }
 
+/// The sandbox as it is now: a look that was taken while the runtime was busy may lack its addresses.
 async fn sandbox_as_rendered(
     hands: &Hands,
     sandbox: &ObservedSandbox,
     pod: &v1::Pod,
     node: &NodeFacts,
-) -> Result<(), Unlike> {
+) -> Result<ObservedSandbox, Unlike> {
     let answer = hands.runtime.pod_sandbox_status(&sandbox.id, true).await?;
     let reported = reported_config(&answer.info)?;
     let rendered = render::sandbox::sandbox_config(pod, sandbox.attempt, node).map_err(|e| e.to_string())?;
     let rendered = serde_json::to_value(&rendered).map_err(|e| e.to_string())?;
-    Ok(difference("sandbox", &comparable(rendered), &comparable(reported))?)
+    let (rendered, mut reported) = (comparable(rendered), comparable(reported));
+    forget_added(&rendered, &mut reported);
+    difference("sandbox", &rendered, &reported)?;
+    Ok(answer.status.as_ref().map_or_else(|| sandbox.clone(), convert::sandbox))
 }
 
 async fn container_as_rendered(
@@ -117,6 +127,7 @@ async fn container_as_rendered(
             uid: found.uid.as_ref().map(|u| u.value),
             username: found.username.clone(),
             pulled: None,
+            volumes: mounted_images(pod, container.name.as_str(), &reported),
         },
         sandbox: &sandbox.id,
         target: None,
@@ -166,6 +177,20 @@ fn without_services(mut reported: Value, rendered: &Value) -> Value {
     reported
 }
 
+/// The images that the container has mounted, by the names of their volumes.
+fn mounted_images(pod: &v1::Pod, container: &str, reported: &Value) -> BTreeMap<String, VolumeImage> {
+    let mounts = reported.get("mounts").and_then(Value::as_array);
+    let at = |path: &str| {
+        let mut all = mounts.into_iter().flatten();
+        let image = all.find(|m| m.get("container_path").and_then(Value::as_str) == Some(path))?.get("image")?;
+        let text = |key: &str| image.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Some(VolumeImage { image: text("user_specified_image"), image_ref: text("image"), pulled: None })
+    };
+    let wanted = render::containers(pod).filter(|c| c.name == container);
+    let wanted = wanted.flat_map(|c| c.volume_mounts.iter().flatten());
+    wanted.filter_map(|mount| Some((mount.name.clone(), at(&mount.mount_path)?))).collect()
+}
+
 /// The `config` of verbose status; containerd and CRI-O put it into `info["info"]`.
 fn reported_config(info: &BTreeMap<String, String>) -> Result<Value, String> {
     let text = info.get("info").ok_or("the runtime reports no configuration")?;
@@ -209,6 +234,17 @@ fn comparable(mut config: Value) -> Value {
         envs.sort_by_key(|e| e.get("key").and_then(Value::as_str).unwrap_or_default().to_owned());
     }
     bare(config).unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+}
+
+/// Drops what the runtime has added to what it was given.
+fn forget_added(rendered: &Value, reported: &mut Value) {
+    let wanted = rendered.pointer("/linux/sysctls").and_then(Value::as_object);
+    let Some(sysctls) = reported.pointer_mut("/linux/sysctls").and_then(Value::as_object_mut) else { return };
+    for (name, value) in ADDED_SYSCTLS {
+        if wanted.is_none_or(|wanted| !wanted.contains_key(name)) && sysctls.get(name).is_some_and(|v| v == value) {
+            sysctls.remove(name);
+        }
+    }
 }
 
 /// `…/containers/<name>/<8 hex digits>` without the digits: a termination log.
@@ -287,6 +323,21 @@ mod tests {
             "mounts": [{"host_path": "/var/lib/kubelet/pods/u/containers/c/ffffffff"}],
             "envs": [{"key": "A", "value": "YQ=="}, {"key": "B", "value": "b"}]});
         assert_eq!(difference("c", &comparable(rendered), &comparable(reported)), Ok(()));
+    }
+
+    #[test]
+    fn sysctls_that_the_runtime_adds_are_no_difference() {
+        let with = |sysctls: Value| comparable(json!({"linux": {"cgroup_parent": "x", "sysctls": sysctls}}));
+        let rendered = with(json!({"net.ipv4.ip_local_port_range": "1 2"}));
+        let compared = |reported: Value| {
+            let mut reported = with(reported);
+            forget_added(&rendered, &mut reported);
+            difference("sandbox", &rendered, &reported)
+        };
+        let (own, added) = ("net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start");
+        assert_eq!(compared(json!({own: "1 2", added: "0", "net.ipv4.ping_group_range": "0 2147483647"})), Ok(()));
+        assert!(compared(json!({own: "1 2", added: "80"})).is_err(), "somebody else's");
+        assert!(compared(json!({added: "0"})).is_err(), "what was asked for is missing");
     }
 
     #[test]

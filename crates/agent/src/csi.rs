@@ -1,6 +1,7 @@
 //! CSI drivers of the node: found by their sockets in `plugins_registry`, made known to the cluster.
 
 mod known;
+mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use rubelet_apiserver::Client;
 use rubelet_host::chain;
 use rubelet_host::watch::Watcher;
 use rubelet_volumes::csi::{self, Driver, NodeFacts, Plugin};
+use tokio::task::AbortHandle;
 
 use crate::hands::Hands;
 use crate::life::Life;
@@ -21,12 +23,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
 
 /// Starts looking for drivers.
-pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String, client: Option<Client>) {
+pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) {
+    if let Some(client) = hands.client.clone() {
+        life.spawn(limits::introduce(client, node.clone()));
+    }
     let registrar = Registrar {
         registry: hands.root_dir.join("plugins_registry"),
+        client: hands.client.clone(),
         hands,
         node,
-        client,
+        life: life.clone(),
         known: BTreeMap::new(),
         told: BTreeMap::new(),
     };
@@ -35,7 +41,8 @@ pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String, client: Option
 
 /// What a socket in the registry turned out to be.
 enum Known {
-    Driver(String),
+    /// With who keeps its limits up to date.
+    Driver(String, Option<AbortHandle>),
     /// Not for us, and told so.
     Other,
 }
@@ -45,6 +52,7 @@ struct Registrar {
     hands: Arc<Hands>,
     node: String,
     client: Option<Client>,
+    life: Life,
     known: BTreeMap<PathBuf, Known>,
     /// The last trouble with each socket, so that it is told once.
     told: BTreeMap<PathBuf, String>,
@@ -82,7 +90,10 @@ impl Registrar {
         let gone: Vec<PathBuf> = self.known.keys().filter(|s| !found.contains(*s)).cloned().collect();
         for socket in gone {
             self.told.remove(&socket);
-            if let Some(Known::Driver(name)) = self.known.remove(&socket) {
+            if let Some(Known::Driver(name, limits)) = self.known.remove(&socket) {
+                if let Some(limits) = limits {
+                    limits.abort();
+                }
                 self.hands.drivers.remove(&name);
                 tracing::info!(driver = name, "CSI driver is gone");
                 self.forget(&name).await;
@@ -123,7 +134,11 @@ impl Registrar {
                     let err = chain(&e);
                     tracing::warn!(driver = plugin.name, err, "unstaging volumes that no pod has failed");
                 }
-                Ok(Known::Driver(plugin.name))
+                let limits = self.client.clone().map(|client| {
+                    let (name, node, hands) = (plugin.name.clone(), self.node.clone(), self.hands.clone());
+                    self.life.spawn(limits::keep(client, node, name, hands))
+                });
+                Ok(Known::Driver(plugin.name, limits))
             }
             Err(why) => {
                 self.hands.drivers.remove(&plugin.name);

@@ -2,6 +2,7 @@
 
 pub(crate) mod containers;
 pub(crate) mod dirs;
+mod drivers;
 pub(crate) mod hooks;
 pub(crate) mod images;
 mod sizes;
@@ -14,10 +15,12 @@ use rubelet_api::v1;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::{Outcome, Step, StepFailure};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::Instrument;
 use tracing::field::Empty;
 
 use crate::hands::Hands;
+use crate::metrics::Begun;
 use crate::observer::{Ask, Sighting, look, look_at_cgroup};
 use crate::worker::Note;
 
@@ -39,6 +42,13 @@ pub(crate) async fn execute(
     step: Step,
     inbox: &mpsc::Sender<Note>,
 ) -> (Outcome, Vec<Sighting>) {
+    let (begun, since) = (Begun::of(&step, &pod.pod), Instant::now());
+    let (outcome, seen) = traced(hands, pod, step, inbox).await;
+    hands.metrics.ended(&begun, pod, since.elapsed(), &outcome);
+    (outcome, seen)
+}
+
+async fn traced(hands: &Arc<Hands>, pod: &PodRef, step: Step, inbox: &mpsc::Sender<Note>) -> (Outcome, Vec<Sighting>) {
     let (name, container) = names(&step);
     if matches!(step, Step::Probe(_)) {
         return carry_out(hands, pod, step, inbox).await;
@@ -62,6 +72,7 @@ fn names(step: &Step) -> (&'static str, Option<&str>) {
         Step::RemoveCgroup => ("RemoveCgroup", None),
         Step::PrepareDirs => ("PrepareDirs", None),
         Step::Mount(_) => ("Mount", None),
+        Step::Expand(_) => ("Expand", None),
         Step::Unmount => ("Unmount", None),
         Step::RemoveDirs => ("RemoveDirs", None),
         Step::CreateSandbox { .. } => ("CreateSandbox", None),
@@ -91,6 +102,7 @@ async fn carry_out(
         Step::RemoveCgroup => cgroup_step(hands, pod, |hands, uid| hands.remove_pod_cgroup(uid)).await,
         Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
         Step::Mount(volume) => (dirs::mount(hands, pod, *volume).await, Vec::new()),
+        Step::Expand(volume) => (drivers::expand(hands, pod, &volume).await, Vec::new()),
         Step::Unmount => match dirs::unmount_csi(hands, pod).await {
             Ok(()) => on_disk(hands, pod, dirs::unmount).await,
             Err(message) => (Err(failed("", message)), Vec::new()),

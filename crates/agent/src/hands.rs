@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rubelet_api::ids::PodUid;
+use rubelet_apiserver::Client;
 use rubelet_core::pod::step::{PodCgroup, QosClass};
 use rubelet_core::resources::cgroup::level;
 use rubelet_cri::Runtime;
@@ -14,6 +15,7 @@ use rubelet_volumes::csi::Drivers;
 
 use crate::credentials::Credentials;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::pulls::Pulls;
 use crate::users::Users;
 
@@ -29,6 +31,8 @@ pub struct Hands {
     pub credentials: Credentials,
     /// Who of the host's users stands for whose.
     pub users: Users,
+    /// The API server; `None` on a node of its own.
+    pub client: Option<Client>,
     /// CSI drivers that have registered.
     pub drivers: Drivers,
     /// Where it is told what happens.
@@ -36,6 +40,7 @@ pub struct Hands {
     pub root_dir: PathBuf,
     pub pod_logs_dir: PathBuf,
     pub container_logs_dir: PathBuf,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Hands {

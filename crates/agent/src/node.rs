@@ -17,7 +17,6 @@ use rubelet_apiserver::Client;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::node::object::Presence;
-use rubelet_core::node::report::Reporting;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -95,10 +94,9 @@ pub(crate) fn begin(settings: NodeSettings, on: Standing, life: &Life) {
         known: seen,
     };
     life.spawn(lease.run());
-    let reporting = Reporting::new(settings.update_every, settings.report_every);
     let facts = facts.subscribe();
     let inputs = reporting::Inputs { facts, pressures, is_shutting_down, storage_problem, attachable };
-    life.spawn(reporting::Reporter::new(settings, urgent, hands, inputs, known, clock, reporting).run());
+    life.spawn(reporting::Reporter::new(settings, urgent, hands, inputs, known, clock).run());
 }
 
 /// Whether `new` is at least as new as `old`. Resource versions of one kind count up.

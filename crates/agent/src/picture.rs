@@ -23,10 +23,25 @@ pub struct Shown {
     pub standing: Standing,
     /// It is gone, and the API server was not told yet.
     pub is_past: bool,
+    /// Whether its source still wants it.
+    pub is_wanted: bool,
+    pub lifecycle: Lifecycle,
+}
+
+/// What its worker does with a pod.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lifecycle {
+    /// Has it run.
+    Sync,
+    /// Stops it.
+    Terminating,
+    /// Nothing lives in it.
+    Terminated,
 }
 
 impl Shown {
-    fn is_listed(&self) -> bool {
+    /// Whether clients see it.
+    pub(crate) fn is_listed(&self) -> bool {
         self.source != Source::Runtime
     }
 }
@@ -59,7 +74,9 @@ impl Picture {
         let shown = Shown { status: known.unwrap_or(shown.status), ..shown };
         let status = shown.status.clone();
         let is_same = pods.get(uid).is_some_and(|known| {
-            Arc::ptr_eq(&known.pod, &shown.pod)
+            let is_same = (known.is_wanted, known.lifecycle) == (shown.is_wanted, shown.lifecycle);
+            is_same
+                && Arc::ptr_eq(&known.pod, &shown.pod)
                 && Arc::ptr_eq(&known.status, &status)
                 && known.standing == shown.standing
         });
@@ -103,11 +120,6 @@ impl Picture {
         self.version.send_modify(|v| *v += 1);
     }
 
-    /// All pods, also those that only the runtime knows.
-    pub fn all(&self) -> Vec<(PodUid, Shown)> {
-        self.lock().iter().map(|(uid, shown)| (uid.clone(), shown.clone())).collect()
-    }
-
     /// All pods that clients see, in the order of their UIDs.
     pub fn listed(&self) -> Vec<Shown> {
         self.lock().values().filter(|s| s.is_listed()).cloned().collect()
@@ -134,6 +146,11 @@ impl Picture {
         let is_it =
             |shown: &&Shown| shown.is_listed() && *shown.key.namespace == *namespace && *shown.key.name == *name;
         self.lock().values().find(is_it).cloned()
+    }
+
+    /// All pods, those among them that only the runtime knows.
+    pub fn all(&self) -> Vec<Shown> {
+        self.lock().values().cloned().collect()
     }
 
     /// Counts up with every change; wait on it to see changes.

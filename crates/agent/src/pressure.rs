@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rubelet_api::ids::PodUid;
 use rubelet_core::evict::{Candidate, Eviction, PodUse, Pressures, Reclaim, Rules, Shortage, Watch, local};
-use rubelet_core::pod::Order;
+use rubelet_core::pod::{EvictOrder, Order};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -158,14 +158,19 @@ impl Pressure {
     async fn evict_all(&self, evictions: Vec<Eviction>) -> Vec<PodUid> {
         let mut evicted = Vec::new();
         for eviction in evictions {
+            let signal = eviction.trigger.as_str();
+            self.hands.metrics.pods.evictions.of(&[signal]).add_one();
             tracing::info!(uid = %eviction.uid, signal = eviction.trigger.as_str(), message = eviction.message, "evicting a pod");
-            let order = Order::Evict {
-                grace_secs: Some(eviction.grace_secs),
+            let Eviction { uid, grace_secs, message, annotations, is_disruption, .. } = eviction;
+            let order = Order::Evict(EvictOrder {
+                grace_secs: Some(grace_secs),
                 reason: rubelet_core::evict::REASON.to_owned(),
-                message: eviction.message,
-            };
-            if self.roster.send(RosterNote::Order(eviction.uid.clone(), order)).await.is_ok() {
-                evicted.push(eviction.uid);
+                disruption: is_disruption.then(|| message.clone()),
+                message,
+                annotations: annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            });
+            if self.roster.send(RosterNote::Order(uid.clone(), order)).await.is_ok() {
+                evicted.push(uid);
             }
         }
         evicted

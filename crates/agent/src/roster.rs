@@ -1,5 +1,6 @@
 //! Who must be on this node: one task that turns desired sets into workers, adopts what runs, and retires the rest.
 
+mod admission;
 mod adopt;
 mod entry;
 mod inquiry;
@@ -14,9 +15,7 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
-use rubelet_core::admit::{self, Verdict};
-use rubelet_core::evict;
-use rubelet_core::pod::{Fact, Order, PodRecord, Source};
+use rubelet_core::pod::{Fact, Order, PodRecord, Source, granted};
 use rubelet_core::resources;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -27,6 +26,7 @@ use crate::observer::{Ask, View};
 use crate::pulse;
 use crate::sources::{DesiredPod, DesiredSet};
 use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
+use admission::Admission;
 use adopt::Change;
 use entry::Entry;
 use inquiry::{Finding, Inquiry};
@@ -65,6 +65,8 @@ pub struct Roster {
     pods: BTreeMap<PodUid, Entry>,
     /// By name, in order of arrival; the first one runs, the others wait for it.
     names: BTreeMap<PodKey, VecDeque<PodUid>>,
+    /// Pods that others end for, and those of them that have not ended.
+    room: BTreeMap<PodUid, BTreeSet<PodUid>>,
     /// Pods in the runtime that no source has claimed so far.
     found: BTreeMap<PodUid, FoundPod>,
     /// Pods in the runtime that nobody knew, and at which somebody is looking.
@@ -99,6 +101,7 @@ impl Roster {
         Self {
             pods: BTreeMap::new(),
             names: BTreeMap::new(),
+            room: BTreeMap::new(),
             found: surveyed.pods,
             looked_at: BTreeMap::new(),
             questions: Questions::default(),
@@ -118,6 +121,7 @@ impl Roster {
     pub async fn run(mut self, mut notes: mpsc::Receiver<RosterNote>) {
         let beat = self.around.pulse.roster();
         self.retire_unclaimed();
+        let mut shown = self.around.picture.version();
         loop {
             beat.waits(Some(Instant::now() + pulse::ROUND));
             tokio::select! {
@@ -142,6 +146,8 @@ impl Roster {
                     Some(Finding::Compared { number, source, key, is_it }) => self.compared(number, source, &key, is_it).await,
                     None => return,
                 },
+                // The picture lives as long as the roster: there is always another change.
+                _ = shown.changed(), if !self.room.is_empty() => self.room_made().await,
                 () = tokio::time::sleep(pulse::ROUND) => self.decide_resizes().await,
             }
             self.weigh_burstable().await;
@@ -246,7 +252,7 @@ impl Roster {
             self.retire(&uid);
         }
         let Some(entry) = self.pods.get_mut(&uid) else {
-            self.start(source, &uid, desired);
+            self.start(source, &uid, desired).await;
             return;
         };
         if entry.is_withdrawn {
@@ -286,7 +292,7 @@ impl Roster {
     }
 
     /// Starts a pod, or goes on with it where it was found.
-    fn start(&mut self, source: Source, uid: &PodUid, desired: DesiredPod) {
+    async fn start(&mut self, source: Source, uid: &PodUid, desired: DesiredPod) {
         let key = desired.key();
         self.leftovers.remove(uid);
         // Somebody is still looking at it: what is listed must be seen before anything is decided.
@@ -299,12 +305,37 @@ impl Roster {
         }
         // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
         let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
-        let rejected = if found.is_some() || is_over { None } else { self.admit(&desired.pod) };
-        let record = PodRecord::new(source, desired.pod.clone());
+        let admission = if found.is_some() || is_over { Admission::In } else { self.admit(&desired.pod) };
+        let rejected = match admission {
+            Admission::In => None,
+            Admission::After(victims) => {
+                self.preempt(&victims).await;
+                self.room.insert(uid.clone(), victims);
+                None
+            }
+            Admission::Refused(order) => Some(order),
+        };
+        self.count_admission(&desired.pod, rejected.as_ref());
+        let granted =
+            found.as_ref().filter(|_| source == Source::Api).and_then(|_| granted(&desired.pod)).map(Arc::new);
+        let mut record = PodRecord::new(source, granted.as_ref().unwrap_or(&desired.pod).clone());
+        if granted.is_some() {
+            record.absorb(Fact::Desired(desired.pod.clone()), self.around.clock.now());
+        }
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
-        let entry =
-            Entry { key, source, pod, digest, worker, is_withdrawn: false, rejected, waiting: None, again: None };
+        let entry = Entry {
+            key,
+            source,
+            pod,
+            digest,
+            worker,
+            is_withdrawn: false,
+            rejected,
+            waiting: granted.map(|granted| (granted, Instant::now())),
+            again: None,
+            is_preempted: false,
+        };
         self.pods.insert(uid.clone(), entry);
     }
 
@@ -316,14 +347,25 @@ impl Roster {
             tracing::info!(%uid, "removing what is left of a pod that is gone");
         } else {
             tracing::info!(pod = ?found.key(), %uid, "stopping a pod that no source wants");
+            self.around.hands.metrics.pods.orphaned.add_one();
         }
         let pod = Arc::new(found.skeleton(uid));
         let key = found.key().cloned().unwrap_or_else(|| PodKey::new("", uid.as_str()));
         let record = PodRecord::orphan(pod.clone(), &found.view.observed());
         let worker = self.employ(record, Some(found), None);
         let (source, digest) = (Source::Runtime, String::new());
-        let entry =
-            Entry { key, source, pod, digest, worker, is_withdrawn: true, rejected: None, waiting: None, again: None };
+        let entry = Entry {
+            key,
+            source,
+            pod,
+            digest,
+            worker,
+            is_withdrawn: true,
+            rejected: None,
+            waiting: None,
+            again: None,
+            is_preempted: false,
+        };
         self.pods.insert(uid.clone(), entry);
     }
 
@@ -336,7 +378,7 @@ impl Roster {
         if found.as_ref().is_some_and(FoundPod::is_there) {
             queue.push_front(uid);
         } else {
-            if has_double || !queue.is_empty() {
+            if has_double || !queue.is_empty() || self.room.contains_key(&uid) {
                 record.absorb(Fact::Behind(true), now);
             }
             queue.push_back(uid);
@@ -346,24 +388,6 @@ impl Roster {
             record.absorb(Fact::Order(order), now);
         }
         worker::start(record, view, rows, self.around.clone())
-    }
-
-    /// Admission: `None` lets the pod in.
-    fn admit(&self, pod: &v1::Pod) -> Option<Order> {
-        if self.is_shutting_down() {
-            let (reason, message) = ("NodeShutdown", "Pod was rejected as the node is shutting down.");
-            return Some(Order::Reject { reason: reason.to_owned(), message: message.to_owned() });
-        }
-        let node = self.around.node.borrow().clone();
-        if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {
-            return Some(Order::Reject { reason, message });
-        }
-        let active = self.active();
-        let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
-        match admit::decide(pod, &active, &node) {
-            Verdict::Admitted => None,
-            Verdict::Rejected { reason, message } => Some(Order::Reject { reason, message }),
-        }
     }
 
     /// The pods that use something of the node.
@@ -397,6 +421,7 @@ impl Roster {
     /// A worker ended: whoever waits for its name goes on.
     async fn pod_gone(&mut self, uid: &PodUid) {
         let Some(entry) = self.pods.remove(uid) else { return };
+        self.room.remove(uid);
         self.leave_queue(&entry.key, uid);
         self.ledger.remove(uid);
         if let Some((source, again)) = &entry.again {
@@ -404,7 +429,9 @@ impl Roster {
         }
         self.save_ledger().await;
         if let Some((source, again)) = entry.again {
-            self.start(source, uid, again);
+            let is_static = if source.is_static() { "true" } else { "" };
+            self.around.hands.metrics.pods.restarted.of(&[is_static]).add_one();
+            self.start(source, uid, again).await;
         } else if entry.source == Source::Api && !entry.is_withdrawn {
             self.done.insert(uid.clone());
         }
@@ -423,7 +450,8 @@ impl Roster {
 
     /// Lets the first in the queue of a name go on, unless a pod of that name was found that nobody has claimed yet.
     async fn call_first(&self, key: &PodKey) {
-        let first = self.names.get(key).and_then(|q| q.front()).and_then(|u| self.pods.get(u));
+        let first = self.names.get(key).and_then(|q| q.front()).filter(|uid| !self.room.contains_key(*uid));
+        let first = first.and_then(|u| self.pods.get(u));
         if let Some(first) = first
             && !self.is_found(key)
         {

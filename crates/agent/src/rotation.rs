@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use futures_util::{StreamExt, stream};
 use jiff::Zoned;
 use jiff::civil::DateTime;
-use rubelet_api::ids::{ContainerId, PodUid};
+use rubelet_api::ids::ContainerId;
 use rubelet_api::v1;
 use rubelet_core::collect::logs::{self, Policy, UNFINISHED};
 use rubelet_proto::cri::ContainerState;
@@ -47,7 +47,7 @@ pub(crate) async fn run(rotation: Rotation, hands: Arc<Hands>, picture: Picture)
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let running: Vec<Running> = picture.all().iter().flat_map(|(uid, shown)| running(&hands, uid, shown)).collect();
+        let running: Vec<Running> = picture.all().iter().flat_map(|shown| running(&hands, shown)).collect();
         let bytes_max = rotation.policy.bytes_max;
         let looked = tokio::task::spawn_blocking(move || {
             running.into_iter().filter(|one| is_due(&one.log, bytes_max)).collect::<Vec<_>>()
@@ -64,8 +64,8 @@ pub(crate) async fn run(rotation: Rotation, hands: Arc<Hands>, picture: Picture)
 }
 
 /// The containers of a pod that run, with their logs.
-fn running(hands: &Hands, uid: &PodUid, shown: &Shown) -> Vec<Running> {
-    let dir = hands.pod_logs_dir.join(format!("{}_{}_{uid}", shown.key.namespace, shown.key.name));
+fn running(hands: &Hands, shown: &Shown) -> Vec<Running> {
+    let dir = hands.pod_logs_dir.join(format!("{}_{}_{}", shown.key.namespace, shown.key.name, shown.uid));
     let status = &shown.status;
     let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
     let of = |status: &v1::ContainerStatus| {

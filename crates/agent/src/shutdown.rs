@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use rubelet_host::{chain, paths, ready};
 use tokio::sync::mpsc;
 
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::picture::Picture;
 use crate::roster::RosterNote;
 
@@ -39,6 +41,7 @@ pub(crate) struct Watching {
     pub(crate) events: Events,
     pub(crate) picture: Picture,
     pub(crate) roster: mpsc::Sender<RosterNote>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why logind cannot be followed.
@@ -146,6 +149,9 @@ impl Watching {
 
     /// kubelet 1.36: both times, the second one a zero while it lasts.
     async fn note(&self, began: Timestamp, ended: Option<Timestamp>) {
+        let secs = |at: Timestamp| at.as_millisecond() as f64 / 1000.0;
+        self.metrics.node.shutdown_began.set(secs(began));
+        self.metrics.node.shutdown_ended.set(ended.map_or(0.0, secs));
         let path = self.settings.state.clone();
         let wrote = tokio::task::spawn_blocking(move || write(&path, began, ended)).await;
         if let Ok(Err(err)) = wrote {

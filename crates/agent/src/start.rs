@@ -20,6 +20,7 @@ use crate::events::Events;
 use crate::hands::Hands;
 use crate::ledger::Ledger;
 use crate::life::Life;
+use crate::metrics::Metrics;
 use crate::picture::Picture;
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
@@ -65,6 +66,8 @@ pub struct Settings {
     /// `/var/log/containers` but in tests.
     pub container_logs_dir: PathBuf,
     pub stats: StatsSettings,
+    /// Where it is counted what the agent does.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Limits on image pulls, see [`Pulls::new`].
@@ -122,9 +125,9 @@ impl Agent {
 /// How often the lists of the runtime are read, events or not.
 pub const RELIST_PERIOD: Duration = Duration::from_secs(10);
 const ROSTER_NOTES: usize = 64;
-/// kubelet 1.36: the words.
-const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. \
-    Please migrate to cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
+/// kubelet 1.36: what is told of a node whose host mounts cgroups of the old kind.
+const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to \
+                         cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
 
 /// A roster at work and what it stands on, before any source is connected.
 pub struct Ground {
@@ -174,15 +177,9 @@ pub async fn lay(
     clock: Clock,
 ) -> Result<Ground, StartError> {
     let mut node = settings.node;
-    let events = match &settings.cluster {
-        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
-        None => Events::standalone(clock),
-    };
-    events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
-    if node.cgroup.version == CgroupVersion::V1 {
-        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
-    }
-    let runtime: Arc<dyn Runtime> = Arc::new(Bounded::new(runtime, settings.request_timeout));
+    let events = begin_telling(settings.cluster.as_ref(), &node, clock, life);
+    let runtime: Arc<dyn Runtime> =
+        Arc::new(Bounded::new(runtime, settings.request_timeout, settings.metrics.runtime.clone()));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
     let hands = Arc::new(Hands {
@@ -192,21 +189,20 @@ pub async fn lay(
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
             .with_plugins(settings.credential_plugins),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
+        client: settings.cluster.as_ref().map(|cluster| cluster.references.client.clone()),
         drivers: Drivers::default(),
         events,
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
         container_logs_dir: settings.container_logs_dir,
+        metrics: settings.metrics,
     });
     let surveyed =
         survey::survey(&hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
     foreign::refuse_foreign_pods(&hands, &surveyed)
         .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
-    reserve::make_levels(&hands, &node).map_err(StartError::Cgroups)?;
-    reserve::hold_pods(&hands, &node, life);
-    reserve::hold_others(&hands, &node, &settings.reservations).map_err(StartError::Reserved)?;
-    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
-    csi::spawn(life, hands.clone(), node.name.clone(), client);
+    settle(&hands, &node, &settings.reservations, life)?;
+    csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());
@@ -243,7 +239,6 @@ pub async fn lay(
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
     life.spawn(Roster::new(surveyed, sources, ledger, around, ended).run(notes));
-    let hands_for_stats = hands.clone();
     let standing = Standing {
         node_name: node.borrow().name.clone(),
         hands: hands.clone(),
@@ -255,10 +250,35 @@ pub async fn lay(
         attend(pods, &standing.node_name, picture.clone(), &roster, life);
     }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
+    let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
     watcher::spawn(life, hands, node_tx, roster.clone());
-    let stats = Stats::new(hands_for_stats, node.clone(), picture.clone(), settings.stats);
     let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// Cgroups for pods and for those that something is kept for, and what an earlier life left in use.
+fn settle(hands: &Arc<Hands>, node: &NodeFacts, reservations: &[Reservation], life: &Life) -> Result<(), StartError> {
+    reserve::make_levels(hands, node).map_err(StartError::Cgroups)?;
+    reserve::hold_pods(hands, node, life);
+    reserve::hold_others(hands, node, reservations).map_err(StartError::Reserved)?;
+    if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
+        let err = rubelet_host::chain(&e);
+        tracing::warn!(err, "volumes that were staged before are not all told of as in use");
+    }
+    Ok(())
+}
+
+/// Where it is told what happens, from the start on.
+fn begin_telling(cluster: Option<&Cluster>, node: &NodeFacts, clock: Clock, life: &Life) -> Events {
+    let events = match cluster {
+        Some(cluster) => Events::start(cluster.events.clone(), &node.name, clock, life),
+        None => Events::standalone(clock),
+    };
+    events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
+    if node.cgroup.version == CgroupVersion::V1 {
+        events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
+    events
 }
 
 /// Takes pods from the API server and tells it of them.

@@ -17,6 +17,7 @@ use crate::hands::Hands;
 use crate::picture::Picture;
 
 mod disks;
+mod drivers;
 pub mod figures;
 pub(crate) mod ground;
 mod pods;
@@ -27,8 +28,10 @@ mod tests;
 
 pub use figures::Figures;
 pub use summary::Summary;
+pub(crate) use summary::is_told;
 
 use disks::Disks;
+use drivers::Said;
 use ground::{Ground, Sandboxes};
 use rates::Rates;
 
@@ -81,6 +84,7 @@ struct Kept {
     rates: Rates,
     disks: Disks,
     sandboxes: Sandboxes,
+    drivers: Said,
 }
 
 impl Stats {

@@ -66,9 +66,15 @@ async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, con
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await; // the survey was the first look
     let mut is_failing = false;
+    let mut last = Instant::now();
+    let counts = &hands.metrics.node;
     loop {
         ticks.tick().await;
+        let began = Instant::now();
+        counts.relist_interval.took(began.saturating_duration_since(last));
+        last = began;
         let relisted = relist(&hands).await;
+        counts.relist.took(began.elapsed());
         if relisted.is_err() {
             contact.lost.notify_one();
         }
@@ -76,6 +82,7 @@ async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, con
             Ok(pods) => {
                 contact.answers();
                 is_failing = false;
+                counts.last_seen.set(now_secs());
                 if roster.send(RosterNote::Relisted(pods)).await.is_err() {
                     return;
                 }
@@ -90,13 +97,23 @@ async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, con
     }
 }
 
+/// Seconds since 1970.
+fn now_secs() -> f64 {
+    jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
+}
+
 /// Follows `GetContainerEvents`; a runtime without it is seen by pidfds and relists.
 async fn follow_events(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>) {
     loop {
         let mut events = hands.runtime.container_events();
+        let (counts, mut is_open) = (&hands.metrics.node, false);
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
+                    if !std::mem::replace(&mut is_open, true) {
+                        counts.streams.add_one();
+                    }
+                    counts.event_age.observe((now_secs() - event.created_at as f64 / 1e9).max(0.0));
                     if let Some(note) = note(&event)
                         && roster.send(note).await.is_err()
                     {
@@ -104,10 +121,12 @@ async fn follow_events(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>) {
                     }
                 }
                 Err(e) if e.is_unimplemented() => {
+                    counts.stream_errors.add_one();
                     tracing::debug!("the runtime has no event stream; ends of containers are seen by their processes");
                     return;
                 }
                 Err(e) => {
+                    counts.stream_errors.add_one();
                     tracing::debug!(err = %e, "the runtime's event stream broke");
                     break;
                 }

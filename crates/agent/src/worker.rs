@@ -10,7 +10,8 @@ use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::{CANCELLED, Fact, Needs, Outcome, PodRecord, Source, Step, StepFailure, StepKey};
+use rubelet_core::pod::fact::Done;
+use rubelet_core::pod::{CANCELLED, Fact, Needs, Outcome, PodRecord, Source, Stage, Step, StepFailure, StepKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -19,8 +20,9 @@ use crate::clock::Clock;
 use crate::execute::{self, dirs};
 use crate::hands::Hands;
 use crate::life::Life;
+use crate::metrics::Starting;
 use crate::observer::{self, Ask, Listed, Sighting, View};
-use crate::picture::{Picture, Shown};
+use crate::picture::{Lifecycle, Picture, Shown};
 use crate::pulse::{Beat, Pulse};
 use crate::references::References;
 
@@ -114,6 +116,10 @@ pub struct Worker {
     beat: Beat,
     /// What the references were told last.
     needs: Needs,
+    /// Nothing was decided yet.
+    is_first: bool,
+    /// Until it runs for the first time.
+    starting: Option<Starting>,
     around: Surroundings,
 }
 
@@ -121,6 +127,7 @@ pub struct Worker {
 pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) -> WorkerHandle {
     let (tx, inbox) = mpsc::channel(INBOX);
     let beat = around.pulse.worker(record.uid());
+    let is_new = record.source() != Source::Runtime && rows == Listed::default();
     let worker = Worker {
         uid: record.uid().clone(),
         key: record.key().clone(),
@@ -138,6 +145,9 @@ pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) 
         is_due: true,
         beat: beat.clone(),
         needs: Needs::new(),
+        is_first: true,
+        // One that was found is not started here.
+        starting: is_new.then(Starting::now),
         around,
     };
     let (life, ended, pulse) = (worker.around.life.clone(), worker.around.ended.clone(), worker.around.pulse.clone());
@@ -167,6 +177,9 @@ impl Worker {
     /// Works until nothing is left of the pod (true) or the roster is gone (false): then the agent ends, pods stay.
     async fn run(mut self) -> bool {
         self.beat.begins();
+        if let Some(starting) = &self.starting {
+            self.around.hands.metrics.pods.worker_start.took(starting.since.elapsed());
+        }
         self.learn_log_counts().await;
         let asks = self.begin();
         self.look(asks);
@@ -175,6 +188,7 @@ impl Worker {
             let wake_at = self.turns(&node.borrow_and_update().clone());
             if self.record.is_gone() {
                 self.around.picture.forget(&self.uid);
+                self.around.hands.metrics.forget(&self.pod_ref());
                 return true;
             }
             if !self.wait(&mut node, wake_at).await {
@@ -253,12 +267,13 @@ impl Worker {
 
     /// Decides once, publishes, and takes up the steps.
     fn turn(&mut self, node: &NodeFacts) -> (Option<Instant>, bool) {
-        let now = self.around.clock.now();
+        let (now, since) = (self.around.clock.now(), Instant::now());
         let plan = self.record.decide(node, now);
         for event in &plan.events {
             self.around.hands.events.tell(&self.pod, event);
         }
         let stage = self.record.stage().clone();
+        let (lifecycle, is_wanted) = self.lifecycle();
         let shown = Shown {
             uid: self.uid.clone(),
             key: self.key.clone(),
@@ -267,7 +282,10 @@ impl Worker {
             source: self.source,
             standing: stage.standing(),
             is_past: false,
+            is_wanted,
+            lifecycle,
         };
+        self.count_start(&shown.status);
         let status = self.around.picture.publish(&self.uid, shown);
         self.record.absorb(Fact::Published { status, events: plan.events.len() }, now);
         if self.needs != plan.needs {
@@ -284,8 +302,30 @@ impl Worker {
             is_settled &= !matches!(step, Step::Cancel(_));
             self.take_up(step, node);
         }
+        self.around.hands.metrics.decided(lifecycle, self.is_first, since.elapsed());
+        self.is_first = false;
         is_settled &= *self.record.stage() == stage || self.record.is_gone();
         (plan.wake_at.map(|at| self.around.clock.instant(at)), is_settled)
+    }
+
+    /// What is done with the pod, and whether its source wants it.
+    fn lifecycle(&self) -> (Lifecycle, bool) {
+        let is_known = self.source != Source::Runtime;
+        match self.record.stage() {
+            Stage::Queued { .. } | Stage::Active => (Lifecycle::Sync, is_known),
+            Stage::Stopping(stopping) => (Lifecycle::Terminating, is_known && !stopping.is_withdrawn),
+            Stage::Cleaning(cleaning) => (Lifecycle::Terminated, is_known && !cleaning.is_withdrawn),
+            Stage::Gone => (Lifecycle::Terminated, false),
+        }
+    }
+
+    /// The first time that the pod is seen to run.
+    fn count_start(&mut self, status: &v1::PodStatus) {
+        if status.phase.as_deref() == Some("Running")
+            && let Some(starting) = self.starting.take()
+        {
+            self.around.hands.metrics.runs(&starting, &self.pod, self.source.is_static());
+        }
     }
 
     fn take_up(&mut self, step: Step, node: &NodeFacts) {
@@ -343,6 +383,10 @@ impl Worker {
                 let is_ours = self.running.get(&key).is_some_and(|(running, _)| *running == number);
                 if is_ours {
                     self.running.remove(&key);
+                    if let (Ok(Done::Image(found)), Some(starting)) = (&outcome, &mut self.starting) {
+                        starting.pulled +=
+                            found.pulled.as_ref().map_or(Duration::ZERO, |pulled| pulled.took_with_waiting);
+                    }
                     if let Err(failure) = &outcome {
                         tracing::debug!(pod = %self.key, step = ?key, reason = %failure.reason, err = %failure.message, "Step failed");
                     }
@@ -398,10 +442,12 @@ impl Worker {
         let (hands, uid) = (self.around.hands.clone(), self.uid.clone());
         self.around.life.spawn(async move {
             let work = async {
+                let since = Instant::now();
                 let mut seen = Vec::new();
                 for ask in asks {
                     seen.extend(observer::look(&hands, &uid, ask).await);
                 }
+                hands.metrics.node.look.took(since.elapsed());
                 seen
             };
             // A look that broke has seen nothing; the next relist asks again.

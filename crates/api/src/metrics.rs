@@ -106,3 +106,34 @@ impl Family {
 
 /// Prometheus' own bounds, seconds.
 pub const SECONDS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Makes a structure whose fields are families that are counted: `Default`, a list `FAMILIES`, and `tell`, which writes them all.
+/// What a family is called is said once, beside the field.
+#[macro_export]
+macro_rules! counted {
+    ($(#[$note:meta])* $seen:vis struct $name:ident { $($(#[$about:meta])* $shown:vis $field:ident: $value:ty = $family:expr;)* }) => {
+        $(#[$note])*
+        #[derive(Debug)]
+        $seen struct $name { $($(#[$about])* $shown $field: $value,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: { static FAMILY: $crate::metrics::Family = $family; <$value>::new(&FAMILY) },)* }
+            }
+        }
+
+        impl $name {
+            /// All of them, in the order in which they are told.
+            $seen const FAMILIES: &'static [&'static $crate::metrics::Family] = &[$(&$family,)*];
+
+            /// Writes them.
+            ///
+            /// # Errors
+            /// The sink's.
+            $seen fn tell(&self, text: &mut $crate::metrics::Text<'_>) -> std::io::Result<()> {
+                $(self.$field.tell(text)?;)*
+                Ok(())
+            }
+        }
+    };
+}

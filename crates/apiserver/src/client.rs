@@ -14,6 +14,7 @@ use serde::de::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::ClientCounts;
 use crate::answer::{self, BodyTrouble};
 use crate::backoff::Chance;
 use crate::connect::{Connections, Stream, Trouble};
@@ -47,6 +48,7 @@ pub struct Client {
 struct Shared {
     /// `https://HOST[:PORT]`.
     origin: String,
+    counts: Arc<ClientCounts>,
     /// What comes before every path.
     prefix: String,
     user_agent: HeaderValue,
@@ -107,6 +109,16 @@ impl Ask {
         Ok(Self { body: text.into(), ..self })
     }
 
+    fn method(&self) -> Method {
+        match self.verb {
+            Verb::Get | Verb::List | Verb::Watch => Method::GET,
+            Verb::Create => Method::POST,
+            Verb::Update => Method::PUT,
+            Verb::Patch => Method::PATCH,
+            Verb::Delete => Method::DELETE,
+        }
+    }
+
     pub(crate) fn unreadable(&self, why: String) -> Error {
         Error::Unreadable { verb: self.verb, url: self.url.clone(), why }
     }
@@ -139,6 +151,7 @@ impl Client {
         let credentials = Arc::new(Credentials::new(settings.identity));
         let shared = Shared {
             origin: format!("https://{authority}"),
+            counts: settings.counts,
             prefix: uri.path().trim_end_matches('/').to_owned(),
             user_agent: HeaderValue::try_from(&settings.user_agent).map_err(|e| format!("user agent: {e}"))?,
             connections: Connections::new(&uri, settings.tls, credentials.clone())
@@ -317,7 +330,9 @@ impl Client {
     async fn answer(&self, ask: &Ask) -> Result<Bytes, Error> {
         let mut stream = self.open(ask).await?;
         let body = timeout(self.patience, answer::whole(stream.answer.body_mut(), ANSWER_BYTES_MAX)).await;
-        body.map_err(|_| ask.late(self.patience))?.map_err(|trouble| ask.broken(trouble))
+        let body = body.map_err(|_| ask.late(self.patience))?.map_err(|trouble| ask.broken(trouble))?;
+        self.shared.counts.answered(self.host(), &ask.method(), body.len());
+        Ok(body)
     }
 
     /// The beginning of an answer that is not a refusal. Waits for its turn, shows who we are, and comes later when told to.
@@ -325,12 +340,18 @@ impl Client {
         let mut freshness = Freshness::Any;
         let mut laters = 0;
         loop {
-            self.turn().await;
+            self.turn(ask).await;
             let asked = Instant::now();
             let attempt = timeout(self.patience, self.attempt(ask, freshness)).await;
-            let error = match attempt.map_err(|_| ask.late(self.patience)) {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) | Err(error) => error,
+            let attempt = attempt.map_err(|_| ask.late(self.patience)).flatten();
+            let code = match &attempt {
+                Ok(stream) => Some(stream.answer.status().as_u16()),
+                Err(error) => error.code(),
+            };
+            self.shared.counts.asked(self.host(), &ask.method(), code, ask.body.len(), asked.elapsed());
+            let error = match attempt {
+                Ok(stream) => return Ok(stream),
+                Err(error) => error,
             };
             let may_show_new = error.is_unauthorized() && self.shared.credentials.may_change();
             match error.retry_after() {
@@ -341,6 +362,7 @@ impl Client {
                 _ if may_show_new && freshness == Freshness::Any => freshness = Freshness::After(asked),
                 _ => return Err(error),
             }
+            self.shared.counts.again(self.host(), &ask.method(), code);
         }
     }
 
@@ -365,15 +387,8 @@ impl Client {
     }
 
     fn request(&self, ask: &Ask, authorization: Option<HeaderValue>) -> Result<Request<Full<Bytes>>, Error> {
-        let method = match ask.verb {
-            Verb::Get | Verb::List | Verb::Watch => Method::GET,
-            Verb::Create => Method::POST,
-            Verb::Update => Method::PUT,
-            Verb::Patch => Method::PATCH,
-            Verb::Delete => Method::DELETE,
-        };
         let mut request = Request::builder()
-            .method(method)
+            .method(ask.method())
             .uri(format!("{}{}{}", self.shared.origin, self.shared.prefix, ask.url))
             .header(USER_AGENT, self.shared.user_agent.clone())
             .header(ACCEPT, JSON)
@@ -388,13 +403,19 @@ impl Client {
         request.body(Full::new(ask.body.clone())).map_err(|e| ask.unreadable(format!("write the request: {e}")))
     }
 
+    /// Host and port of the server.
+    fn host(&self) -> &str {
+        self.shared.origin.trim_start_matches("https://")
+    }
+
     /// Waits until the rate allows another request.
-    async fn turn(&self) {
+    async fn turn(&self, ask: &Ask) {
         let Some(bucket) = &self.bucket else { return };
         let wait = bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now().into_std());
         if !wait.is_zero() {
             sleep(wait).await;
         }
+        self.shared.counts.waited(self.host(), &ask.method(), wait);
     }
 
     /// Whether this server streams lists, as far as we know.

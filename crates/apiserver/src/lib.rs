@@ -21,6 +21,7 @@ pub mod backoff;
 pub mod certificates;
 mod client;
 mod connect;
+mod counts;
 mod credentials;
 mod error;
 pub mod events;
@@ -39,6 +40,7 @@ pub mod tokens;
 mod watch;
 
 pub use client::{Client, DeleteOptions, Listed, Preconditions};
+pub use counts::ClientCounts;
 pub use error::{Error, Refusal, Verb};
 pub use kubeconfig::KubeconfigError;
 pub use limit::Rate;

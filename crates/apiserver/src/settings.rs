@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ClientCounts;
 use crate::limit::Rate;
 use crate::plugin::PluginSettings;
 
@@ -22,6 +24,8 @@ pub struct Settings {
     pub patience: Duration,
     /// What the spread of waits is made from: another number on each node.
     pub seed: u64,
+    /// Where requests are counted.
+    pub counts: Arc<ClientCounts>,
 }
 
 impl Settings {
@@ -36,6 +40,7 @@ impl Settings {
             rate: None,
             patience: Duration::from_secs(60),
             seed: 0,
+            counts: Arc::default(),
         }
     }
 }

@@ -211,7 +211,7 @@ pub struct PodGates {
     pub env_files: bool,
     pub pod_level_resources: bool,
     pub hostname_override: bool,
-    pub memory_qos: bool,
     pub change_container_status_on_kubelet_restart: bool,
     pub cluster_trust_bundle_projection: bool,
+    pub node_declared_features: bool,
 }

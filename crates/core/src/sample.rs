@@ -70,9 +70,9 @@ fn settings() -> PodSettings {
             env_files: true,
             pod_level_resources: true,
             hostname_override: true,
-            memory_qos: false,
             change_container_status_on_kubelet_restart: false,
             cluster_trust_bundle_projection: false,
+            node_declared_features: true,
         },
     }
 }

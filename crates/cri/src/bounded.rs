@@ -1,44 +1,96 @@
 //! A runtime whose calls end in time, whatever is behind it: no answer is an answer, too.
 //!
 //! [`Remote`](crate::Remote) keeps these deadlines by itself; a runtime in this process has them from here. A call that is
-//! out of time is dropped; whether it had an effect must be looked at, as with a socket.
+//! out of time is dropped; whether it had an effect must be looked at, as with a socket. All calls pass here: they are counted.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_proto::cri;
 
-use crate::{Answer, Code, EventStream, Runtime, RuntimeError};
+use crate::{Answer, Code, EventStream, Runtime, RuntimeCounts, RuntimeError};
 
 /// Holds every verb of a runtime to kubelet 1.36's deadlines.
 pub struct Bounded {
     inner: Arc<dyn Runtime>,
     timeout: Duration,
+    counts: Arc<RuntimeCounts>,
 }
 
 impl Bounded {
     /// `timeout`: `runtimeRequestTimeout`.
-    pub fn new(inner: Arc<dyn Runtime>, timeout: Duration) -> Self {
-        Self { inner, timeout }
+    pub fn new(inner: Arc<dyn Runtime>, timeout: Duration, counts: Arc<RuntimeCounts>) -> Self {
+        Self { inner, timeout, counts }
     }
 
-    fn soon<'a, T: Send + 'a>(&self, verb: &'static str, answer: Answer<'a, T>) -> Answer<'a, T> {
-        within(self.timeout, verb, answer)
+    fn soon<'a, T: Send + 'a>(&'a self, verb: &'static str, answer: Answer<'a, T>) -> Answer<'a, T> {
+        self.within(self.timeout, verb, answer)
+    }
+
+    fn within<'a, T: Send + 'a>(&'a self, limit: Duration, verb: &'static str, answer: Answer<'a, T>) -> Answer<'a, T> {
+        let out_of_time = move || RuntimeError::Rpc {
+            verb,
+            code: Code::DeadlineExceeded,
+            message: "context deadline exceeded".to_owned(),
+        };
+        let answer = async move { tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(out_of_time())) };
+        Box::pin(self.counted(verb, answer))
+    }
+
+    async fn counted<T>(
+        &self,
+        verb: &'static str,
+        answer: impl Future<Output = Result<T, RuntimeError>>,
+    ) -> Result<T, RuntimeError> {
+        let operation = operation(verb);
+        self.counts.begins(operation);
+        let since = Instant::now();
+        let answer = answer.await;
+        self.counts.ended(operation, since.elapsed(), answer.is_ok());
+        answer
     }
 }
 
-fn within<'a, T: Send + 'a>(limit: Duration, verb: &'static str, answer: Answer<'a, T>) -> Answer<'a, T> {
-    Box::pin(async move {
-        match tokio::time::timeout(limit, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(RuntimeError::Rpc {
-                verb,
-                code: Code::DeadlineExceeded,
-                message: "context deadline exceeded".to_owned(),
-            }),
-        }
-    })
+/// kubelet 1.36: what its metrics call a verb.
+fn operation(verb: &'static str) -> &'static str {
+    match verb {
+        "Version" => "version",
+        "Status" => "status",
+        "RuntimeConfig" => "runtime_config",
+        "UpdateRuntimeConfig" => "update_runtime_config",
+        "RunPodSandbox" => "run_podsandbox",
+        "StopPodSandbox" => "stop_podsandbox",
+        "RemovePodSandbox" => "remove_podsandbox",
+        "PodSandboxStatus" => "podsandbox_status",
+        "ListPodSandbox" => "list_podsandbox",
+        "UpdatePodSandboxResources" => "update_podsandbox_resources",
+        "CreateContainer" => "create_container",
+        "StartContainer" => "start_container",
+        "StopContainer" => "stop_container",
+        "RemoveContainer" => "remove_container",
+        "ListContainers" => "list_containers",
+        "ContainerStatus" => "container_status",
+        "UpdateContainerResources" => "update_container",
+        "ReopenContainerLog" => "reopen_container_log",
+        "CheckpointContainer" => "checkpoint_container",
+        "ExecSync" => "exec_sync",
+        "Exec" => "exec",
+        "Attach" => "attach",
+        "PortForward" => "port_forward",
+        "ContainerStats" => "container_stats",
+        "ListContainerStats" => "list_container_stats",
+        "PodSandboxStats" => "podsandbox_stats",
+        "ListPodSandboxStats" => "list_podsandbox_stats",
+        "ListMetricDescriptors" => "list_metric_descriptors",
+        "ListPodSandboxMetrics" => "list_podsandbox_metrics",
+        "ListImages" => "list_images",
+        "ImageStatus" => "image_status",
+        "PullImage" => "pull_image",
+        "RemoveImage" => "remove_image",
+        "ImageFsInfo" => "image_fs_info",
+        other => other,
+    }
 }
 
 fn secs(secs: i64) -> Duration {
@@ -65,7 +117,7 @@ impl Runtime for Bounded {
     fn run_pod_sandbox(&self, config: cri::PodSandboxConfig, runtime_handler: &str) -> Answer<'_, SandboxId> {
         // kubelet 1.36: a sandbox may take twice as long.
         let limit = self.timeout.saturating_mul(2);
-        within(limit, "RunPodSandbox", self.inner.run_pod_sandbox(config, runtime_handler))
+        self.within(limit, "RunPodSandbox", self.inner.run_pod_sandbox(config, runtime_handler))
     }
 
     fn stop_pod_sandbox(&self, id: &SandboxId) -> Answer<'_, ()> {
@@ -103,7 +155,7 @@ impl Runtime for Bounded {
 
     fn stop_container(&self, id: &ContainerId, grace_secs: i64) -> Answer<'_, ()> {
         let limit = self.timeout.saturating_add(secs(grace_secs));
-        within(limit, "StopContainer", self.inner.stop_container(id, grace_secs))
+        self.within(limit, "StopContainer", self.inner.stop_container(id, grace_secs))
     }
 
     fn remove_container(&self, id: &ContainerId) -> Answer<'_, ()> {
@@ -128,7 +180,7 @@ impl Runtime for Bounded {
 
     fn checkpoint_container(&self, request: cri::CheckpointContainerRequest) -> Answer<'_, ()> {
         let limit = secs(request.timeout).max(self.timeout);
-        within(limit, "CheckpointContainer", self.inner.checkpoint_container(request))
+        self.within(limit, "CheckpointContainer", self.inner.checkpoint_container(request))
     }
 
     fn exec_sync(
@@ -139,15 +191,16 @@ impl Runtime for Bounded {
     ) -> Answer<'_, cri::ExecSyncResponse> {
         let (shown, answer) = (command.join(" "), self.inner.exec_sync(id, command, timeout));
         if timeout.is_zero() {
-            return answer;
+            return Box::pin(self.counted("ExecSync", answer));
         }
         let limit = self.timeout.saturating_add(timeout);
-        Box::pin(async move {
+        let answer = async move {
             match tokio::time::timeout(limit, answer).await {
                 Ok(answer) => answer,
                 Err(_) => Err(RuntimeError::CommandTimedOut { command: shown, timeout }),
             }
-        })
+        };
+        Box::pin(self.counted("ExecSync", answer))
     }
 
     fn exec(&self, request: cri::ExecRequest) -> Answer<'_, String> {
@@ -208,7 +261,7 @@ impl Runtime for Bounded {
         auth: Option<cri::AuthConfig>,
         sandbox_config: Option<cri::PodSandboxConfig>,
     ) -> Answer<'_, String> {
-        self.inner.pull_image(image, auth, sandbox_config)
+        Box::pin(self.counted("PullImage", self.inner.pull_image(image, auth, sandbox_config)))
     }
 
     fn remove_image(&self, image: cri::ImageSpec) -> Answer<'_, ()> {

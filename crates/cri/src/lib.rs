@@ -10,6 +10,7 @@
 
 mod bounded;
 mod contract;
+mod counts;
 mod error;
 mod remote;
 mod serve;
@@ -17,6 +18,7 @@ mod version;
 
 pub use bounded::Bounded;
 pub use contract::{Answer, EventStream, Runtime};
+pub use counts::RuntimeCounts;
 pub use error::{Code, RuntimeError};
 pub use remote::{EndpointError, Remote};
 pub use serve::{ServeError, serve};

@@ -5,6 +5,7 @@ mod api;
 mod care;
 mod node;
 mod pages;
+mod program;
 mod servers;
 mod view;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_agent::life::{Life, LifeEnd};
+use rubelet_agent::metrics::Metrics;
 use rubelet_agent::pulse::Pulse;
 use rubelet_agent::sources::{FileSource, HttpSource};
 use rubelet_agent::{CredentialPlugins, PullSettings, Settings};
@@ -24,7 +26,6 @@ use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_host::chain;
 use rubelet_runtime::Embedded;
 use rubelet_server::Servers;
-use rubelet_server::metrics::HttpCounts;
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
@@ -76,12 +77,14 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         .transpose()?;
     let node = node::facts(&assembled, driver, root).map_err(failed)?;
     let reservations = amounts::reservations(config, &node.machine.huge_page_sizes);
+    let metrics = Arc::new(Metrics::default());
     let (plugins, programs) =
         (&assembled.flags.credential_provider_config, &assembled.flags.credential_provider_bin_dir);
-    let credential_plugins = CredentialPlugins::open(plugins.as_deref(), programs.as_deref())
-        .map(Arc::new)
-        .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
-    let joined = api::join(&assembled).map_err(failed)?;
+    let credential_plugins =
+        CredentialPlugins::open(plugins.as_deref(), programs.as_deref(), &metrics)
+            .map(Arc::new)
+            .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
+    let joined = api::join(&assembled, &metrics).map_err(failed)?;
     let (life, end) = Life::new();
     let settings = Settings {
         node,
@@ -100,8 +103,9 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         credential_plugins,
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
         stats: pages::settings(&assembled),
+        metrics: metrics.clone(),
     };
-    let asked = Arc::new(Bounded::new(runtime.clone(), settings.request_timeout));
+    let asked = Arc::new(Bounded::new(runtime.clone(), settings.request_timeout, metrics.runtime.clone()));
     let agent = rubelet_agent::start(settings, runtime, &assembled.runtime_endpoint, &life)
         .await
         .map_err(|error| failed(chain(&error)))?;
@@ -117,7 +121,8 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         pulse: agent.pulse,
         configz: config.to_value(),
         stats: agent.stats,
-        http: HttpCounts::default(),
+        http: Arc::default(),
+        program: Arc::new(program::Program::new(assembled.gates.clone())),
         runtime: asked,
         premises: view::premises(&assembled),
         log,

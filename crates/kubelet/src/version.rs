@@ -23,16 +23,35 @@ pub(crate) fn raw() -> String {
         ("MinCompatibilityMajor", ""),
         ("MinCompatibilityMinor", ""),
         ("GitVersion", GIT_VERSION),
-        ("GitCommit", option_env!("RUBELET_COMMIT").unwrap_or("")),
-        ("GitTreeState", option_env!("RUBELET_TREE_STATE").unwrap_or("")),
-        ("BuildDate", option_env!("RUBELET_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z")),
+        ("GitCommit", COMMIT),
+        ("GitTreeState", TREE_STATE),
+        ("BuildDate", BUILD_DATE),
         ("GoVersion", ""),
-        ("Compiler", "rustc"),
+        ("Compiler", COMPILER),
         ("Platform", PLATFORM),
     ];
     let shown: Vec<String> = fields.iter().map(|(name, value)| format!("{name}:{value:?}")).collect();
     format!("version.Info{{{}}}", shown.join(", "))
 }
+
+/// Values of the metric `kubernetes_build_info`, in the order of its labels' names.
+pub(crate) fn build() -> [&'static str; 9] {
+    [BUILD_DATE, COMPILER, COMMIT, TREE_STATE, GIT_VERSION, "", MAJOR, MINOR, PLATFORM]
+}
+
+const COMMIT: &str = match option_env!("RUBELET_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+const TREE_STATE: &str = match option_env!("RUBELET_TREE_STATE") {
+    Some(state) => state,
+    None => "",
+};
+const BUILD_DATE: &str = match option_env!("RUBELET_BUILD_DATE") {
+    Some(date) => date,
+    None => "1970-01-01T00:00:00Z",
+};
+const COMPILER: &str = "rustc";
 
 /// `linux/amd64`, with Go's name of the architecture.
 const PLATFORM: &str = if cfg!(target_arch = "x86_64") {

@@ -28,12 +28,26 @@ const LOCK: &str = "lock";
 const EVENTS_MAX: usize = 1024;
 
 /// The points at which a killed agent leaves something half done: what [`Options::fault`] is called with.
-pub const FAULT_POINTS: [&str; 23] = [
+pub const FAULT_POINTS: [&str; 37] = [
+    "collect.blob",
+    "collect.layer",
     "create.bundle",
     "create.directory",
     "create.images",
     "create.mounted",
     "create.recorded",
+    "image.recorded",
+    "import.documents",
+    "import.published",
+    "import.read",
+    "import.unpacked",
+    "pull.arrived",
+    "pull.described",
+    "pull.forgotten",
+    "pull.published",
+    "pull.unpacked",
+    "pull.written",
+    "remove.unrecorded",
     "run.cgroup",
     "run.created",
     "run.directory",
@@ -162,7 +176,8 @@ impl Embedded {
     ///
     /// # Errors
     /// [`StartError`]; pods that run are not touched then.
-    pub async fn start(options: Options) -> Result<Self, StartError> {
+    pub async fn start(mut options: Options) -> Result<Self, StartError> {
+        options.images.fault = options.images.fault.or(options.fault);
         let import_dir = options.import_dir.clone();
         let engine = tokio::task::spawn_blocking(move || Engine::open(options))
             .await
@@ -173,6 +188,7 @@ impl Embedded {
         if let Some(dir) = import_dir {
             import(&engine, dir).await;
         }
+        engine.images.tidy_later();
         Ok(Self { engine })
     }
 

@@ -67,6 +67,8 @@ pub struct Options {
     pub patience: Patience,
     /// Nothing is read from the environment.
     pub proxy: Proxy,
+    /// Called with the name of each point at which a process that is killed leaves something half done. For tests.
+    pub fault: Option<fn(&'static str)>,
 }
 
 impl Default for Options {
@@ -80,6 +82,7 @@ impl Default for Options {
             retry: Retry::default(),
             patience: Patience::default(),
             proxy: Proxy::default(),
+            fault: None,
         }
     }
 }
@@ -103,6 +106,8 @@ pub(crate) struct Store {
     state: Mutex<State>,
     blob_locks: Locks,
     layer_locks: Locks,
+    /// A pull or an import has ended, well or not.
+    ended: Arc<tokio::sync::Notify>,
     /// Locked as long as the store is open: two processes would remove each other's layers.
     _lock: File,
 }
@@ -153,6 +158,7 @@ impl Images {
             state: Mutex::new(state),
             blob_locks: Locks::default(),
             layer_locks: Locks::default(),
+            ended: Arc::default(),
             _lock: lock,
         };
         Ok(Self { store: Arc::new(store) })
@@ -208,9 +214,10 @@ impl Images {
             let changing = store.change();
             let Some(id) = store.state().find(&image).map(|r| r.id) else { return Ok(Collected::default()) };
             store.records.remove(id)?;
+            store.reached("remove.unrecorded");
             store.state().images.remove(&id);
             drop(changing);
-            store.collect_unused()
+            store.collect_unused(collect::INGEST_AGE)
         })
         .await
     }
@@ -294,6 +301,13 @@ impl Images {
 }
 
 impl Store {
+    /// A point at which a kill leaves something half done.
+    fn reached(&self, point: &'static str) {
+        if let Some(fault) = self.options.fault {
+            fault(point);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Files are written before the state changes, so that it is right also if somebody panicked meanwhile.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -347,6 +361,7 @@ impl Store {
             names.dedup();
         }
         self.records.write(&record)?;
+        self.reached("image.recorded");
         let losers: Vec<Record> = self
             .state()
             .images
@@ -424,6 +439,13 @@ impl Locks {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Who tidies up later has nothing to wait for any more.
+        self.ended.notify_one();
+    }
+}
+
 /// Keeps content and layers from being collected while a pull counts on them.
 struct Lease {
     store: Arc<Store>,
@@ -447,5 +469,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.store.state().leases.remove(&self.id);
+        self.store.ended.notify_one();
     }
 }

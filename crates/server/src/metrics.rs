@@ -15,8 +15,16 @@ use tokio::time::Instant;
 pub enum Page {
     /// `/stats/summary`.
     Summary { is_cpu_and_memory_only: bool },
+    /// `/metrics`: the agent and its servers.
+    Metrics,
+    /// `/metrics/cadvisor`.
+    Cadvisor,
     /// `/metrics/resource`.
     Resource,
+    /// `/metrics/probes`.
+    Probes,
+    /// `/metrics/slis`: what came of `/healthz`.
+    Slis,
 }
 
 /// Writes a page. Called on a thread that may block; an error is the sink's: nobody reads any more.
@@ -30,8 +38,8 @@ pub trait Pages: Send + Sync {
     /// Makes a page ready to be written.
     fn page(&self, page: Page) -> Preparing<'_>;
 
-    /// What the servers count of themselves; stands on [`Page::Metrics`], which the view writes.
-    fn http(&self) -> &HttpCounts;
+    /// What the servers count of themselves; stands on [`Page::Metrics`] and [`Page::Slis`], which the view writes.
+    fn http(&self) -> &Arc<HttpCounts>;
 }
 
 const LABELS: &[&str] = &["long_running", "method", "path", "server_type"];
@@ -62,6 +70,22 @@ const WEBSOCKETS: Family = Family::counter(
     &["subresource"],
 );
 
+const HEALTH: Family = Family::gauge(
+    "kubernetes_healthcheck",
+    Stability::Stable,
+    "1 when a check of health went well last, else 0",
+    &["name", "type"],
+);
+const HEALTHS: Family = Family::counter(
+    "kubernetes_healthchecks_total",
+    Stability::Stable,
+    "Checks of health by what came of them",
+    &["name", "status", "type"],
+);
+
+/// Families of `/metrics/slis`.
+pub const SLI_FAMILIES: &[&Family] = &[&HEALTH, &HEALTHS];
+
 /// Families that [`HttpCounts`] tells.
 pub const FAMILIES: &[&Family] = &[&REQUESTS, &DURATION, &INFLIGHT, &WEBSOCKETS];
 
@@ -71,6 +95,8 @@ pub struct HttpCounts {
     duration: Labelled<Histogram>,
     inflight: Labelled<Gauge>,
     websockets: Labelled<Counter>,
+    health: Labelled<Gauge>,
+    healths: Labelled<Counter>,
     /// Pages that are written at a time; more wait. Each takes a thread and the readings of all pods.
     pub(crate) turns: Arc<Semaphore>,
 }
@@ -84,6 +110,8 @@ impl Default for HttpCounts {
             duration: Labelled::new(&DURATION),
             inflight: Labelled::new(&INFLIGHT),
             websockets: Labelled::new(&WEBSOCKETS),
+            health: Labelled::new(&HEALTH),
+            healths: Labelled::new(&HEALTHS),
             turns: Arc::new(Semaphore::new(TURNS)),
         }
     }
@@ -111,7 +139,24 @@ impl HttpCounts {
         self.websockets.of(&[subresource]).add_one();
     }
 
-    /// Writes the families.
+    /// A check of health was made. kubelet 1.36: it is counted when somebody asks for health.
+    pub(crate) fn checked(&self, name: &str, is_well: bool) {
+        const KIND: &str = "healthz";
+        self.health.of(&[name, KIND]).set(if is_well { 1.0 } else { 0.0 });
+        let status = if is_well { "success" } else { "error" };
+        self.healths.of(&[name, status, KIND]).add_one();
+    }
+
+    /// Writes what stands on `/metrics/slis`.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn tell_slis(&self, text: &mut Text<'_>) -> io::Result<()> {
+        self.health.tell(text)?;
+        self.healths.tell(text)
+    }
+
+    /// Writes the families of `/metrics`.
     ///
     /// # Errors
     /// The sink's.
@@ -196,5 +241,24 @@ mod tests {
             assert!(page.contains(&format!("{line}\n")), "{line} in {page}");
         }
         drop(under_way);
+    }
+
+    #[test]
+    fn checks_of_health_are_counted() {
+        let counts = HttpCounts::default();
+        counts.checked("ping", true);
+        counts.checked("syncloop", true);
+        counts.checked("syncloop", false);
+        let mut page = Vec::new();
+        counts.tell_slis(&mut Text::new(&mut page)).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        for line in [
+            "kubernetes_healthcheck{name=\"ping\",type=\"healthz\"} 1",
+            "kubernetes_healthcheck{name=\"syncloop\",type=\"healthz\"} 0",
+            "kubernetes_healthchecks_total{name=\"syncloop\",status=\"error\",type=\"healthz\"} 1",
+            "kubernetes_healthchecks_total{name=\"syncloop\",status=\"success\",type=\"healthz\"} 1",
+        ] {
+            assert!(page.contains(&format!("{line}\n")), "{line} in {page}");
+        }
     }
 }

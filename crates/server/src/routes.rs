@@ -60,7 +60,6 @@ pub(crate) async fn respond(site: Site, desk: Arc<Desk>, question: Question) -> 
     }
     let segment = first_segment(asked.path).to_owned();
     match (site, segment.as_str()) {
-        (_, "metrics") => not_built(&segment),
         (Site::Full { has_debugging: true }, _) => full(&segment, &desk, question).await,
         // kubelet 1.36: the others are absent.
         (_, "run" | "exec" | "attach" | "portForward" | "containerLogs" | "runningpods" | "debug" | "logs") => {
@@ -108,11 +107,6 @@ fn configz(view: &dyn View, method: &Method) -> Response<Reply> {
     } else {
         respond::method_not_allowed("GET, HEAD")
     }
-}
-
-/// A path that upstream has and we do not have yet: better a clear word than a 404.
-fn not_built(segment: &str) -> Response<Reply> {
-    respond::plain_text(StatusCode::NOT_IMPLEMENTED, format!("/{segment} is not built in rubelet yet\n"))
 }
 
 fn first_segment(path: &str) -> &str {

@@ -27,6 +27,7 @@ mod mounts;
 mod names;
 mod namespaces;
 mod network;
+mod newer;
 mod pod;
 mod process;
 mod resources;
@@ -187,6 +188,7 @@ pub fn scenarios() -> impl Iterator<Item = &'static Scenario> {
         events::ALL,
         images::ALL,
         streams::ALL,
+        newer::ALL,
     ]
     .into_iter()
     .flatten()
@@ -253,5 +255,28 @@ impl fmt::Display for Failure {
             Self::Said(said) => out.write_str(said),
             Self::Runtime(error) => write!(out, "{}: {error}", error.verb()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_case_of_critest_has_its_scenario() {
+        let names: Vec<&str> = super::scenarios().map(|scenario| scenario.name).collect();
+        let rows = include_str!("contract/critest.tsv").lines().filter(|line| !line.starts_with('#'));
+        let cases: Vec<(&str, &str)> = rows.filter_map(|row| row.split_once('\t')).collect();
+        assert_eq!(cases.len(), 85);
+        for (case, scenario) in cases {
+            assert!(names.contains(&scenario), "{case}: no scenario {scenario:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        let mut names: Vec<&str> = super::scenarios().map(|scenario| scenario.name).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
     }
 }

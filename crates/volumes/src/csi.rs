@@ -1,18 +1,24 @@
 //! Volumes of CSI drivers: staged once for the node, published into each pod, and taken down in turn.
 //!
 //! What is where on the disk is upstream's: `pods/<uid>/volumes/kubernetes.io~csi/<name>/mount` with `vol_data.json` beside it,
-//! and `plugins/kubernetes.io/csi/<driver>/<hash of the handle>/globalmount` with another. From them a volume is found again
-//! after a restart. All calls are idempotent, as CSI wants them.
+//! and `plugins/kubernetes.io/csi/<driver>/<hash of the handle>/globalmount` with another; devices are in
+//! `plugins/kubernetes.io/csi/volumeDevices`. From them a volume is found again after a restart, by upstream's kubelet too. All
+//! calls are idempotent, as CSI wants them.
 
+mod block;
 mod client;
-mod messages;
+mod mounting;
+mod record;
 mod registration;
-mod volume;
+mod stats;
+mod unmount;
 
 #[cfg(test)]
 mod tests;
 
-pub use client::{CsiError, Driver, Drivers};
-pub use messages::{NodeFacts, Topology};
+pub use client::{CsiError, Driver, Drivers, Turn, unique_name};
+pub use mounting::{Mounting, Place};
 pub use registration::{Plugin, ask, notify, sockets};
-pub use volume::{mount, unmount_all, unstage_unused};
+pub use rubelet_proto::csi::NodeGetInfoResponse as NodeFacts;
+pub use stats::{Condition, Published, Usage};
+pub use unmount::{hold_found, unmount_all, unstage_unused};

@@ -4,3 +4,4 @@ pub(crate) mod empty_dir;
 pub(crate) mod files;
 pub(crate) mod host_path;
 pub(crate) mod local;
+pub(crate) mod nfs;

@@ -6,6 +6,7 @@
 
 mod atomic_dir;
 pub mod csi;
+mod devices;
 pub mod env_file;
 mod kinds;
 mod mount;
@@ -17,7 +18,8 @@ mod unmount;
 #[cfg(test)]
 mod testing;
 
-pub use mount::{MountError, mount};
+pub use devices::unmap_all;
+pub use mount::{Cause, MountError, mount};
 pub use subpath::subpath;
 pub use survey::{PodOnDisk, survey};
 pub use unmount::{UnmountError, remove_pod_dir, unmount_all};

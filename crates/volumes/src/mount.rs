@@ -18,6 +18,13 @@ pub enum MountError {
     /// It could not be staged.
     #[error("MountVolume.MountDevice failed for volume {volume:?} ")]
     Device { volume: String, source: Cause },
+    /// A block device, likewise.
+    #[error("MapVolume.SetUpDevice failed for volume {volume:?} ")]
+    MapDevice { volume: String, source: Cause },
+    #[error("MapVolume.MapPodDevice failed for volume {volume:?} ")]
+    Map { volume: String, source: Cause },
+    #[error("MountVolume.{phase} failed while expanding volume for volume {volume:?} ")]
+    Expand { volume: String, phase: &'static str, source: Cause },
     /// What the volume stands for could not be found out.
     #[error(
         "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {message}"
@@ -25,6 +32,20 @@ pub enum MountError {
     Unprocessed { volume: String, message: String },
     #[error("failed to prepare subPath for volumeMount {sub_path:?} of volume {volume}")]
     SubPath { volume: PathBuf, sub_path: String, source: Cause },
+}
+
+impl MountError {
+    /// Of the event that tells of it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::MapDevice { .. } | Self::Map { .. } => "FailedMapVolume",
+            Self::SetUp { .. }
+            | Self::Device { .. }
+            | Self::Expand { .. }
+            | Self::Unprocessed { .. }
+            | Self::SubPath { .. } => "FailedMount",
+        }
+    }
 }
 
 /// What went wrong in detail.
@@ -57,7 +78,7 @@ impl Cause {
     }
 }
 
-/// Mounts one volume (but for a CSI driver's, see [`crate::csi::mount`]) of the pod whose directory is `pod_dir`. Done already: nothing happens, except that written files are
+/// Mounts one volume (but for a CSI driver's, see [`crate::csi::Mounting`]) of the pod whose directory is `pod_dir`. Done already: nothing happens, except that written files are
 /// brought up to date.
 pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
     let done = match &plan.kind {
@@ -73,6 +94,13 @@ pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
         VolumeKind::HostPath { type_ } => kinds::host_path::check(&plan.path, type_),
         VolumeKind::Local { source, is_read_only } => kinds::local::mount(plan, pod_dir, source, *is_read_only),
         VolumeKind::Files { plugin, files, .. } => kinds::files::mount(plan, pod_dir, *plugin, files),
+        // The runtime mounts it into each container.
+        VolumeKind::Image => Ok(()),
+        VolumeKind::Nfs { source, options } => kinds::nfs::mount(plan, pod_dir, source, options),
+        VolumeKind::Device { source, map } => {
+            let mapped = crate::devices::check(source).and_then(|()| crate::devices::map(source, map, &plan.path));
+            return mapped.map_err(|source| MountError::Map { volume: plan.name.clone(), source });
+        }
         VolumeKind::Csi(_) => Err(Cause::Refused { message: "drivers are asked elsewhere".to_owned() }),
         VolumeKind::Unprocessed { message } => {
             return Err(MountError::Unprocessed { volume: plan.volume.clone(), message: message.clone() });

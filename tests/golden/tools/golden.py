@@ -159,7 +159,7 @@ class Bench:
         self.write("resolv.conf", "nameserver 10.0.0.2\nsearch host.test\n"); self.write("config.yaml", self.CONFIG.format(manifests=MANIFESTS, recorder=self.recorder, work=self.work, driver=self.driver))
         self.kubelet = f"{self.work}/kubelet"; os.symlink(os.path.realpath(args.kubelet), self.kubelet)  # the name under which upstream's command line is taken
         self.start_kubelet(["--config", f"{self.work}/config.yaml", "--hostname-override", NODE, "--v", "3"])
-        if not wait(lambda: fetch(READ_ONLY + "/pods"), 60): raise RuntimeError(f"the kubelet does not serve /pods; see {self.work}/kubelet.log")
+        if not wait(lambda: fetch(READ_ONLY + "/pods"), 60 * self.slow): raise RuntimeError(f"the kubelet does not serve /pods; see {self.work}/kubelet.log")
         time.sleep(3)
 
     # where pods come from: here a folder

@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rubelet_api::groups::certificates_v1::CertificateSigningRequest;
@@ -21,7 +22,7 @@ fn made(node: &str, ends: i32) -> (String, String) {
 }
 
 fn settings(folder: &Path) -> CertificateSettings {
-    CertificateSettings { folder: folder.join("pki"), node: "node-a".to_owned(), seed: 1 }
+    CertificateSettings { folder: folder.join("pki"), node: "node-a".to_owned(), seed: 1, metrics: Arc::default() }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rubelet_host::chain;
@@ -12,6 +12,7 @@ use rubelet_host::exec::{self, Order};
 use rubelet_proto::cri;
 
 use super::glob::matches;
+use crate::metrics::Metrics;
 
 mod config;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub struct Plugins {
 struct Plugin {
     provider: Provider,
     program: PathBuf,
+    metrics: Arc<Metrics>,
     /// Held while it runs, too: who wants the same waits for its answer.
     remembered: Mutex<BTreeMap<Key, Remembered>>,
 }
@@ -94,7 +96,11 @@ impl Plugins {
     ///
     /// # Errors
     /// In upstream's words; a node whose plugins are configured wrongly does not start.
-    pub fn open(config: Option<&Path>, bin_dir: Option<&Path>) -> Result<Self, PluginConfigError> {
+    pub fn open(
+        config: Option<&Path>,
+        bin_dir: Option<&Path>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, PluginConfigError> {
         if config.is_none() && bin_dir.is_none() {
             return Ok(Self::default());
         }
@@ -103,7 +109,7 @@ impl Plugins {
         let providers = config::read(config.unwrap_or(Path::new("")))?;
         let open = |provider: Provider| {
             let program = config::look_up(bin_dir, &provider.name)?;
-            Ok(Plugin { provider, program, remembered: Mutex::default() })
+            Ok(Plugin { provider, program, metrics: metrics.clone(), remembered: Mutex::default() })
         };
         Ok(Self { all: providers.into_iter().map(open).collect::<Result<_, _>>()? })
     }
@@ -158,7 +164,10 @@ impl Plugin {
         if let Some(one) = keys.iter().find_map(|key| remembered.get(key)) {
             return Ok(one.logins.clone());
         }
-        let response = self.ask(image)?;
+        let (counts, name) = (&self.metrics.storage, [&*self.provider.name]);
+        let response = self.ask(image);
+        counts.plugin_asked.of(&name).took(now.elapsed());
+        let response = response.inspect_err(|_| counts.plugin_errors.of(&name).add_one())?;
         let [of_image, of_registry, global] = keys;
         let key = match response.cache_key_type.as_str() {
             "Image" => of_image,

@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 
 /// kubelet 1.36: the driver's names for the node, as JSON.
 const NODE_IDS: &str = "csi.volume.kubernetes.io/nodeid";
+/// kubelet 1.36: plugins of old whose volumes drivers have.
+const MIGRATED: &str = "storage.alpha.kubernetes.io/migrated-plugins";
+const MIGRATED_PLUGINS: &str = "kubernetes.io/aws-ebs,kubernetes.io/azure-disk,kubernetes.io/azure-file,kubernetes.io/cinder,\
+     kubernetes.io/gce-pd,kubernetes.io/portworx-volume,kubernetes.io/vsphere-volume";
 /// Changes by others that are taken in before giving up.
 const TRIES: usize = 5;
 
@@ -33,17 +37,49 @@ pub(super) async fn remove(client: &Client, node: &str, driver: &str) -> Result<
     change(client, node, |drivers| drivers.retain(|d| d.name != driver)).await
 }
 
+/// Makes the CSINode if there is none.
+pub(super) async fn introduce(client: &Client, node: &str) -> Result<(), String> {
+    let path = Path::to_cluster::<CSINode>(node);
+    match client.get::<CSINode>(&path).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() => {
+            let made = CSINode { metadata: metadata(client, node).await?, spec: CSINodeSpec { drivers: Vec::new() } };
+            match client.create(&Path::all::<CSINode>(), &made).await {
+                Err(error) if !error.is_already_exists() => Err(text(&error)),
+                Ok(_) | Err(_) => Ok(()),
+            }
+        }
+        Err(error) => Err(text(&error)),
+    }
+}
+
+/// Changes how many volumes of a driver the node takes; a driver that is not there stays away.
+pub(super) async fn limit(client: &Client, node: &str, driver: &str, info: &NodeFacts) -> Result<(), String> {
+    let allocatable = entry(driver, info).allocatable;
+    change(client, node, |drivers| {
+        for known in drivers.iter_mut().filter(|d| d.name == driver) {
+            known.allocatable.clone_from(&allocatable);
+        }
+    })
+    .await
+}
+
 fn entry(driver: &str, info: &NodeFacts) -> CSINodeDriver {
-    let keys: Vec<String> = info.segments().into_keys().collect();
+    let keys: Vec<String> = segments(info).into_keys().collect();
     CSINodeDriver {
         name: driver.to_owned(),
         node_id: info.node_id.clone(),
         topology_keys: (!keys.is_empty()).then_some(keys),
-        allocatable: i32::try_from(info.volumes_max)
+        allocatable: i32::try_from(info.max_volumes_per_node)
             .ok()
             .filter(|max| *max > 0)
             .map(|count| VolumeNodeResources { count: Some(count) }),
     }
+}
+
+/// Where the node is, by the driver's labels.
+fn segments(info: &NodeFacts) -> BTreeMap<String, String> {
+    info.accessible_topology.as_ref().map(|t| t.segments.clone()).unwrap_or_default()
 }
 
 async fn change(client: &Client, node: &str, edit: impl Fn(&mut Vec<CSINodeDriver>)) -> Result<(), String> {
@@ -83,6 +119,7 @@ async fn metadata(client: &Client, node: &str) -> Result<ObjectMeta, String> {
     let owner: v1::Node = client.get(&Path::to_cluster::<v1::Node>(node)).await.map_err(|e| text(&e))?;
     Ok(ObjectMeta {
         name: Some(node.to_owned()),
+        annotations: Some([(MIGRATED.to_owned(), MIGRATED_PLUGINS.to_owned())].into()),
         owner_references: Some(vec![OwnerReference {
             api_version: "v1".to_owned(),
             kind: "Node".to_owned(),
@@ -106,8 +143,7 @@ fn node_patch(node: &v1::Node, driver: &str, info: &NodeFacts) -> Option<Value> 
     let annotation = node.metadata.annotations.as_ref().and_then(|a| a.get(NODE_IDS));
     let mut ids: BTreeMap<String, String> =
         annotation.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let labels: BTreeMap<String, String> = info
-        .segments()
+    let labels: BTreeMap<String, String> = segments(info)
         .into_iter()
         .filter(|(key, value)| node.metadata.labels.as_ref().and_then(|l| l.get(key)) != Some(value))
         .collect();
@@ -128,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_node_is_patched_with_what_it_lacks() {
-        let info = NodeFacts { node_id: "here".into(), volumes_max: 5, ..NodeFacts::default() };
+        let info = NodeFacts { node_id: "here".into(), max_volumes_per_node: 5, ..NodeFacts::default() };
         let mut node = v1::Node::default();
         let patch = node_patch(&node, "d", &info).expect("a patch");
         assert_eq!(patch["metadata"]["annotations"][NODE_IDS], "{\"d\":\"here\"}");
@@ -138,6 +174,6 @@ mod tests {
         let patch = node_patch(&node, "d", &moved).expect("a patch");
         assert_eq!(patch["metadata"]["annotations"][NODE_IDS], "{\"d\":\"there\",\"e\":\"x\"}");
         assert_eq!(entry("d", &info).allocatable.and_then(|a| a.count), Some(5));
-        assert_eq!(entry("d", &NodeFacts { volumes_max: 0, ..info }).allocatable, None);
+        assert_eq!(entry("d", &NodeFacts { max_volumes_per_node: 0, ..info }).allocatable, None);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, ContainerName};
-use rubelet_core::pod::fact::Done;
+use rubelet_core::pod::fact::{Done, VolumeNews};
 use rubelet_core::pod::step::{CreateContainer, LogLink, VolumeKind, VolumePlan};
 use rubelet_core::pod::{Outcome, StepFailure};
 use rubelet_host::{chain, paths};
@@ -31,13 +31,17 @@ pub(super) fn prepare(hands: &Hands, pod: &PodRef) -> Result<(), String> {
 
 pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volume: VolumePlan) -> Outcome {
     if let VolumeKind::Csi(csi) = &volume.kind {
-        let mounted = rubelet_volumes::csi::mount(&volume, csi, &hands.drivers).await;
-        return mounted.map(|()| Done::Mounted).map_err(|e| failed("FailedMount", chain(&e)));
+        return super::drivers::mount(hands, pod, &volume, csi).await;
+    }
+    let mut mapped = None;
+    if let VolumeKind::Device { map, .. } = &volume.kind {
+        mapped = Some((map.global.clone(), volume.path.clone()));
     }
     let (dir, key) = (hands.pod_dir(&pod.uid), pod.key.clone());
     match tokio::task::spawn_blocking(move || rubelet_volumes::mount(&volume, &dir)).await {
+        Ok(Ok(())) if mapped.is_some() => Ok(Done::Volume(VolumeNews { mapped, growth: None })),
         Ok(Ok(())) => Ok(Done::Mounted),
-        Ok(Err(e)) => Err(failed("FailedMount", chain(&e))),
+        Ok(Err(e)) => Err(failed(e.reason(), chain(&e))),
         Err(e) => Err(failed("FailedMount", format!("mounting a volume of pod {key}: {e}"))),
     }
 }
@@ -49,6 +53,7 @@ pub(super) async fn unmount_csi(hands: &Hands, pod: &PodRef) -> Result<(), Strin
 }
 
 pub(super) fn unmount(hands: &Hands, pod: &PodRef) -> Result<(), String> {
+    rubelet_volumes::unmap_all(&hands.root_dir, pod.uid.as_str())?;
     rubelet_volumes::unmount_all(&hands.pod_dir(&pod.uid)).map_err(|e| chain(&e))
 }
 

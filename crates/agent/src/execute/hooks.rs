@@ -26,12 +26,18 @@ pub(super) async fn run(
     handler: v1::LifecycleHandler,
     timeout: Option<Duration>,
 ) -> Outcome {
+    let is_sleep = handler.sleep.is_some();
     let act = act(hands, pod, container, id, handler);
     match timeout {
         None => act.await,
         Some(limit) => match tokio::time::timeout(limit, act).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(failed("", format!("hook did not end within {} s", limit.as_secs_f64()))),
+            Err(_) => {
+                if is_sleep {
+                    hands.metrics.containers.early_sleeps.add_one();
+                }
+                Err(failed("", format!("hook did not end within {} s", limit.as_secs_f64())))
+            }
         },
     }
 }
@@ -64,6 +70,7 @@ async fn http_hook(hands: &Hands, pod: &PodRef, container: &ContainerName, get: 
     match probe::http_hook(&how).await {
         Ok(Hooked::Plain) => {}
         Ok(Hooked::WithoutTls) => {
+            hands.metrics.containers.http_fallbacks.add_one();
             let server = match &how {
                 ProbeHow::Http { host, port, .. } => format!("{host}:{port}"),
                 ProbeHow::Exec { .. } | ProbeHow::Tcp { .. } | ProbeHow::Grpc { .. } | ProbeHow::Invalid { .. } => {

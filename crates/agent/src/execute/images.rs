@@ -1,9 +1,10 @@
 //! Seeing that an image is there: look, pull by policy, one at a time or in parallel as configured.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rubelet_api::ids::ContainerName;
-use rubelet_core::pod::fact::{Done, ImageFound, Pulled};
+use rubelet_core::pod::fact::{Done, ImageFound, Pulled, VolumeImage};
 use rubelet_core::pod::step::{ImageWish, PullPolicy};
 use rubelet_core::pod::{Fact, Outcome, StepFailure};
 use rubelet_cri::RuntimeError;
@@ -24,6 +25,24 @@ pub(super) async fn ensure(
     wish: ImageWish,
     inbox: &mpsc::Sender<Note>,
 ) -> Outcome {
+    let mut volumes = BTreeMap::new();
+    for of in &wish.volumes {
+        let one = ImageWish { image: of.image.clone(), policy: of.policy, volumes: Vec::new(), ..wish.clone() };
+        let found = find(hands, &one, None).await;
+        let found = found.map_err(|e| failed(&e.reason, format!("image volume {:?}: {}", of.volume, e.message)))?;
+        let image = VolumeImage { image: of.image.clone(), image_ref: found.image_ref, pulled: found.pulled };
+        volumes.insert(of.volume.clone(), image);
+    }
+    let found = find(hands, &wish, Some((inbox, container))).await?;
+    Ok(Done::Image(ImageFound { volumes, ..found }))
+}
+
+/// One image by its policy; `told` hears before it is pulled.
+async fn find(
+    hands: &Hands,
+    wish: &ImageWish,
+    told: Option<(&mpsc::Sender<Note>, ContainerName)>,
+) -> Result<ImageFound, StepFailure> {
     let reference = with_tag(&wish.image)?;
     let spec = cri::ImageSpec {
         image: reference,
@@ -31,40 +50,45 @@ pub(super) async fn ensure(
         runtime_handler: wish.runtime_handler.clone(),
         ..Default::default()
     };
-    let found = hands.runtime.image_status(spec.clone(), false).await.map_err(|e| inspect_failed(&wish, &e))?.image;
+    let found = hands.runtime.image_status(spec.clone(), false).await.map_err(|e| inspect_failed(wish, &e))?.image;
+    let (policy, is_pulled) = match wish.policy {
+        PullPolicy::Always => ("always", true),
+        PullPolicy::IfNotPresent => ("ifnotpresent", found.is_none()),
+        PullPolicy::Never => ("never", false),
+    };
+    hands.metrics.image_wanted(policy, found.is_some(), is_pulled);
     match (wish.policy, found) {
-        (PullPolicy::Never | PullPolicy::IfNotPresent, Some(image)) => Ok(Done::Image(there(&image, None))),
+        (PullPolicy::Never | PullPolicy::IfNotPresent, Some(image)) => Ok(there(&image, None)),
         (PullPolicy::Never, None) => Err(failed(
             "ErrImageNeverPull",
             format!("Container image \"{}\" is not present with pull policy of Never", wish.image),
         )),
-        (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, None) => pull(hands, container, wish, spec, inbox).await,
+        (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, None) => {
+            if let Some((inbox, container)) = told
+                && inbox.send(Note::Fact(Fact::Pulling(container))).await.is_err()
+            {
+                tracing::trace!("a pull outlived its worker");
+            }
+            pull(hands, wish, spec).await
+        }
     }
 }
 
-async fn pull(
-    hands: &Hands,
-    container: ContainerName,
-    wish: ImageWish,
-    spec: cri::ImageSpec,
-    inbox: &mpsc::Sender<Note>,
-) -> Outcome {
-    if inbox.send(Note::Fact(Fact::Pulling(container))).await.is_err() {
-        tracing::trace!("a pull outlived its worker");
-    }
+async fn pull(hands: &Hands, wish: &ImageWish, spec: cri::ImageSpec) -> Result<ImageFound, StepFailure> {
     let waited_since = Instant::now();
     let _turn = hands.pulls.turn().await.map_err(|message| failed("ErrImagePull", message))?;
     let pulled_since = Instant::now();
-    let reference = pull_with_credentials(hands, &wish, &spec).await?;
+    let reference = pull_with_credentials(hands, wish, &spec).await?;
     let took = pulled_since.elapsed();
     let took_with_waiting = waited_since.elapsed();
     let pulled = cri::ImageSpec { image: reference, ..spec };
-    let image = hands.runtime.image_status(pulled, false).await.map_err(|e| inspect_failed(&wish, &e))?.image;
+    let image = hands.runtime.image_status(pulled, false).await.map_err(|e| inspect_failed(wish, &e))?.image;
     let Some(image) = image else {
         return Err(failed("ErrImagePull", format!("image \"{}\" was pulled and is not there", wish.image)));
     };
+    hands.metrics.pull(image.size).took(took);
     let pulled = Pulled { took, took_with_waiting, size_bytes: image.size };
-    Ok(Done::Image(there(&image, Some(pulled))))
+    Ok(there(&image, Some(pulled)))
 }
 
 /// Tries each credential that fits the image, or none when there is none.
@@ -114,6 +138,7 @@ fn there(image: &cri::Image, pulled: Option<Pulled>) -> ImageFound {
         uid: image.uid.as_ref().map(|u| u.value).or(root),
         username: image.username.clone(),
         pulled,
+        volumes: BTreeMap::new(),
     }
 }
 

@@ -16,8 +16,6 @@ use rubelet_core::node::object::{
 use rubelet_core::node::patch::status_patch;
 use rubelet_core::node::reconcile::reconciled;
 use rubelet_core::node::report::{REGISTER_FIRST, REGISTER_MOST, Reporting, TRIES, has_changed};
-use rubelet_core::pod::needs::csi_volume;
-use rubelet_core::pod::volumes::csi_staging;
 use rubelet_proto::cri;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -94,8 +92,8 @@ impl Reporter {
         inputs: Inputs,
         known: watch::Sender<Known>,
         clock: Clock,
-        reporting: Reporting,
     ) -> Self {
+        let reporting = Reporting::new(settings.update_every, settings.report_every);
         let chance = Chance::new(settings.seed ^ 0x4e0d);
         Self {
             settings,
@@ -156,7 +154,7 @@ impl Reporter {
         let pressures = *self.inputs.pressures.borrow_and_update();
         let is_shutting_down = *self.inputs.is_shutting_down.borrow_and_update();
         let storage = self.inputs.storage_problem.borrow_and_update().clone();
-        let volumes = known.and_then(|known| self.volumes_in_use(known));
+        let volumes = self.volumes_in_use();
         let sight = Sight {
             facts: &facts,
             system: &self.system,
@@ -176,15 +174,11 @@ impl Reporter {
         made
     }
 
-    /// Attachable volumes that pods need, and those of before that are still mounted. kubelet 1.36: none that is in use is taken
-    /// away from the node.
-    fn volumes_in_use(&mut self, known: &v1::Node) -> Option<Vec<String>> {
+    /// Attachable volumes that pods need, and those that are still mounted. kubelet 1.36: none that is in use is taken away from
+    /// the node.
+    fn volumes_in_use(&mut self) -> Option<Vec<String>> {
         let mut all = self.inputs.attachable.as_mut()?.borrow_and_update().clone();
-        let before = known.status.as_ref().and_then(|s| s.volumes_in_use.as_deref()).unwrap_or_default();
-        let root = &self.hands.root_dir;
-        let is_staged =
-            |name: &str| csi_volume(name).is_some_and(|(driver, handle)| csi_staging(root, driver, handle).exists());
-        all.extend(before.iter().filter(|name| is_staged(name)).cloned());
+        all.extend(self.hands.drivers.held().borrow().iter().cloned());
         Some(all.into_iter().collect())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rubelet_api::v1;
 use rubelet_apiserver::Path;
-use rubelet_apiserver::backoff::{Backoff, Growth};
+use rubelet_apiserver::backoff::{Backoff, Chance, Growth};
 use rubelet_core::pod::needs::{Claim, Got, ObjectName};
 
 use super::fetch::{Teller, Tools, refusal_text};
@@ -15,18 +15,45 @@ const PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// How long an unbound claim, or a server that does not answer, is left alone.
 const AGAIN: Growth = Growth { first: Duration::from_millis(300), most: Duration::from_secs(10), jitter: 0.2 };
 
-/// Asks until the claim is bound and its volume is known; what is bound stays bound.
+/// Asks until the claim is bound and its volume is known. What is bound stays bound; what may grow is asked for now and then.
 pub(super) async fn follow(of: ObjectName, tools: &Tools, teller: &Teller) {
     let mut backoff = Backoff::new(AGAIN, tools.seed());
     loop {
         match fetch(&of, tools).await {
-            Ok(claim) => return teller.tell(Got::Claim(Arc::new(claim))).await,
+            Ok(claim) => {
+                let may_grow = claim.volume.spec.as_ref().is_some_and(|s| s.csi.is_some());
+                teller.tell(Got::Claim(Arc::new(claim.clone()))).await;
+                return if may_grow {
+                    follow_growth(&of, claim, tools, teller).await
+                };
+            }
             Err(why) => {
                 teller.tell(Got::Failed(format!("error processing PVC {}/{}: {why}", of.namespace, of.name))).await;
             }
         }
         tokio::time::sleep(backoff.fail()).await;
     }
+}
+
+/// kubelet 1.36 asks with each sync of the pod, every 60 to 90 s: a node may not watch claims. Only what matters to the pod is told.
+async fn follow_growth(of: &ObjectName, mut known: Claim, tools: &Tools, teller: &Teller) {
+    let mut chance = Chance::new(tools.seed());
+    loop {
+        tokio::time::sleep(tools.period.mul_f64(1.0 + chance.share() / 2.0)).await;
+        match fetch(of, tools).await {
+            Ok(fresh) if is_same(&fresh, &known) => {}
+            Ok(fresh) => {
+                known = fresh.clone();
+                teller.tell(Got::Claim(Arc::new(fresh))).await;
+            }
+            // It is mounted all the same.
+            Err(why) => tracing::debug!(namespace = of.namespace, claim = of.name, why, "a bound claim is not told of"),
+        }
+    }
+}
+
+fn is_same(one: &Claim, other: &Claim) -> bool {
+    one.claim.status == other.claim.status && one.claim.spec == other.claim.spec && one.volume.spec == other.volume.spec
 }
 
 async fn fetch(of: &ObjectName, tools: &Tools) -> Result<Claim, String> {

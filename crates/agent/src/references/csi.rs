@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rubelet_api::groups::storage_v1::{CSIDriver, CSIDriverSpec, VolumeAttachment};
+use rubelet_api::groups::storage_v1::{CSIDriver, CSIDriverSpec, TokenRequest, VolumeAttachment};
 use rubelet_apiserver::backoff::{Backoff, Growth};
 use rubelet_apiserver::{Change, Path, Selector};
-use rubelet_core::pod::needs::{AttachmentNeed, CsiDriver, FsGroupPolicy, Got};
+use rubelet_core::pod::needs::{AttachmentNeed, CsiDriver, DriverToken, FsGroupPolicy, Got};
 use tokio::time::{Duration, Instant, sleep, sleep_until};
 
 use super::fetch::{PATIENCE, Teller, Tools, refusal_text};
@@ -55,8 +55,15 @@ fn facts(spec: &CSIDriverSpec) -> CsiDriver {
         },
         is_persistent: modes.is_empty() || modes.iter().any(|m| m == "Persistent"),
         is_ephemeral: modes.iter().any(|m| m == "Ephemeral"),
-        wants_tokens: spec.token_requests.as_ref().is_some_and(|t| !t.is_empty()),
+        tokens: spec.token_requests.iter().flatten().map(driver_token).collect(),
+        are_tokens_secret: spec.service_account_token_in_secrets.unwrap_or(false),
+        is_republished: spec.requires_republish.unwrap_or(false),
+        mounts_selinux: spec.se_linux_mount.unwrap_or(false),
     }
+}
+
+fn driver_token(of: &TokenRequest) -> DriverToken {
+    DriverToken { audience: of.audience.clone(), expiration_secs: of.expiration_seconds }
 }
 
 /// Asks until the volume is attached. A node may read its attachments one at a time, and not watch them.
@@ -104,14 +111,19 @@ mod tests {
         let of = |spec: serde_json::Value| facts(&serde_json::from_value(spec).expect("a spec"));
         assert_eq!(of(json!({})), CsiDriver::default());
         let said = of(json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File",
-            "volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": "x"}]}));
+            "volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": "x"}, {"audience": "", "expirationSeconds": 600}],
+            "serviceAccountTokenInSecrets": true, "requiresRepublish": true, "seLinuxMount": true}));
+        let token = |audience: &str, expiration_secs| DriverToken { audience: audience.to_owned(), expiration_secs };
         let wanted = CsiDriver {
             needs_attachment: false,
             wants_pod: true,
             fs_group: FsGroupPolicy::File,
             is_persistent: false,
             is_ephemeral: true,
-            wants_tokens: true,
+            tokens: vec![token("x", None), token("", Some(600))],
+            are_tokens_secret: true,
+            is_republished: true,
+            mounts_selinux: true,
         };
         assert_eq!(said, wanted);
     }

@@ -138,7 +138,7 @@ async fn a_real_server_gives_tokens_bound_to_the_pod() {
     let needs: Needs = [token("robot"), token("nobody"), Need::Claim(named("none"))].into();
     references.want(&PodUid::new("1"), &needs, &tx.downgrade());
     let got = until(&mut inbox, |got| got.len() == 3).await;
-    assert!(matches!(&got[&token("robot")], Got::Token(t) if t.split('.').count() == 3), "a JWT");
+    assert!(matches!(&got[&token("robot")], Got::Token(t) if t.text.split('.').count() == 3), "a JWT");
     let failed = |need: &Need| match &got[need] {
         Got::Failed(text) => text.clone(),
         other => panic!("{other:?}"),

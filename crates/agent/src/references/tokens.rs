@@ -1,11 +1,12 @@
 //! Tokens of service accounts: requested for one pod, and again before they end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_api::groups::authentication_v1::{BoundObjectReference, TokenRequestSpec};
 use rubelet_apiserver::backoff::{Backoff, Chance, Growth};
 use rubelet_core::now::Wall;
-use rubelet_core::pod::needs::{Got, TokenNeed};
+use rubelet_core::pod::needs::{Got, Token, TokenNeed};
 
 use super::fetch::{Teller, Tools, refusal_text};
 
@@ -33,7 +34,8 @@ pub(super) async fn follow(need: TokenNeed, tools: &Tools, teller: &Teller) {
                 let end = end.or_else(|| Wall::now().checked_add(asked).ok()).unwrap_or(Wall::MAX);
                 ends = Some(end);
                 let wait = renew_after(Wall::now(), end, need.expiration_secs, chance.share());
-                teller.tell(Got::Token(status.token.unwrap_or_default().into())).await;
+                let token = Token { text: status.token.unwrap_or_default(), ends: as_written(end) };
+                teller.tell(Got::Token(Arc::new(token))).await;
                 wait
             }
             Err(error) => {
@@ -57,6 +59,11 @@ pub(super) async fn follow(need: TokenNeed, tools: &Tools, teller: &Teller) {
         };
         tokio::time::sleep(wait).await;
     }
+}
+
+/// A time as the API writes it: in whole seconds.
+fn as_written(end: Wall) -> String {
+    end.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn spec(need: &TokenNeed) -> TokenRequestSpec {

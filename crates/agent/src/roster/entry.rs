@@ -24,6 +24,8 @@ pub(super) struct Entry {
     pub(super) rejected: Option<Order>,
     /// The pod with the sizes that it has, while those that it wants now were not granted; and since when.
     pub(super) waiting: Option<(Arc<v1::Pod>, Instant)>,
+    /// It ends for another pod.
+    pub(super) is_preempted: bool,
     /// Wanted again while it was being stopped: started anew when it is gone.
     pub(super) again: Option<(Source, DesiredPod)>,
 }
@@ -36,6 +38,6 @@ impl Entry {
 
     /// Whether admission counts it, as long as it has not ended. kubelet 1.36: what is withdrawn does not count any more.
     pub(super) fn holds_resources(&self) -> bool {
-        !self.is_withdrawn && self.rejected.is_none()
+        !self.is_withdrawn && !self.is_preempted && self.rejected.is_none()
     }
 }

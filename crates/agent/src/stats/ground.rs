@@ -12,7 +12,8 @@ use rubelet_cri::RuntimeError;
 use rubelet_host::cgroup::usage::Usage;
 use rubelet_proto::cri;
 
-use super::Inner;
+use super::drivers::DriverVolume;
+use super::{Inner, drivers};
 use crate::observer::UID_LABEL;
 use crate::picture::Shown;
 
@@ -23,6 +24,8 @@ pub(crate) struct Ground {
     pub(crate) told: BTreeMap<String, Told>,
     /// File systems of images and of writable layers, where it was asked.
     pub(crate) image_fs: Option<cri::ImageFsInfoResponse>,
+    /// What drivers say of their volumes, by the pod's UID and the name of the volume's folder, where they were asked.
+    pub(crate) volumes: BTreeMap<(String, String), DriverVolume>,
 }
 
 /// What the runtime tells of one container.
@@ -53,7 +56,6 @@ pub(crate) struct Pod {
 pub(crate) struct Container {
     pub(crate) name: String,
     pub(crate) id: String,
-    #[expect(dead_code, reason = "for the page of cAdvisor, which comes next")]
     pub(crate) image: String,
     pub(crate) started_at: Timestamp,
 }
@@ -61,9 +63,7 @@ pub(crate) struct Container {
 /// A pod's sandbox.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
-    #[expect(dead_code, reason = "for the page of cAdvisor, which comes next")]
     pub(crate) id: String,
-    #[expect(dead_code, reason = "for the page of cAdvisor, which comes next")]
     pub(crate) image: String,
     /// Its first process; `None` when the runtime does not tell.
     pub(crate) pid: Option<u32>,
@@ -75,7 +75,7 @@ pub(crate) type Sandboxes = BTreeMap<String, Sandbox>;
 impl Ground {
     /// Looks at the picture, and asks the runtime for its part as far as it is wanted. What it does not answer is missing.
     pub(crate) async fn survey(inner: &Arc<Inner>, wants_sandboxes: bool, wants_layers: bool) -> Self {
-        let mut ground = Self { pods: pods(inner), told: BTreeMap::new(), image_fs: None };
+        let mut ground = Self { pods: pods(inner), told: BTreeMap::new(), image_fs: None, volumes: BTreeMap::new() };
         if wants_sandboxes && let Err(err) = learn_sandboxes(inner, &mut ground.pods).await {
             tracing::debug!(%err, "the runtime does not list its sandboxes; statistics lack them");
         }
@@ -84,6 +84,7 @@ impl Ground {
             let id = |stats: &cri::ContainerStats| stats.attributes.as_ref().map(|one| one.id.clone());
             ground.told = layers.iter().filter_map(|stats| Some((id(stats)?, told(stats)))).collect();
             ground.image_fs = inner.hands.runtime.image_fs_info().await.ok();
+            ground.volumes = drivers::ask(inner, &ground.pods).await;
         }
         ground
     }

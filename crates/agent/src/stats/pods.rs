@@ -1,5 +1,6 @@
 //! The summary of one pod after another.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use rubelet_host::proc;
 use tokio::time::Instant;
 
 use super::disks::BUDGET;
+use super::drivers;
 use super::figures::image_file_systems;
 use super::ground::{Container, Ground, Pod, child_of};
 use super::summary::{fs_stats, network_stats, rate, usage_stats};
@@ -117,14 +119,10 @@ impl<'a> Pods<'a> {
         if !self.is_cpu_and_memory_only {
             let layer = told.layer_bytes.map(|bytes| Use { bytes, inodes: told.layer_inodes.unwrap_or(0) });
             stats.rootfs = self.container_fs.zip(layer).map(|(fs, layer)| fs_stats(&fs, Some(layer), time));
-            let logs = disk::files_in(&self.log_dir(pod).join(&container.name));
+            let logs = disk::files_in(&self.inner.log_dir(pod).join(&container.name));
             stats.logs = self.node_fs.map(|fs| fs_stats(&fs, Some(logs), time));
         }
         stats
-    }
-
-    fn log_dir(&self, pod: &Pod) -> PathBuf {
-        self.inner.hands.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
     }
 
     fn network(&self, pod: &Pod, time: Time) -> Option<rubelet_api::stats::NetworkStats> {
@@ -135,7 +133,7 @@ impl<'a> Pods<'a> {
 
     /// kubelet 1.36: `etc-hosts` and logs of the pod itself count as its storage.
     fn own_files(&self, pod: &Pod) -> Use {
-        let mut sum = disk::files_in(&self.log_dir(pod));
+        let mut sum = disk::files_in(&self.inner.log_dir(pod));
         let hosts = self.inner.root_dir().join("pods").join(&pod.uid).join("etc-hosts");
         sum += disk::file(&hosts).unwrap_or_default();
         sum
@@ -150,15 +148,25 @@ impl<'a> Pods<'a> {
         for plugin in names_in(&dir) {
             for name in names_in(&dir.join(&plugin)) {
                 let path = dir.join(&plugin).join(&name);
-                let Some(volume) = wanted.into_iter().flatten().find(|volume| is_of(volume, &name)) else { continue };
-                let Some(stats) = self.volume(&path, &plugin, volume, age_max) else { continue };
+                let ground = self.ground;
+                let by_driver = ground.volumes.get(&(pod.uid.clone(), name.clone()));
+                let own_name = by_driver.map_or(name.as_str(), |known| known.volume.as_str());
+                let Some(volume) = wanted.into_iter().flatten().find(|volume| volume.name == own_name) else {
+                    continue;
+                };
+                // kubelet 1.36: a volume of a driver that does not tell is not told of.
+                let stats = match (plugin.as_str(), by_driver) {
+                    ("kubernetes.io~csi", Some(known)) => known.usage.map(drivers::fs_stats),
+                    ("kubernetes.io~csi", None) => None,
+                    _ => self.volume(&path, &plugin, volume, age_max),
+                };
+                let Some(stats) = stats else { continue };
                 if is_local(volume) {
                     local += used(Some(&stats));
                 }
-                let claim = volume
-                    .persistent_volume_claim
-                    .as_ref()
-                    .map(|claim| PvcReference { name: claim.claim_name.clone(), namespace: pod.namespace.clone() });
+                let ephemeral = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name, volume.name));
+                let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone()).or(ephemeral);
+                let claim = claim.map(|name| PvcReference { name, namespace: pod.namespace.clone() });
                 found.push(VolumeStats { fs: stats, name: volume.name.clone(), pvc_ref: claim });
             }
         }
@@ -167,6 +175,7 @@ impl<'a> Pods<'a> {
 
     /// kubelet 1.36: files are counted in what the node wrote itself; of a file system of its own, the whole is told.
     fn volume(&mut self, path: &Path, plugin: &str, volume: &v1::Volume, age_max: Duration) -> Option<FsStats> {
+        let since = Instant::now();
         let fs = disk::file_system(path).ok()?;
         let is_memory = volume.empty_dir.as_ref().and_then(|dir| dir.medium.as_deref()).is_some_and(|m| !m.is_empty());
         let is_counted = matches!(
@@ -181,18 +190,44 @@ impl<'a> Pods<'a> {
         } else {
             None
         };
+        // kubelet 1.36: files are counted, or the file system is asked.
+        let source = if is_counted { "du" } else { "statfs" };
+        self.inner.hands.metrics.storage.collection.of(&[source]).took(since.elapsed());
         Some(fs_stats(&fs, part, now()))
     }
+}
+
+impl Inner {
+    /// Where the logs of a pod are.
+    pub(crate) fn log_dir(&self, pod: &Pod) -> PathBuf {
+        self.hands.pod_logs_dir.join(format!("{}_{}_{}", pod.namespace, pod.name, pod.uid))
+    }
+
+    /// Volumes that are claimed, by namespace and name of the claim.
+    pub(crate) fn claims(&self, ground: &Ground) -> BTreeMap<(String, String), FsStats> {
+        let mut pods = Pods::new(self, ground, false);
+        let mut claims = BTreeMap::new();
+        for pod in ground.pods.iter().filter(|pod| has_claim(pod)) {
+            let mut found = Vec::new();
+            pods.volumes(pod, &mut found);
+            let of_claims = found.into_iter().filter_map(|volume| {
+                let claim = volume.pvc_ref?;
+                Some(((claim.namespace, claim.name), volume.fs))
+            });
+            claims.extend(of_claims);
+        }
+        claims
+    }
+}
+
+fn has_claim(pod: &Pod) -> bool {
+    let volumes = pod.manifest.spec.as_ref().and_then(|spec| spec.volumes.as_ref());
+    volumes.into_iter().flatten().any(|volume| volume.persistent_volume_claim.is_some())
 }
 
 fn used(stats: Option<&FsStats>) -> Use {
     let number = |of: fn(&FsStats) -> Option<u64>| stats.and_then(of).unwrap_or(0);
     Use { bytes: number(|stats| stats.used_bytes), inodes: number(|stats| stats.inodes_used) }
-}
-
-/// Whether the directory of this name is the volume's. A claim's directory has the name of what was bound to it.
-fn is_of(volume: &v1::Volume, name: &str) -> bool {
-    volume.name == name
 }
 
 /// kubelet 1.36: what counts against the pod's ephemeral storage.

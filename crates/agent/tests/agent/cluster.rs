@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::{Agent, World};
 
+mod events;
 mod gate;
 
 use gate::Gate;

@@ -213,6 +213,8 @@ async fn born(
     sources: Vec<Source>,
 ) -> Result<Agent, StartError> {
     let (life, end) = Life::new();
+    // In real time: what drivers say is asked for anew each time.
+    let volumes_age_max = cgroups.cluster.is_some().then_some(Duration::ZERO);
     let dir = node.root_dir.parent().expect("it has one").to_owned();
     let settings = Settings {
         node,
@@ -230,7 +232,8 @@ async fn born(
         home: None,
         credential_plugins: Arc::default(),
         container_logs_dir: dir.join("container-logs"),
-        stats: rubelet_agent::stats::StatsSettings::default(),
+        stats: rubelet_agent::stats::StatsSettings { volumes_age_max, ..Default::default() },
+        metrics: Arc::default(),
     };
     let ground = lay(settings, runtime, "test", sources, &life, clock).await?;
     Ok(Agent { ground, _end: end })
@@ -348,9 +351,9 @@ fn settings() -> core_node::PodSettings {
             env_files: true,
             pod_level_resources: true,
             hostname_override: true,
-            memory_qos: false,
             change_container_status_on_kubelet_restart: false,
             cluster_trust_bundle_projection: false,
+            node_declared_features: true,
         },
     }
 }

@@ -47,7 +47,7 @@ fn counters_with_labels_appear_when_they_count() {
     let expected = "# HELP operations_total [ALPHA] Things done.\n# TYPE operations_total counter\n\
                     operations_total{kind=\"a\\\"b\\\\c\\nd\",who=\"\"} 1\noperations_total{kind=\"z\",who=\"me\"} 2\n";
     assert_eq!(written(|text| counter.tell(text)), expected);
-    counter.forget(|labels| labels[1] == "me");
+    counter.forget(|labels| &*labels[1] == "me");
     assert!(!written(|text| counter.tell(text)).contains("me"));
 }
 
@@ -73,4 +73,26 @@ fn gauges_and_times() {
     level.add(-1.0);
     assert_eq!(written(|text| level.tell(text)), "# HELP level How high.\n# TYPE level gauge\nlevel 1.5\n");
     assert_eq!(written(|text| text.sample_at(&LEVEL, &[], 1.0, Some(1234))), "level 1 1234\n");
+}
+
+crate::counted! {
+    /// What happened here.
+    struct Happened {
+        /// Things.
+        things: Plain<Counter> = Family::counter("things_total", Stability::Alpha, "Things.", &[]);
+        /// Only where there are some.
+        some: Labelled<Gauge> = Family::gauge("some", Stability::Beta, "Some.", &[]);
+    }
+}
+
+#[test]
+fn families_are_said_once() {
+    let names: Vec<&str> = Happened::FAMILIES.iter().map(|family| family.name).collect();
+    assert_eq!(names, ["things_total", "some"]);
+    let happened = Happened::default();
+    let things = "# HELP things_total [ALPHA] Things.\n# TYPE things_total counter\nthings_total 0\n";
+    assert_eq!(written(|text| happened.tell(text)), things);
+    happened.some.of(&[]).set(3.0);
+    let some = "# HELP some [BETA] Some.\n# TYPE some gauge\nsome 3\n";
+    assert_eq!(written(|text| happened.tell(text)), format!("{things}{some}"));
 }

@@ -56,6 +56,36 @@ impl<'w> Text<'w> {
         self.end(value, at_millis)
     }
 
+    /// Labels as they stand in the text, for many samples; to be given to [`Text::sample_of`].
+    pub fn rendered(names: &[&str], values: &[&str]) -> Box<[u8]> {
+        let mut text = Text { out: &mut io::sink(), line: Vec::new() };
+        for (at, (name, value)) in names.iter().zip(values).enumerate() {
+            text.label(if at == 0 { b'{' } else { b',' }, name, value);
+        }
+        // Where it stands there may be something before it.
+        text.line.into_iter().skip(1).collect()
+    }
+
+    /// One sample of many with the same labels, and some of its own.
+    pub fn sample_of(
+        &mut self,
+        family: &Family,
+        rendered: &[u8],
+        own: &[(&str, &str)],
+        value: f64,
+        at_millis: Option<i64>,
+    ) -> io::Result<()> {
+        self.line.extend_from_slice(family.name.as_bytes());
+        let mut separator = b'{';
+        for (name, value) in own {
+            separator = self.label(separator, name, value);
+        }
+        self.line.push(separator);
+        self.line.extend_from_slice(rendered);
+        self.line.push(b'}');
+        self.end(value, at_millis)
+    }
+
     /// A family with one number and no labels.
     pub fn single(&mut self, family: &Family, value: f64) -> io::Result<()> {
         self.head(family)?;

@@ -1,6 +1,5 @@
 //! Numbers that are counted from many tasks at once.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +29,11 @@ impl Counter {
     /// One more.
     pub fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many more.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
     }
 
     /// How many there were.
@@ -145,12 +149,15 @@ impl<T> std::ops::Deref for Plain<T> {
     }
 }
 
-/// A family with labels: a series is there once it was counted.
+/// A family with labels: a series is there once it was counted. Without labels: the one number is.
 #[derive(Debug)]
 pub struct Labelled<T> {
     family: &'static Family,
-    series: Mutex<BTreeMap<Box<[String]>, Arc<T>>>,
+    /// In the order of their labels.
+    series: Mutex<Vec<(Labels, Arc<T>)>>,
 }
+
+type Labels = Box<[Box<str>]>;
 
 impl<T: Value> Labelled<T> {
     pub fn new(family: &'static Family) -> Self {
@@ -160,21 +167,24 @@ impl<T: Value> Labelled<T> {
     /// The series with these values, in the family's order.
     pub fn of(&self, labels: &[&str]) -> Arc<T> {
         debug_assert_eq!(labels.len(), self.family.labels.len(), "{}", self.family.name);
-        let key: Box<[String]> = labels.iter().map(|value| (*value).to_owned()).collect();
         let mut series = self.lock();
-        if let Some(known) = series.get(&key) {
-            return known.clone();
+        let compare = |known: &(Labels, Arc<T>)| known.0.iter().map(|one| &**one).cmp(labels.iter().copied());
+        match series.binary_search_by(compare) {
+            Ok(at) => series[at].1.clone(),
+            Err(at) => {
+                let new = Arc::new(T::zero(self.family));
+                if series.len() < SERIES_MAX {
+                    let labels = labels.iter().map(|&value| value.into()).collect();
+                    series.insert(at, (labels, new.clone()));
+                }
+                new
+            }
         }
-        let new = Arc::new(T::zero(self.family));
-        if series.len() < SERIES_MAX {
-            series.insert(key, new.clone());
-        }
-        new
     }
 
     /// Forgets the series whose labels are such.
-    pub fn forget(&self, is_such: impl Fn(&[String]) -> bool) {
-        self.lock().retain(|labels, _| !is_such(labels));
+    pub fn forget(&self, is_such: impl Fn(&[Box<str>]) -> bool) {
+        self.lock().retain(|(labels, _)| !is_such(labels));
     }
 
     /// Head and all series; nothing when there are none.
@@ -182,20 +192,23 @@ impl<T: Value> Labelled<T> {
     /// # Errors
     /// The sink's.
     pub fn tell(&self, text: &mut Text<'_>) -> io::Result<()> {
-        let all: Vec<_> = self.lock().iter().map(|(labels, value)| (labels.clone(), value.clone())).collect();
+        // A reader may be slow: nobody who counts waits for him.
+        let all = self.lock().clone();
         if all.is_empty() {
             return Ok(());
         }
         text.head(self.family)?;
-        for (labels, value) in all {
-            let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
-            value.tell(text, self.family, &labels)?;
+        let mut names = Vec::new();
+        for (labels, value) in &all {
+            names.clear();
+            names.extend(labels.iter().map(|value| &**value));
+            value.tell(text, self.family, &names)?;
         }
         Ok(())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Box<[String]>, Arc<T>>> {
-        // Each change is one insert or removal: a panic in between leaves a whole map.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Labels, Arc<T>)>> {
+        // Each change is one insert or removal: a panic in between leaves a whole list.
         self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

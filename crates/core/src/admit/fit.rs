@@ -8,28 +8,53 @@ use crate::resources::amount::Amount;
 use crate::resources::hugepages;
 use crate::resources::sum::{Amounts, Sum, get};
 
+/// Something of which the node has not enough left.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Lack {
+    pub(super) resource: String,
+    requested: i64,
+    used: i64,
+    capacity: i64,
+}
+
+impl Lack {
+    /// How much would have to become free.
+    pub(super) fn missing(&self) -> i64 {
+        self.requested.saturating_sub(self.capacity.saturating_sub(self.used))
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        let Self { resource, requested, used, capacity } = self;
+        let message = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+        );
+        Verdict::rejected(format!("OutOf{resource}"), message)
+    }
+}
+
 /// Checks the number of pods, then cpu, memory, ephemeral storage, huge pages and what others count on the node. kubelet 1.36: other
 /// resources that the node does not have are ignored.
-pub(super) fn check(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Option<Verdict> {
+pub(super) fn lacks(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Vec<Lack> {
     let count = i64::try_from(active.len()).unwrap_or(i64::MAX);
-    if count >= node.settings.max_pods {
-        return Some(out_of("pods", 1, count, node.settings.max_pods));
-    }
+    let most = node.settings.max_pods;
+    let pods = Lack { resource: "pods".to_owned(), requested: 1, used: count, capacity: most };
     let sum = Sum::requests(node.settings.gates.pod_level_resources);
     let wanted = sum.of(pod);
     let used: Vec<Amounts> = active.iter().map(|other| sum.of(other)).collect();
     let is_counted = |name: &&str| name.starts_with(hugepages::PREFIX) || node.registered.extended.contains_key(*name);
     let others = wanted.keys().map(String::as_str).filter(is_counted);
-    ["cpu", "memory", "ephemeral-storage"].into_iter().chain(others).find_map(|name| {
+    let amounts = ["cpu", "memory", "ephemeral-storage"].into_iter().chain(others).filter_map(|name| {
         let requested = counted(name, get(&wanted, name));
         let used = used.iter().fold(0_i64, |sum, one| sum.saturating_add(counted(name, get(one, name))));
         let capacity = capacity(name, node);
-        (requested > 0 && requested > capacity.saturating_sub(used)).then(|| out_of(name, requested, used, capacity))
-    })
+        let lack = Lack { resource: name.to_owned(), requested, used, capacity };
+        (requested > 0 && lack.missing() > 0).then_some(lack)
+    });
+    (pods.missing() > 0).then_some(pods).into_iter().chain(amounts).collect()
 }
 
 /// CPUs count in thousandths, all else in units.
-fn counted(name: &str, amount: Amount) -> i64 {
+pub(super) fn counted(name: &str, amount: Amount) -> i64 {
     if name == "cpu" { amount.milli() } else { amount.units() }
 }
 
@@ -45,10 +70,4 @@ fn capacity(name: &str, node: &NodeFacts) -> i64 {
             machine.huge_pages.iter().find(|(s, _)| Some(*s) == size).map_or(0, |(_, bytes)| *bytes)
         }
     }
-}
-
-fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Verdict {
-    let message =
-        format!("Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}");
-    Verdict::rejected(format!("OutOf{name}"), message)
 }

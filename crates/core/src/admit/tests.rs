@@ -9,6 +9,7 @@ use crate::sample::{node, pod, pod_with};
 fn answer(verdict: Verdict) -> (String, String) {
     match verdict {
         Verdict::Admitted => (String::new(), String::new()),
+        Verdict::AdmittedAfter { victims } => panic!("{victims:?}"),
         Verdict::Rejected { reason, message } => (reason, message),
     }
 }
@@ -84,7 +85,10 @@ fn a_pod_for_another_node_or_system_is_rejected() {
     let selector = |key: &str, value: &str| json!({ "nodeSelector": { key: value } });
     assert_eq!(reason(json!({}), selector("kubernetes.io/hostname", "node-a")), "");
     assert_eq!(reason(json!({}), selector("disk", "ssd")), "NodeAffinity");
-    assert_eq!(reason(json!({}), selector("kubernetes.io/os", "windows")), "PodOSSelectorNodeLabelDoesNotMatch");
+    assert_eq!(reason(json!({}), selector("kubernetes.io/os", "windows")), "NodeAffinity");
+    let mut labelled = pod_with(json!({}), selector("kubernetes.io/os", "windows"));
+    labelled.metadata.labels = Some([("kubernetes.io/os".to_owned(), "windows".to_owned())].into());
+    assert_eq!(answer(decide(&labelled, &[], &node())).0, "PodOSSelectorNodeLabelDoesNotMatch");
     assert_eq!(reason(json!({}), json!({ "os": { "name": "windows" } })), "PodOSNotSupported");
     assert_eq!(reason(json!({}), json!({ "nodeName": "node-b" })), "NodeName");
     assert_eq!(reason(json!({}), json!({ "nodeName": "node-a" })), "");
@@ -164,7 +168,9 @@ fn what_kernel_and_runtime_lack_is_not_promised() {
     assert_eq!(decide(&annotated, &[], &able), Verdict::Admitted);
     assert_eq!(decide(&pod_with(json!({}), strict), &[], &able), Verdict::Admitted);
     let pod_level = pod_with(json!({}), json!({ "resources": { "limits": { "cpu": "1" } } }));
-    assert_eq!(answer(decide(&pod_level, &[], &able)).0, "PodLevelResourcesNotSupported");
+    let message = "PodLevelResources feature gate is disabled";
+    let refusal = ("PodLevelResourcesNotSupported".to_owned(), message.to_owned());
+    assert_eq!(answer(decide(&pod_level, &[], &able)), refusal);
 }
 
 #[test]
@@ -228,4 +234,60 @@ fn what_the_node_object_says_decides() {
     let mut of_a_file = pod_with(json!({}), json!({}));
     of_a_file.metadata.annotations = Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
     assert_eq!(answer(decide(&of_a_file, &[], &node)).0, "", "a static pod is nobody's to drive away");
+}
+
+#[test]
+fn features_that_the_node_does_not_declare_are_refused_by_name() {
+    let mut node = node();
+    let rules = json!({ "restartPolicyRules": [{ "action": "RestartAllContainers" }] });
+    let mapped = json!({ "hostNetwork": true, "hostUsers": false });
+    let pod = pod_with(rules.clone(), mapped.clone());
+    let ask = |pod: &rubelet_api::v1::Pod, node: &crate::node::NodeFacts| answer(decide(pod, &[], node)).1;
+    let words = "Pod requires node features that are not available: ";
+    assert_eq!(ask(&pod, &node), format!("{words}UserNamespacesHostNetworkSupport"));
+    assert_eq!(ask(&pod_with(rules, json!({})), &node), "");
+    assert_eq!(ask(&pod_with(json!({}), json!({ "hostNetwork": true })), &node), "");
+    node.settings.gates.restart_all_containers_on_container_exits = false;
+    let both = "RestartAllContainersOnContainerExits, UserNamespacesHostNetworkSupport";
+    assert_eq!(ask(&pod, &node), format!("{words}{both}"));
+    node.settings.gates.node_declared_features = false;
+    assert_eq!(ask(&pod, &node), "");
+}
+
+#[test]
+fn others_end_for_a_critical_pod_that_only_lacks_resources() {
+    let of = |name: &str, cpu: &str, more: Value| {
+        let mut spec = json!({ "containers": [{ "name": "a", "resources": { "requests": { "cpu": cpu } } }] });
+        spec.as_object_mut().expect("a map").extend(more.as_object().expect("a map").clone());
+        let mut pod = pod(spec);
+        pod.metadata.uid = Some(name.to_owned());
+        pod
+    };
+    let priority = |value: i32| json!({ "priority": value });
+    let (small, big) = (of("small", "500m", json!({})), of("big", "3", json!({})));
+    let active = [&small, &big];
+    let critical = of("critical", "1", priority(2_000_000_000));
+    assert_eq!(decide(&critical, &active, &node()), Verdict::AdmittedAfter { victims: vec!["small".into()] });
+    let hungry = of("critical", "3500m", priority(2_000_000_000));
+    assert_eq!(
+        decide(&hungry, &active, &node()),
+        Verdict::AdmittedAfter { victims: vec!["big".into()] },
+        "one pod is better than two"
+    );
+    // Any other reason counts before, and nobody ends for it.
+    let mut misplaced = of("critical", "1", priority(2_000_000_000));
+    misplaced.spec.as_mut().expect("a spec").node_name = Some("node-b".to_owned());
+    assert_eq!(answer(decide(&misplaced, &active, &node())).0, "NodeName");
+    let mut armoured = of("critical", "1", priority(2_000_000_000));
+    armoured.metadata.annotations =
+        Some([("container.apparmor.security.beta.kubernetes.io/a".to_owned(), "localhost/x".to_owned())].into());
+    assert_eq!(answer(decide(&armoured, &active, &node())).0, "AppArmor");
+    // Others are refused, and so is a critical one that there is no room for at all.
+    assert_eq!(answer(decide(&of("plain", "1", json!({})), &active, &node())).0, "OutOfcpu");
+    let mut greedy = of("static", "100", json!({}));
+    greedy.metadata.annotations = Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
+    let message = "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods \
+                   to preempt: no set of running pods found to reclaim resources: [(res: cpu, q: 96000), ]";
+    let refusal = ("UnexpectedAdmissionError".to_owned(), message.to_owned());
+    assert_eq!(answer(decide(&greedy, &active, &node())), refusal);
 }

@@ -7,11 +7,12 @@ use rubelet_api::ids::{ContainerId, ContainerName};
 use super::backoff::{BackOff, PullBackOff};
 use super::container::{Failure, Launch, ended_at};
 use super::event::{PodEvent, shown};
-use super::fact::{Done, Fact, ImageFound, Order, Outcome, StepFailure};
+use super::fact::{Done, EvictOrder, Fact, Growth, ImageFound, Order, Outcome, Pulled, StepFailure};
 use super::kill::{Hook, KillCause, Why};
 use super::needs::{Got, Need};
 use super::record::PodRecord;
 use super::spec;
+use super::stage::active::UNPREPARED;
 use super::stage::{Stage, StopCause};
 use super::step::{HookKind, StepKey};
 use crate::now::Now;
@@ -20,6 +21,19 @@ use crate::now::Now;
 pub const CANCELLED: &str = "Cancelled";
 /// How long a container that could not be created waits.
 const CREATE_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// kubelet 1.36: the words.
+fn pulled_text(image: &str, pulled: Option<&Pulled>) -> String {
+    match pulled {
+        None => format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
+        Some(pulled) => format!(
+            "Successfully pulled image \"{image}\" in {} ({} including waiting). Image size: {} bytes.",
+            shown(pulled.took),
+            shown(pulled.took_with_waiting),
+            pulled.size_bytes
+        ),
+    }
+}
 
 impl PodRecord {
     /// Takes in one fact and draws the conclusions that last: stage, containers that must end, events.
@@ -103,12 +117,13 @@ impl PodRecord {
                 let grace = spec::grace_secs(&self.pod);
                 self.stop(StopCause::Rejected { reason, message }, grace, false, now);
             }
-            Order::Evict { grace_secs, reason, message } => {
+            Order::Evict(EvictOrder { grace_secs, reason, message, annotations, disruption }) => {
                 if !is_over {
-                    self.events.push(PodEvent::warning("", &reason, message.clone()));
+                    let event = PodEvent::warning("", &reason, message.clone());
+                    self.events.push(PodEvent { annotations, ..event });
                 }
                 let grace = grace_secs.unwrap_or_else(|| spec::grace_secs(&self.pod));
-                self.stop(StopCause::Failed { reason, message }, grace, false, now);
+                self.stop(StopCause::Failed { reason, message, disruption }, grace, false, now);
             }
             Order::ShutDown { grace_secs } => {
                 let own = spec::grace_secs(&self.pod);
@@ -162,6 +177,7 @@ impl PodRecord {
             }
             StepKey::EnsureCgroup
             | StepKey::PrepareDirs
+            | StepKey::Expand(_)
             | StepKey::CreateSandbox(_)
             | StepKey::CreateContainer(..)
             | StepKey::StartContainer(_)
@@ -217,7 +233,11 @@ impl PodRecord {
         match (key, done) {
             (StepKey::EnsureCgroup, _) => self.ground.has_cgroup = true,
             (StepKey::PrepareDirs, _) => self.ground.has_dirs = true,
-            (StepKey::Mount(volume), _) => self.ground.volumes.done(volume),
+            (StepKey::Mount(volume), done) => {
+                self.ground.volumes.done(volume, now.mono);
+                self.volume_news(volume, done);
+            }
+            (StepKey::Expand(volume), done) => self.volume_news(volume, done),
             (StepKey::CreateSandbox(attempt), Done::Sandbox(id)) => {
                 self.sandbox.attempt_max = self.sandbox.attempt_max.max(Some(*attempt));
                 if !self.observed.iter().flat_map(|o| &o.sandboxes).any(|s| s.id == id) {
@@ -255,9 +275,48 @@ impl PodRecord {
             (StepKey::RemoveContainer(_) | StepKey::RemoveSandbox(_), _) => {}
             (
                 StepKey::CreateSandbox(_) | StepKey::EnsureImage(_) | StepKey::CreateContainer(..) | StepKey::Probe(..),
-                Done::Plain | Done::Sandbox(_) | Done::Image(_) | Done::Container(_) | Done::Probe(_) | Done::Mounted,
+                Done::Plain
+                | Done::Sandbox(_)
+                | Done::Image(_)
+                | Done::Container(_)
+                | Done::Probe(_)
+                | Done::Mounted
+                | Done::Volume(_),
             ) => self.steps.fail(key, now.mono),
         }
+    }
+
+    /// kubelet 1.36: the words.
+    fn volume_news(&mut self, volume: &str, done: Done) {
+        let Done::Volume(news) = done else { return };
+        let name = self.volume_name(volume);
+        if let Some((global, link)) = news.mapped {
+            for (what, path) in [("globalMapPath", global), ("volumeMapPath", link)] {
+                let message = format!(
+                    "MapVolume.MapPodDevice succeeded for volume {name:?} {what} {:?}",
+                    path.display().to_string()
+                );
+                self.events.push(PodEvent::normal("", "SuccessfulMountVolume", message));
+            }
+        }
+        match news.growth {
+            Some(Growth::Done(bytes)) => {
+                self.ground.volumes.grown.insert(volume.to_owned(), bytes);
+                let node = self.pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
+                let message = format!("MountVolume.NodeExpandVolume succeeded for volume {name:?} {node}");
+                self.events.push(PodEvent::normal("", "FileSystemResizeSuccessful", message));
+            }
+            Some(Growth::Left(bytes)) => drop(self.ground.volumes.grown.insert(volume.to_owned(), bytes)),
+            None => {}
+        }
+    }
+
+    /// As messages name it: the PersistentVolume's name, or its own.
+    fn volume_name(&self, volume: &str) -> String {
+        let mut all = self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        let claim = all.find(|v| v.name == volume).and_then(|v| super::needs::claim_of(&self.pod, v));
+        let bound = claim.and_then(|claim| self.inputs.claim(claim).ok()?.volume.metadata.name.clone());
+        bound.unwrap_or_else(|| volume.to_owned())
     }
 
     fn cleaned(&mut self, note: impl FnOnce(&mut super::stage::Cleaning)) {
@@ -273,16 +332,15 @@ impl PodRecord {
     fn image_found(&mut self, name: &ContainerName, found: ImageFound) {
         let Some(wanted) = spec::find_any(&self.pod, &self.guests, name.as_str()) else { return };
         let image = wanted.spec.image.as_deref().unwrap_or_default();
-        let message = match &found.pulled {
-            None => format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
-            Some(pulled) => format!(
-                "Successfully pulled image \"{image}\" in {} ({} including waiting). Image size: {} bytes.",
-                shown(pulled.took),
-                shown(pulled.took_with_waiting),
-                pulled.size_bytes
-            ),
-        };
-        self.events.push(PodEvent::normal(wanted.field_path(), "Pulled", message));
+        let event = PodEvent::normal(wanted.field_path(), "Pulled", pulled_text(image, found.pulled.as_ref()));
+        for volume in found.volumes.values() {
+            if volume.pulled.is_some() {
+                self.events.push(PodEvent::normal("", "Pulling", format!("Pulling image \"{}\"", volume.image)));
+            }
+            let message = pulled_text(&volume.image, volume.pulled.as_ref());
+            self.events.push(PodEvent::normal("", "Pulled", message));
+        }
+        self.events.push(event);
         let container = self.containers.entry(name.clone()).or_default();
         container.pull_back_off = None;
         container.launch = Some(Launch::Create { image: Box::new(found) });
@@ -339,6 +397,7 @@ impl PodRecord {
             StepKey::EnsureCgroup
             | StepKey::PrepareDirs
             | StepKey::Mount(_)
+            | StepKey::Expand(_)
             | StepKey::CreateSandbox(_)
             | StepKey::EnsureImage(_)
             | StepKey::CreateContainer(..)
@@ -366,7 +425,15 @@ impl PodRecord {
                 let message = format!("error making pod data directories: {text}");
                 self.events.push(PodEvent::warning("", "Failed", message));
             }
-            StepKey::Mount(_) => self.events.push(PodEvent::warning("", "FailedMount", text)),
+            StepKey::Mount(_) => {
+                let reason = if failure.reason.is_empty() { "FailedMount" } else { &failure.reason };
+                self.events.push(PodEvent::warning("", reason, text));
+            }
+            StepKey::Expand(_) => self.events.push(PodEvent::warning("", "VolumeResizeFailed", text)),
+            StepKey::CreateSandbox(_) if failure.reason == UNPREPARED => {
+                let message = format!("Failed to prepare dynamic resources: {text}");
+                self.events.push(PodEvent::warning("", UNPREPARED, message));
+            }
             StepKey::CreateSandbox(_) => {
                 let message = format!("Failed to create pod sandbox: {text}");
                 self.events.push(PodEvent::warning("", "FailedCreatePodSandBox", message));

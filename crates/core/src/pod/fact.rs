@@ -1,5 +1,6 @@
 //! Everything that a pod's record can learn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
@@ -74,9 +75,22 @@ pub enum Order {
     /// Admission said no: the pod never runs. Phase Failed with this reason and message.
     Reject { reason: String, message: String },
     /// Stop within `grace_secs` (`None`: the pod's own), then phase Failed with reason and message.
-    Evict { grace_secs: Option<i64>, reason: String, message: String },
+    Evict(EvictOrder),
     /// The node goes down: stop within the pod's grace, or `grace_secs` if that is less. What the pod has on the disk stays.
     ShutDown { grace_secs: Option<i64> },
+}
+
+/// How a pod is ended for the node's sake.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct EvictOrder {
+    /// `None`: the pod's own.
+    pub grace_secs: Option<i64>,
+    pub reason: String,
+    pub message: String,
+    /// Annotations of the event.
+    pub annotations: BTreeMap<String, String>,
+    /// Message of the condition `DisruptionTarget`; `None`: the pod goes for its own deeds and has none.
+    pub disruption: Option<String>,
 }
 
 /// What became of a step.
@@ -93,6 +107,25 @@ pub enum Done {
     Probe(ProbeAnswer),
     /// Volumes are mounted.
     Mounted,
+    /// The same, of a volume of which there is more to tell.
+    Volume(VolumeNews),
+}
+
+/// What became of a volume beside that it is there.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct VolumeNews {
+    /// A block device is bound here, and linked from there.
+    pub mapped: Option<(std::path::PathBuf, std::path::PathBuf)>,
+    pub growth: Option<Growth>,
+}
+
+/// What became of a volume that was to grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Growth {
+    /// It has so many bytes now.
+    Done(i64),
+    /// Its driver has nothing to do for it on the node, or not while it is in use: for so many bytes it is not asked again.
+    Left(i64),
 }
 
 /// An image that is on the node.
@@ -105,6 +138,17 @@ pub struct ImageFound {
     /// User name of the image's config; empty if none.
     pub username: String,
     /// `Some` when it was pulled just now.
+    pub pulled: Option<Pulled>,
+    /// The images that the container has mounted, by the volumes' names in the pod.
+    pub volumes: std::collections::BTreeMap<String, VolumeImage>,
+}
+
+/// An image on the node that is a volume.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct VolumeImage {
+    /// As written in the pod.
+    pub image: String,
+    pub image_ref: String,
     pub pulled: Option<Pulled>,
 }
 

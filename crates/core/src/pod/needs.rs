@@ -58,12 +58,6 @@ impl AttachmentNeed {
 
 const CSI_VOLUME: &str = "kubernetes.io/csi/";
 
-/// Driver and handle of a volume that a Node's status names; `None` if it is of another kind.
-#[must_use]
-pub fn csi_volume(name: &str) -> Option<(&str, &str)> {
-    name.strip_prefix(CSI_VOLUME)?.split_once('^')
-}
-
 /// A service account's token, bound to the pod.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TokenNeed {
@@ -96,7 +90,7 @@ pub enum Got {
     ConfigMap(Arc<v1::ConfigMap>),
     Secret(Arc<v1::Secret>),
     Services(Arc<Vec<Service>>),
-    Token(Arc<str>),
+    Token(Arc<Token>),
     /// PEM.
     TrustAnchors(Arc<str>),
     Claim(Arc<Claim>),
@@ -107,6 +101,14 @@ pub enum Got {
     NotFound(String),
     /// It could not be fetched; as users see it.
     Failed(String),
+}
+
+/// A token and when it ends.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    pub text: String,
+    /// As the API writes it.
+    pub ends: String,
 }
 
 /// Without what secrets and tokens hold.
@@ -150,7 +152,22 @@ pub struct CsiDriver {
     pub fs_group: FsGroupPolicy,
     pub is_persistent: bool,
     pub is_ephemeral: bool,
-    pub wants_tokens: bool,
+    /// Tokens of the pod's service account that the driver is given.
+    pub tokens: Vec<DriverToken>,
+    /// They are among the secrets, not the attributes.
+    pub are_tokens_secret: bool,
+    /// `requiresRepublish`: what is published is published again now and then.
+    pub is_republished: bool,
+    /// `seLinuxMount`: it can be mounted with a label.
+    pub mounts_selinux: bool,
+}
+
+/// One of `tokenRequests`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DriverToken {
+    /// Empty: the API server's own.
+    pub audience: String,
+    pub expiration_secs: Option<i64>,
 }
 
 /// `fsGroupPolicy` of a CSIDriver.
@@ -171,7 +188,10 @@ impl Default for CsiDriver {
             fs_group: FsGroupPolicy::ReadWriteOnceWithFsType,
             is_persistent: true,
             is_ephemeral: false,
-            wants_tokens: false,
+            tokens: Vec::new(),
+            are_tokens_secret: false,
+            is_republished: false,
+            mounts_selinux: false,
         }
     }
 }
@@ -233,7 +253,7 @@ impl Inputs {
         }
     }
 
-    pub(crate) fn token(&self, of: TokenNeed) -> Result<&str, Lack> {
+    pub(crate) fn token(&self, of: TokenNeed) -> Result<&Token, Lack> {
         match self.found(&Need::Token(of))? {
             Got::Token(token) => Ok(token),
             other => Err(other.mismatch()),
@@ -391,14 +411,24 @@ pub(crate) fn claim_of(pod: &v1::Pod, volume: &v1::Volume) -> Option<ObjectName>
     volume.ephemeral.as_ref().map(|_| ObjectName::beside(pod, &format!("{pod_name}-{}", volume.name)))
 }
 
-/// kubelet 1.36: a token lives an hour when the pod does not say.
+/// kubelet 1.36: a token lives an hour when nobody says.
+const HOUR: i64 = 3600;
+
 pub(crate) fn token_need(pod: &v1::Pod, source: &v1::ServiceAccountTokenProjection) -> TokenNeed {
-    const HOUR: i64 = 3600;
+    pod_token(pod, source.audience.clone(), source.expiration_seconds)
+}
+
+/// A token that a driver wants of the pod.
+pub(crate) fn driver_token_need(pod: &v1::Pod, token: &DriverToken) -> TokenNeed {
+    pod_token(pod, Some(token.audience.clone()), token.expiration_secs)
+}
+
+fn pod_token(pod: &v1::Pod, audience: Option<String>, expiration_secs: Option<i64>) -> TokenNeed {
     let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or_default();
     TokenNeed {
         account: ObjectName::beside(pod, account),
-        audience: source.audience.clone().filter(|a| !a.is_empty()),
-        expiration_secs: source.expiration_seconds.unwrap_or(HOUR),
+        audience: audience.filter(|a| !a.is_empty()),
+        expiration_secs: expiration_secs.unwrap_or(HOUR),
         pod_name: pod.metadata.name.clone().unwrap_or_default(),
         pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
     }

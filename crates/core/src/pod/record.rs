@@ -83,10 +83,19 @@ pub(super) struct Ground {
 pub(super) struct Volumes {
     /// Counts changes of what written volumes show.
     pub(super) revision: u64,
-    /// The revision that each mounted volume shows, by its name in the pod.
-    pub(super) mounted: BTreeMap<String, u64>,
+    /// What each mounted volume shows, by its name in the pod.
+    pub(super) mounted: BTreeMap<String, Shown>,
     /// The same of those being mounted.
     pub(super) mounting: BTreeMap<String, u64>,
+    /// Bytes that a volume was grown to, or was found not to grow to.
+    pub(super) grown: BTreeMap<String, i64>,
+}
+
+/// Which revision a volume shows, and since when.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Shown {
+    pub(super) revision: u64,
+    pub(super) at: Mono,
 }
 
 impl Volumes {
@@ -94,9 +103,9 @@ impl Volumes {
         self.mounting.insert(volume.to_owned(), self.revision);
     }
 
-    pub(super) fn done(&mut self, volume: &str) {
-        let shown = self.mounting.remove(volume).unwrap_or_default();
-        self.mounted.insert(volume.to_owned(), shown);
+    pub(super) fn done(&mut self, volume: &str, at: Mono) {
+        let revision = self.mounting.remove(volume).unwrap_or_default();
+        self.mounted.insert(volume.to_owned(), Shown { revision, at });
     }
 }
 
@@ -166,6 +175,7 @@ impl PodRecord {
             began: None,
             grace_secs: spec::grace_secs(&record.pod),
             is_withdrawn: true,
+            is_overdue: false,
         });
         record
     }
@@ -277,7 +287,8 @@ impl PodRecord {
         let grace_secs = grace_secs.max(1);
         match &mut self.stage {
             Stage::Queued { .. } | Stage::Active => {
-                self.stage = Stage::Stopping(Stopping { cause, began: Some(now), grace_secs, is_withdrawn });
+                self.stage =
+                    Stage::Stopping(Stopping { cause, began: Some(now), grace_secs, is_withdrawn, is_overdue: false });
             }
             Stage::Stopping(stopping) => {
                 stopping.is_withdrawn |= is_withdrawn;

@@ -82,6 +82,25 @@ pub(super) struct Told {
     creating: Option<Sizes>,
 }
 
+/// A pod that runs, with the sizes that it was granted, when its status says that those it wants now were not: after a start of the
+/// agent nothing else tells.
+pub fn granted(pod: &v1::Pod) -> Option<v1::Pod> {
+    let status = pod.status.as_ref()?;
+    let is_pending = |c: &v1::PodCondition| c.type_ == "PodResizePending" && c.status == "True";
+    status.conditions.iter().flatten().find(|c| is_pending(c))?;
+    let mut granted = pod.clone();
+    let spec = granted.spec.as_mut()?;
+    let shown = || super::record::pod_statuses(Some(status));
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        let Some(has) = shown().find(|s| s.name == container.name) else { continue };
+        let Some(requests) = &has.allocated_resources else { continue };
+        let sizes = container.resources.get_or_insert_default();
+        sizes.requests = Some(requests.clone());
+        sizes.limits = has.resources.as_ref().and_then(|r| r.limits.clone());
+    }
+    sizes::differ(&granted, pod).then_some(granted)
+}
+
 impl PodRecord {
     /// The pod as it acts: with the sizes that were granted. Sizes that changed wait for admission. kubelet 1.36: static pods are
     /// never resized, they are replaced.
@@ -269,4 +288,30 @@ impl PodRecord {
 /// An event's text, with all sizes of the pod.
 fn told(words: &str, pod: &v1::Pod, generation: i64, error: Option<&str>) -> String {
     format!("{words}: {}", json::text(&json::sizes(pod, generation, error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::granted;
+
+    #[test]
+    fn what_was_granted_is_read_from_a_status_that_says_that_more_is_wanted() {
+        let amounts = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+        let status = |conditions: serde_json::Value| {
+            json!({"conditions": conditions, "containerStatuses": [{
+                "name": "a", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                "allocatedResources": {"cpu": "1"}, "resources": amounts("1")}]})
+        };
+        let pod = |conditions| {
+            let pod = json!({"spec": {"containers": [{"name": "a", "resources": amounts("90")}]}, "status": status(conditions)});
+            serde_json::from_value(pod).expect("a pod")
+        };
+        let pending = json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
+        let has = granted(&pod(pending)).expect("it was granted less").spec.expect("it has one");
+        let sizes = serde_json::to_value(&has.containers[0].resources).expect("JSON");
+        assert_eq!(sizes, amounts("1"));
+        assert!(granted(&pod(json!([]))).is_none(), "what it wants is what it has");
+    }
 }

@@ -17,8 +17,9 @@ use crate::now::{Mono, Now};
 use crate::render::container_hash;
 
 /// kubelet 1.36: reason and message of a pod that ran longer than `activeDeadlineSeconds`.
-const DEADLINE: &str = "DeadlineExceeded";
+pub(super) const DEADLINE: &str = "DeadlineExceeded";
 const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
+const OVERDUE_MESSAGE: &str = "Container runtime did not kill the pod within specified grace period.";
 
 impl PodRecord {
     /// Draws every conclusion that is due. Nothing is concluded before the first look.
@@ -32,7 +33,8 @@ impl PodRecord {
         if self.pod.metadata.deletion_timestamp.is_some() && matches!(self.stage, Stage::Queued { .. } | Stage::Active)
         {
             // It came with its end.
-            self.stop(StopCause::Withdrawn, spec::grace_secs(&self.pod), true, now);
+            let cause = self.told_end().unwrap_or(StopCause::Withdrawn);
+            self.stop(cause, spec::grace_secs(&self.pod), true, now);
         }
         if matches!(self.stage, Stage::Active) {
             self.review_active(now);
@@ -116,13 +118,23 @@ impl PodRecord {
     }
 
     fn end_of_pod(&self, now: Now) -> Option<StopCause> {
-        if self.deadline(now).is_some_and(|at| at <= now.mono) {
-            return Some(StopCause::Failed { reason: DEADLINE.to_owned(), message: DEADLINE_MESSAGE.to_owned() });
+        // Before any other end: it came with this one.
+        if let Some(cause) = self.told_end() {
+            return Some(cause);
         }
-        if let Some(phase @ ("Failed" | "Succeeded")) = self.pod.status.as_ref().and_then(|s| s.phase.as_deref()) {
-            return Some(StopCause::Completed { has_failed: phase == "Failed" });
+        if self.deadline(now).is_some_and(|at| at <= now.mono) {
+            let (reason, message) = (DEADLINE.to_owned(), DEADLINE_MESSAGE.to_owned());
+            return Some(StopCause::Failed { reason, message, disruption: None });
         }
         self.completion().map(|has_failed| StopCause::Completed { has_failed })
+    }
+
+    /// The end that the pod's status tells of.
+    fn told_end(&self) -> Option<StopCause> {
+        match self.pod.status.as_ref()?.phase.as_deref()? {
+            phase @ ("Failed" | "Succeeded") => Some(StopCause::Completed { has_failed: phase == "Failed" }),
+            _ => None,
+        }
     }
 
     /// Whether all work of the pod is done and nothing is started again; then, whether it failed.
@@ -238,6 +250,13 @@ impl PodRecord {
             && !self.is_laying_ground()
             && self.sandbox.awaited.is_none()
             && self.sandbox.to_stop.is_empty();
+        if !is_stopped
+            && let Stage::Stopping(stopping) = &mut self.stage
+            && stopping.overdue_at().is_some_and(|at| at <= now.mono)
+        {
+            stopping.is_overdue = true;
+            self.events.push(PodEvent::warning("", "ExceededGracePeriod", OVERDUE_MESSAGE));
+        }
         if is_stopped {
             self.stage = Stage::Cleaning(Cleaning {
                 cause,

@@ -1,6 +1,9 @@
 //! Where a pod is in its life: Queued → Active → Stopping → Cleaning → Gone, never back.
 
-use crate::now::Now;
+use std::time::Duration;
+
+use super::review::DEADLINE;
+use crate::now::{Mono, Now};
 
 pub(super) mod active;
 pub(super) mod cleaning;
@@ -30,6 +33,25 @@ pub struct Stopping {
     pub grace_secs: i64,
     /// No source wants it any more: afterwards nothing is kept.
     pub is_withdrawn: bool,
+    /// It was told that it takes too long.
+    pub is_overdue: bool,
+}
+
+/// kubelet 1.36: how long a pod that the node ends may take at least.
+const OVERDUE_SECS_MIN: i64 = 10;
+
+impl Stopping {
+    /// kubelet 1.36: when it is told that a pod which the node ends takes too long, half as much again as its grace.
+    pub(super) fn overdue_at(&self) -> Option<Mono> {
+        let is_by_node = match &self.cause {
+            StopCause::ShutDown => true,
+            StopCause::Failed { reason, .. } => reason != DEADLINE,
+            StopCause::Withdrawn | StopCause::Completed { .. } | StopCause::Rejected { .. } => false,
+        };
+        let began = self.began.filter(|_| is_by_node && !self.is_overdue)?;
+        let secs = self.grace_secs.saturating_add(self.grace_secs / 2).max(OVERDUE_SECS_MIN);
+        Some(began.mono + Duration::from_secs(secs.unsigned_abs()))
+    }
 }
 
 /// A pod in which nothing lives.
@@ -50,7 +72,12 @@ pub enum StopCause {
     /// All its containers ended and none is restarted.
     Completed { has_failed: bool },
     /// It was ended from outside: deadline, eviction.
-    Failed { reason: String, message: String },
+    Failed {
+        reason: String,
+        message: String,
+        /// Message of the condition `DisruptionTarget`.
+        disruption: Option<String>,
+    },
     /// The node goes down, and with it the pod, which may go on after the next start.
     ShutDown,
     /// It was never let in.
@@ -72,8 +99,19 @@ impl StopCause {
     /// kubelet 1.36: reason and message of a pod that was ended from outside.
     pub fn told(&self) -> Option<(&str, &str)> {
         match self {
-            Self::Failed { reason, message } => Some((reason, message)),
+            Self::Failed { reason, message, .. } => Some((reason, message)),
             Self::ShutDown => Some(("Terminated", "Pod was terminated in response to imminent node shutdown.")),
+            Self::Withdrawn | Self::Completed { .. } | Self::Rejected { .. } => None,
+        }
+    }
+}
+
+impl StopCause {
+    /// Message of the condition `DisruptionTarget`: it ends for the node's sake.
+    pub fn disruption(&self) -> Option<&str> {
+        match self {
+            Self::Failed { disruption, .. } => disruption.as_deref(),
+            Self::ShutDown => self.told().map(|(_, message)| message),
             Self::Withdrawn | Self::Completed { .. } | Self::Rejected { .. } => None,
         }
     }

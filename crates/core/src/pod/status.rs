@@ -159,14 +159,23 @@ impl View<'_> {
     /// was told to go has failed unless all its containers succeeded, static pods excepted.
     fn verdict(&self, statuses: &Statuses) -> Verdict {
         let ended = [self.old, self.given()].into_iter().flatten().find_map(|s| Some((s, Phase::ended(s)?)));
-        if let Some((status, phase)) = ended {
-            let (reason, message) = (status.reason.clone(), status.message.clone());
-            return Verdict { computed: phase, shown: phase, reason, message };
-        }
         let is_over = self.is_over();
         let by_containers = phase::of(self, statuses, is_over);
+        // kubelet 1.36: of a pod that was told to go before its containers had ended, conditions say what they came to.
+        let is_cut_short = self.record.stage.stop_cause() == Some(&StopCause::Withdrawn)
+            && is_over
+            && !by_containers.is_end()
+            && !self.record.source.is_static();
+        if let Some((status, phase)) = ended {
+            let (reason, message) = (status.reason.clone(), status.message.clone());
+            let computed = if is_cut_short { by_containers } else { phase };
+            return Verdict { computed, shown: phase, reason, message };
+        }
+        if is_cut_short {
+            return Verdict { computed: by_containers, shown: Phase::Failed, reason: None, message: None };
+        }
         let (computed, reason, message) = match self.record.stage.stop_cause() {
-            Some(StopCause::Failed { reason, message } | StopCause::Rejected { reason, message }) => {
+            Some(StopCause::Failed { reason, message, .. } | StopCause::Rejected { reason, message }) => {
                 (Phase::Failed, Some(reason.clone()), Some(message.clone()))
             }
             Some(cause @ StopCause::ShutDown) => {
@@ -175,9 +184,6 @@ impl View<'_> {
             }
             Some(StopCause::Completed { has_failed }) if is_over && !by_containers.is_end() => {
                 (if *has_failed { Phase::Failed } else { Phase::Succeeded }, None, None)
-            }
-            Some(StopCause::Withdrawn) if is_over && !by_containers.is_end() && !self.record.source.is_static() => {
-                (Phase::Failed, None, None)
             }
             Some(StopCause::Completed { .. } | StopCause::Withdrawn) | None => (by_containers, None, None),
         };

@@ -17,6 +17,8 @@ pub enum Step {
     PrepareDirs,
     /// Mount one volume of the pod, or bring its files up to date (idempotent).
     Mount(Box<VolumePlan>),
+    /// Have the driver of a mounted volume take its new size.
+    Expand(Box<VolumePlan>),
     /// Make the log directory and run a sandbox.
     CreateSandbox {
         attempt: u32,
@@ -84,6 +86,8 @@ pub enum StepKey {
     PrepareDirs,
     /// By the volume's name in the pod.
     Mount(String),
+    /// By the volume's name in the pod.
+    Expand(String),
     CreateSandbox(u32),
     EnsureImage(ContainerName),
     CreateContainer(ContainerName, u32),
@@ -110,6 +114,7 @@ impl Step {
             Self::EnsureCgroup(_) => StepKey::EnsureCgroup,
             Self::PrepareDirs => StepKey::PrepareDirs,
             Self::Mount(plan) => StepKey::Mount(plan.volume.clone()),
+            Self::Expand(plan) => StepKey::Expand(plan.volume.clone()),
             Self::CreateSandbox { attempt, .. } => StepKey::CreateSandbox(*attempt),
             Self::EnsureImage { container, .. } => StepKey::EnsureImage(container.clone()),
             Self::CreateContainer(c) => StepKey::CreateContainer(c.container.clone(), c.restart_count),
@@ -267,12 +272,37 @@ pub enum VolumeKind {
     Local { source: PathBuf, is_read_only: bool },
     /// Files written atomically: a configMap's on the node's disk, all others on a tmpfs.
     Files { plugin: FilesPlugin, files: Vec<VolumeFile>, default_mode: u32 },
+    /// A file system of another machine, mounted by the host's `mount`.
+    Nfs { source: String, options: Vec<String> },
+    /// An image, which the runtime mounts.
+    Image,
+    /// A device of the node.
+    Device { source: PathBuf, map: DeviceMap },
     /// A volume of a CSI driver.
     Csi(Box<CsiVolume>),
     /// What it stands for is not known, or not usable: mounting fails with this message.
     Unprocessed { message: String },
     /// The kind is known and not built (or refused): mounting fails with this message.
     Refused { message: String },
+}
+
+/// Where a block device is held for its pod; the plan's path is a link to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceMap {
+    /// Folder of the volume, with one file for each pod: the device is bound to it.
+    pub global: PathBuf,
+    /// The pod's file in it.
+    pub pod: String,
+}
+
+/// A volume whose file system is smaller than its claim.
+#[derive(Clone, PartialEq)]
+pub struct Expansion {
+    pub claim: crate::pod::needs::ObjectName,
+    /// As the API writes it.
+    pub size: String,
+    pub bytes: i64,
+    pub secrets: BTreeMap<String, String>,
 }
 
 /// All that a CSI driver is told of a volume, and where it shall be.
@@ -300,6 +330,26 @@ pub struct CsiVolume {
     pub staging: PathBuf,
     /// `fsGroup`, for drivers that apply it themselves.
     pub mount_group: Option<i64>,
+    /// It is a block device.
+    pub device: Option<CsiDevice>,
+    /// The cluster attached it to the node.
+    pub is_attached: bool,
+    /// One pod may have it at a time.
+    pub is_exclusive: bool,
+    /// It is published already, and its driver hears of it again.
+    pub is_again: bool,
+    /// It is to grow.
+    pub expansion: Option<Expansion>,
+}
+
+/// Where the block device of a driver is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CsiDevice {
+    pub map: DeviceMap,
+    /// Where the driver puts it for the pod.
+    pub publish: PathBuf,
+    /// Folder of its record.
+    pub record: PathBuf,
 }
 
 /// Secrets are not shown, and attributes may hold tokens.
@@ -352,6 +402,18 @@ pub struct ImageWish {
     pub sandbox: Box<cri::PodSandboxConfig>,
     /// The pod's `imagePullSecrets`, as far as they could be had.
     pub pull_secrets: Vec<PullSecret>,
+    /// Images that the container has mounted; they are seen to first.
+    pub volumes: Vec<ImageVolume>,
+}
+
+/// An image that is a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageVolume {
+    /// Its name in the pod.
+    pub volume: String,
+    /// As written in the pod.
+    pub image: String,
+    pub policy: PullPolicy,
 }
 
 /// Logins of registries, in Docker's formats.

@@ -122,6 +122,7 @@ fn shows_in_looks(key: &StepKey) -> bool {
         StepKey::EnsureCgroup
         | StepKey::PrepareDirs
         | StepKey::Mount(_)
+        | StepKey::Expand(_)
         | StepKey::EnsureImage(_)
         | StepKey::RunHook(..)
         | StepKey::Probe(..)
@@ -136,7 +137,7 @@ fn shows_in_looks(key: &StepKey) -> bool {
 /// How long a failed step waits. kubelet 1.36: volumes 500 ms, doubling to 2 min 2 s; the rest was tied to the resync there.
 fn delay(key: &StepKey, failures: u32) -> Duration {
     let (first_ms, most_ms) = match key {
-        StepKey::Mount(_) => (500, 122_000),
+        StepKey::Mount(_) | StepKey::Expand(_) => (500, 122_000),
         StepKey::EnsureImage(_)
         | StepKey::CreateContainer(..)
         | StepKey::StartContainer(_)

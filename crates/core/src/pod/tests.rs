@@ -1,6 +1,7 @@
 //! Whole lives of pods in virtual time.
 
 mod deleted;
+mod drivers;
 mod guests;
 mod inputs;
 mod properties;
@@ -12,7 +13,7 @@ use serde_json::json;
 use world::{Life, World};
 
 use super::fact::ProbeAnswer;
-use super::{ContainerState, Fact, Order, Stage};
+use super::{ContainerState, EvictOrder, Fact, Order, Stage};
 
 #[test]
 fn containers_start_in_their_order_after_the_sandbox() {
@@ -244,6 +245,26 @@ fn a_container_that_was_created_and_not_started_is_started() {
     let mut world = World::over(first.runtime.clone(), spec);
     world.run_until(60);
     assert_eq!(world.log, ["1.0 start a 0"]);
+}
+
+#[test]
+fn a_pod_that_takes_too_long_for_the_node_is_told_of_once() {
+    let late = "ExceededGracePeriod";
+    for (order, grace, secs) in [(true, 30, 45), (true, 1, 10), (false, 30, 0)] {
+        let mut world = World::new(json!({"terminationGracePeriodSeconds": grace, "containers": [{"name": "a"}]}));
+        world.run_until(5);
+        world.failing.push(("StopContainer", "no"));
+        if order {
+            world.tell(Fact::Order(Order::Evict(EvictOrder { reason: "Evicted".into(), ..EvictOrder::default() })));
+        } else {
+            world.withdraw();
+        }
+        let told = |world: &World| world.events.iter().filter(|e| e.contains(late)).count();
+        world.run_until(4 + secs);
+        assert_eq!(told(&world), 0);
+        world.run_until(200);
+        assert_eq!(told(&world), usize::from(order), "{:?}", world.events);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rubelet_api::v1;
 
 use self::claim::Persistent;
 use super::needs::{self, Inputs};
-use super::step::{VolumeKind, VolumePlan};
+use super::step::{DeviceMap, VolumeKind, VolumePlan};
 use crate::node::NodeFacts;
 use crate::render::{RenderError, paths};
 use crate::resources::amount::Amount;
@@ -16,6 +16,7 @@ use crate::resources::sum::{Amounts, Side, Sum, amounts, get};
 
 mod claim;
 pub(super) mod csi;
+pub mod expansion;
 mod files;
 
 pub use csi::staging as csi_staging;
@@ -41,7 +42,7 @@ pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
     let on_root_mismatch = context.and_then(|c| c.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
     let kind = kind(view, volume).unwrap_or_else(|error| refused(error.message));
     let fs_group = match &kind {
-        VolumeKind::Csi(volume) if !csi::takes_group(view, volume) => None,
+        VolumeKind::Csi(volume) if volume.device.is_some() || !csi::takes_group(view, volume) => None,
         VolumeKind::EmptyDir
         | VolumeKind::MemoryDir { .. }
         | VolumeKind::HugePages { .. }
@@ -50,6 +51,9 @@ pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
         | VolumeKind::Files { .. } => context.and_then(|c| c.fs_group),
         VolumeKind::HostPath { .. }
         | VolumeKind::Local { .. }
+        | VolumeKind::Nfs { .. }
+        | VolumeKind::Image
+        | VolumeKind::Device { .. }
         | VolumeKind::Unprocessed { .. }
         | VolumeKind::Refused { .. } => None,
     };
@@ -76,6 +80,28 @@ pub(super) fn is_written(volume: &v1::Volume) -> bool {
         || volume.secret.is_some()
 }
 
+/// kubelet 1.36: with the next sync of the pod, 60 to 90 s later.
+pub(super) const REPUBLISH_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Whether its driver wants to hear of it now and then, although it is published.
+pub(super) fn is_republished(view: &View<'_>, volume: &v1::Volume) -> bool {
+    csi::driver_name(view, volume)
+        .is_some_and(|name| view.inputs.csi_driver(name).is_ok_and(|driver| driver.is_republished))
+}
+
+/// The bytes to which the volume's driver has yet to bring it.
+pub(super) fn growth(view: &View<'_>, volume: &v1::Volume) -> Option<i64> {
+    let claim = claim::found(view, volume)?.ok()?;
+    let Persistent::Csi(_) = claim::persistent(&claim.volume) else { return None };
+    expansion::wanted(claim).map(|(_, bytes)| bytes)
+}
+
+/// Whether containers get it as a device.
+pub fn is_block(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume, inputs: &Inputs) -> bool {
+    let view = View { pod, node, pod_ips: &[], inputs };
+    claim::found(&view, volume).and_then(Result::ok).is_some_and(|c| claim::is_block(&c.volume))
+}
+
 /// Where the volume is on the host: a hostPath where it says, all others below the pod's directory.
 pub fn path(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume, inputs: &Inputs) -> PathBuf {
     if let Some(host) = &volume.host_path {
@@ -89,9 +115,14 @@ pub fn path(pod: &v1::Pod, node: &NodeFacts, volume: &v1::Volume, inputs: &Input
         Some(Ok(claim)) => {
             let name = claim.volume.metadata.name.as_deref().unwrap_or_default();
             match claim::persistent(&claim.volume) {
+                Persistent::Csi(_) if claim::is_block(&claim.volume) => {
+                    paths::volume_device(pod, node, csi::PLUGIN, name)
+                }
+                Persistent::Local(_) if claim::is_block(&claim.volume) => paths::volume_device(pod, node, LOCAL, name),
                 Persistent::HostPath(source) => PathBuf::from(&source.path),
-                Persistent::Local(_) => paths::volume_dir(pod, node, "kubernetes.io/local-volume", name),
+                Persistent::Local(_) => paths::volume_dir(pod, node, LOCAL, name),
                 Persistent::Csi(_) => paths::volume_dir(pod, node, csi::PLUGIN, name).join("mount"),
+                Persistent::Nfs(_) => paths::volume_dir(pod, node, NFS, name),
                 Persistent::Other { plugin, .. } => paths::volume_dir(pod, node, plugin, name),
             }
         }
@@ -110,6 +141,7 @@ pub fn is_read_only(volume: &v1::Volume) -> bool {
     is_written(volume)
         || volume.image.is_some()
         || volume.csi.as_ref().is_some_and(|c| c.read_only == Some(true))
+        || volume.nfs.as_ref().is_some_and(|n| n.read_only == Some(true))
         || volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true))
 }
 
@@ -119,6 +151,29 @@ pub fn is_ours(volume: &v1::Volume) -> bool {
 }
 
 const EMPTY_DIR: &str = "kubernetes.io/empty-dir";
+const NFS: &str = "kubernetes.io/nfs";
+const LOCAL: &str = "kubernetes.io/local-volume";
+
+/// kubelet 1.36: where the devices of local volumes are bound.
+fn local_device(view: &View<'_>, volume: &str) -> DeviceMap {
+    let plugin = view.node.root_dir.join("plugins").join(LOCAL.replace('/', "~"));
+    device_map(view.pod, plugin.join("volumeDevices").join(volume))
+}
+
+fn device_map(pod: &v1::Pod, global: PathBuf) -> DeviceMap {
+    DeviceMap { global, pod: pod.metadata.uid.clone().unwrap_or_default() }
+}
+
+impl VolumePlan {
+    /// The same for a volume that is published already.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        if let VolumeKind::Csi(volume) = &mut self.kind {
+            volume.is_again = true;
+        }
+        self
+    }
+}
 
 /// The plugin that names the volume's directory; a volume without a source is an emptyDir.
 fn plugin(volume: &v1::Volume) -> &'static str {
@@ -130,6 +185,8 @@ fn plugin(volume: &v1::Volume) -> &'static str {
         None if volume.projected.is_some() => "kubernetes.io/projected",
         None if volume.host_path.is_some() => "kubernetes.io/host-path",
         None if volume.csi.is_some() => csi::PLUGIN,
+        None if volume.nfs.is_some() => NFS,
+        None if volume.image.is_some() => "kubernetes.io/image",
         None if volume.persistent_volume_claim.is_some() => "kubernetes.io/persistent-claim",
         None if volume.ephemeral.is_some() => "kubernetes.io/ephemeral",
         None => EMPTY_DIR,
@@ -147,6 +204,10 @@ fn kind(view: &View<'_>, volume: &v1::Volume) -> Result<VolumeKind, RenderError>
         files::downward_api(view, source)
     } else if let Some(source) = &volume.projected {
         files::projected(view, source)
+    } else if volume.image.is_some() {
+        Ok(VolumeKind::Image)
+    } else if let Some(source) = &volume.nfs {
+        Ok(nfs(source, &[], false))
     } else if let Some(source) = &volume.csi {
         csi::inline(view, volume, source)
     } else if let Some(found) = claim::found(view, volume) {
@@ -156,6 +217,18 @@ fn kind(view: &View<'_>, volume: &v1::Volume) -> Result<VolumeKind, RenderError>
     } else {
         empty_dir(view.pod, view.node, volume.empty_dir.as_ref())
     }
+}
+
+/// kubelet 1.36: as `mount -t nfs` wants it.
+fn nfs(source: &v1::NFSVolumeSource, options: &[String], is_read_only: bool) -> VolumeKind {
+    let server = &source.server;
+    let is_bare_ipv6 = server.parse::<std::net::Ipv6Addr>().is_ok();
+    let server = if is_bare_ipv6 { format!("[{server}]") } else { server.clone() };
+    let ro = (is_read_only || source.read_only == Some(true)).then(|| "ro".to_owned());
+    let mut options: Vec<String> = ro.into_iter().chain(options.iter().cloned()).collect();
+    options.sort();
+    options.dedup();
+    VolumeKind::Nfs { source: format!("{server}:{}", source.path), options }
 }
 
 fn empty_dir(
@@ -229,8 +302,6 @@ fn unbuilt(volume: &v1::Volume) -> Option<(&'static str, &'static str)> {
     let v = volume;
     [
         (v.git_repo.is_some(), GIT, "kubernetes.io/git-repo"),
-        (v.image.is_some(), "image volumes are not supported by rubelet yet", "kubernetes.io/image"),
-        (v.nfs.is_some(), KIND, "kubernetes.io/nfs"),
         (v.iscsi.is_some(), KIND, "kubernetes.io/iscsi"),
         (v.fc.is_some(), KIND, "kubernetes.io/fc"),
         (v.flex_volume.is_some(), KIND, "kubernetes.io/flexvolume"),

@@ -25,7 +25,8 @@ pub fn create_container(view: &ContainerView<'_>) -> Result<CreateContainer, Ren
     };
     let env = environment(view, container)?;
     let termination_log = mounts::termination_log(view);
-    let mounts::Mounts { mounts, subpaths, has_etc_hosts } = mounts::mounts(view, container, &env, &termination_log)?;
+    let mounts::Mounts { mounts, subpaths, devices, has_etc_hosts } =
+        mounts::mounts(view, container, &env, &termination_log)?;
     let image = container.image.clone().unwrap_or_default();
     let config = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt: view.restart_count }),
@@ -39,6 +40,7 @@ pub fn create_container(view: &ContainerView<'_>) -> Result<CreateContainer, Ren
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: env.variables.into_iter().map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() }).collect(),
         mounts,
+        devices,
         labels: labels(pod, container),
         annotations: annotations(pod, container, view.restart_count),
         log_path: logs::relative_log_path(&container.name, view.restart_count),

@@ -45,7 +45,7 @@ pub fn sandbox_hostname(pod: &v1::Pod, node: &NodeFacts) -> Result<String, Rende
     let full = format!("{host}.{domain}");
     if full.len() > KERNEL_LEN_MAX {
         return Err(RenderError::sandbox(format!(
-            "failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long ({KERNEL_LEN_MAX} characters is the max, {} characters requested)",
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long ({KERNEL_LEN_MAX} characters is the max, {} characters requested)",
             full.len()
         )));
     }

@@ -16,6 +16,7 @@ use crate::pod::volumes;
 pub struct Mounts {
     pub mounts: Vec<cri::Mount>,
     pub subpaths: Vec<SubPath>,
+    pub devices: Vec<cri::Device>,
     /// Whether the pod's `etc-hosts` is among them.
     pub has_etc_hosts: bool,
 }
@@ -29,11 +30,8 @@ pub fn mounts(
     termination_log: &Path,
 ) -> Result<Mounts, RenderError> {
     let mut all = Mounts::default();
-    if let Some(device) = container.volume_devices.iter().flatten().next() {
-        return Err(RenderError::config(format!(
-            "block volumes are not supported (volume {:?} of container {:?})",
-            device.name, container.name
-        )));
+    for device in container.volume_devices.iter().flatten() {
+        all.devices.push(volume_device(view, container, device)?);
     }
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         volume_mount(&mut all, view, container, env, (index, mount))?;
@@ -73,6 +71,10 @@ fn volume_mount(
             mount.name, container.name
         )));
     };
+    if volume.image.is_some() {
+        all.mounts.push(image_mount(view, container, env, mount)?);
+        return Ok(());
+    }
     let volume_path = volumes::path(view.pod, view.node, volume, view.inputs);
     let read_only = mount.read_only.unwrap_or(false) || volumes::is_read_only(volume);
     let mut host_path = volume_path.clone();
@@ -97,6 +99,53 @@ fn volume_mount(
         ..Default::default()
     });
     Ok(())
+}
+
+/// kubelet 1.36: the runtime mounts it, and finds the sub-path in it.
+fn image_mount(
+    view: &ContainerView<'_>,
+    container: &v1::Container,
+    env: &Env,
+    mount: &v1::VolumeMount,
+) -> Result<cri::Mount, RenderError> {
+    let Some(found) = view.image.volumes.get(&mount.name) else {
+        return Err(RenderError::config(format!("the image of volume {:?} is not known", mount.name)));
+    };
+    Ok(cri::Mount {
+        container_path: container_path(&mount.mount_path),
+        readonly: true,
+        selinux_relabel: view.node.machine.has_selinux,
+        propagation: propagation(container, mount)?.into(),
+        image: Some(cri::ImageSpec {
+            image: found.image_ref.clone(),
+            user_specified_image: found.image.clone(),
+            annotations: view.pod.metadata.annotations.clone().unwrap_or_default(),
+            ..Default::default()
+        }),
+        image_sub_path: sub_path(container, mount, env)?,
+        ..Default::default()
+    })
+}
+
+/// kubelet 1.36: what the container may do with it follows from the claim.
+fn volume_device(
+    view: &ContainerView<'_>,
+    container: &v1::Container,
+    device: &v1::VolumeDevice,
+) -> Result<cri::Device, RenderError> {
+    let mut all = view.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let volume = all.find(|v| v.name == device.name && volumes::is_block(view.pod, view.node, v, view.inputs));
+    let Some(volume) = volume else {
+        return Err(RenderError::config(format!(
+            "cannot find volume {:?} to pass into container {:?}",
+            device.name, container.name
+        )));
+    };
+    Ok(cri::Device {
+        container_path: device.device_path.clone(),
+        host_path: text(&volumes::path(view.pod, view.node, volume, view.inputs)),
+        permissions: if volumes::is_read_only(volume) { "r" } else { "mrw" }.to_owned(),
+    })
 }
 
 /// `subPath`, or `subPathExpr` with the container's variables; empty when there is none.

@@ -17,6 +17,11 @@ pub fn volume_dir(pod: &v1::Pod, node: &NodeFacts, plugin: &str, volume: &str) -
     pod_dir(pod, node).join("volumes").join(plugin.replace('/', "~")).join(volume)
 }
 
+/// `<pod dir>/volumeDevices/<plugin>/<volume>`: a link to the device.
+pub fn volume_device(pod: &v1::Pod, node: &NodeFacts, plugin: &str, volume: &str) -> PathBuf {
+    pod_dir(pod, node).join("volumeDevices").join(plugin.replace('/', "~")).join(volume)
+}
+
 /// `<pod dir>/volume-subpaths/<volume>/<container>/<index of the mount>`.
 pub fn subpath(pod: &v1::Pod, node: &NodeFacts, volume: &str, container: &str, index: usize) -> PathBuf {
     pod_dir(pod, node).join("volume-subpaths").join(volume).join(container).join(index.to_string())

@@ -9,6 +9,7 @@ use rubelet_agent::certificates::{CertificateSettings, ClientSettings, ClientTas
 use rubelet_agent::cluster::{Cluster, PodSettings};
 use rubelet_agent::events::EventSettings;
 use rubelet_agent::life::Life;
+use rubelet_agent::metrics::Metrics;
 use rubelet_agent::node::NodeSettings;
 use rubelet_agent::references::{ReferenceSettings, Strategy};
 use rubelet_api::gates::Gate;
@@ -34,13 +35,14 @@ pub(super) struct Joined {
 ///
 /// # Errors
 /// What is wrong with the files, in words.
-pub(super) fn join(assembled: &Assembled) -> Result<Option<Joined>, String> {
+pub(super) fn join(assembled: &Assembled, metrics: &Arc<Metrics>) -> Result<Option<Joined>, String> {
     let Some(path) = &assembled.flags.kubeconfig else { return Ok(None) };
     let (node, is_rotating) = (&assembled.config.node, assembled.config.server.rotate_certificates);
     let certificates = CertificateSettings {
         folder: assembled.flags.cert_dir.clone(),
         node: assembled.node_name.clone(),
         seed: seed(assembled),
+        metrics: metrics.clone(),
     };
     let bootstrap = assembled.flags.bootstrap_kubeconfig.as_deref();
     let mut found = client_settings(path, bootstrap, &certificates, is_rotating)
@@ -51,6 +53,7 @@ pub(super) fn join(assembled: &Assembled) -> Result<Option<Joined>, String> {
     }
     let settings = Settings {
         rate: Rate::of_configuration(node.kube_api_qps, node.kube_api_burst),
+        counts: metrics.client.clone(),
         user_agent,
         seed: certificates.seed,
         ..found.settings.clone()
@@ -73,7 +76,8 @@ pub(super) fn cluster(assembled: &Assembled, joined: &Joined) -> Result<Cluster,
         seed,
     };
     let pods = PodSettings { client: client.clone(), seed };
-    let events = EventSettings { client: client.clone(), seed };
+    let event_rate = Rate::of_configuration(config.node.event_record_qps, config.node.event_burst);
+    let events = EventSettings { client: client.with_limit(event_rate), seed };
     let node = NodeSettings {
         client,
         presence: node::presence(assembled)?,

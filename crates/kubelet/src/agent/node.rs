@@ -169,8 +169,8 @@ fn pod_gates(gates: &Gates) -> PodGates {
         env_files: gates.is_on(Gate::EnvFiles),
         pod_level_resources: gates.is_on(Gate::PodLevelResources),
         hostname_override: gates.is_on(Gate::HostnameOverride),
-        memory_qos: gates.is_on(Gate::MemoryQoS),
         change_container_status_on_kubelet_restart: gates.is_on(Gate::ChangeContainerStatusOnKubeletRestart),
         cluster_trust_bundle_projection: gates.is_on(Gate::ClusterTrustBundleProjection),
+        node_declared_features: gates.is_on(Gate::NodeDeclaredFeatures),
     }
 }

@@ -1,6 +1,9 @@
 //! The pages of statistics and metrics, from the agent's readings and the servers' counts.
 
+use std::sync::Arc;
+
 use rubelet_agent::stats::{StatsSettings, SystemCgroups};
+use rubelet_api::metrics::Text;
 use rubelet_host::proc;
 use rubelet_server::metrics::{HttpCounts, Page, Pages, Preparing, Writing};
 
@@ -15,6 +18,28 @@ impl Pages for NodeView {
                     let summary = self.stats.summary(is_cpu_and_memory_only).await;
                     Box::new(move |out| summary.write(out))
                 }
+                Page::Metrics => {
+                    let (page, http, program) =
+                        (self.stats.metrics_page().await, self.http.clone(), self.program.clone());
+                    Box::new(move |out| {
+                        page.write(&mut *out)?;
+                        let mut text = Text::new(out);
+                        http.tell(&mut text)?;
+                        program.tell(&mut text)
+                    })
+                }
+                Page::Cadvisor => {
+                    let page = self.stats.cadvisor_page().await;
+                    Box::new(move |out| page.write(out))
+                }
+                Page::Probes => {
+                    let page = self.stats.probes_page();
+                    Box::new(move |out| page.write(out))
+                }
+                Page::Slis => {
+                    let http = self.http.clone();
+                    Box::new(move |out| http.tell_slis(&mut Text::new(out)))
+                }
                 Page::Resource => {
                     let page = self.stats.resource_page().await;
                     Box::new(move |out| page.write(out))
@@ -24,7 +49,7 @@ impl Pages for NodeView {
         })
     }
 
-    fn http(&self) -> &HttpCounts {
+    fn http(&self) -> &Arc<HttpCounts> {
         &self.http
     }
 }

@@ -13,6 +13,7 @@ use rubelet_cri::Runtime;
 use rubelet_server::metrics::HttpCounts;
 use rubelet_server::{Premises, Switches, View};
 
+use super::program::Program;
 use crate::assemble::Assembled;
 use crate::{klog, version};
 
@@ -25,7 +26,9 @@ pub(super) struct NodeView {
     pub(super) pulse: Pulse,
     pub(super) configz: serde_json::Value,
     pub(super) stats: Stats,
-    pub(super) http: HttpCounts,
+    pub(super) http: Arc<HttpCounts>,
+    /// What `/metrics` tells of the program.
+    pub(super) program: Arc<Program>,
     /// Held to deadlines.
     pub(super) runtime: Arc<dyn Runtime>,
     pub(super) premises: Premises,

@@ -25,22 +25,37 @@ impl Remark {
 }
 
 /// Gates that switch something here. The way to add one is to make it work and to add it here.
-const EFFECTIVE_GATES: [Gate; 15] = [
+const EFFECTIVE_GATES: [Gate; 30] = [
     Gate::AllAlpha,
     Gate::AllBeta,
     Gate::AllowDNSOnlyNodeCSR,
+    Gate::AllowParsingUserUIDFromCertAuth,
+    Gate::ChangeContainerStatusOnKubeletRestart,
+    Gate::ClusterTrustBundleProjection,
+    Gate::ComponentFlagz,
+    Gate::ComponentStatusz,
+    Gate::ContainerCheckpoint,
+    Gate::ContainerRestartRules,
     Gate::ContainerStopSignals,
     Gate::CustomCPUCFSQuotaPeriod,
     Gate::EnvFiles,
+    Gate::ExtendWebSocketsToKubelet,
+    Gate::GracefulNodeShutdown,
+    Gate::GracefulNodeShutdownBasedOnPodPriority,
     Gate::HostnameOverride,
     Gate::KubeletCrashLoopBackOffMax,
+    Gate::KubeletRegistrationGetOnExistsOnly,
     Gate::LoggingAlphaOptions,
     Gate::LoggingBetaOptions,
-    Gate::KubeletRegistrationGetOnExistsOnly,
     Gate::NodeDeclaredFeatures,
+    Gate::NodeLogQuery,
     Gate::PodLevelResources,
+    Gate::PodLogsQuerySplitStreams,
+    Gate::PreventStaticPodAPIReferences,
     Gate::ReduceDefaultCrashLoopBackOffDecay,
+    Gate::RestartAllContainersOnContainerExits,
     Gate::RotateKubeletServerCertificate,
+    Gate::UserNamespacesHostNetworkSupport,
 ];
 
 /// Flags without a field that do nothing yet.

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::snapshot::usage::{self, Usage};
 
 /// A download that broke off is kept for so long, to be resumed.
-const INGEST_AGE: Duration = Duration::from_secs(3600);
+pub(super) const INGEST_AGE: Duration = Duration::from_secs(3600);
 
 /// What was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +28,27 @@ pub struct Collected {
 impl Images {
     /// Removes layers and content that no image, no container and no pull under way needs.
     pub async fn collect(&self) -> Result<Collected, ImageError> {
-        self.blocking(|store| store.collect_unused()).await
+        self.blocking(|store| store.collect_unused(INGEST_AGE)).await
+    }
+
+    /// What pulls that broke off have left is of use to the next try, and goes when there was none for an hour: after the start, and
+    /// after the end of each pull.
+    pub(crate) fn tidy_later(&self) {
+        let (store, ended) = (Arc::downgrade(&self.store), self.store.ended.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(INGEST_AGE).await;
+                let Some(store) = store.upgrade() else { return };
+                match (Images { store }).collect().await {
+                    Ok(Collected { layers: 0, blobs: 0, .. }) => {}
+                    Ok(Collected { layers, blobs, bytes }) => {
+                        tracing::info!(layers, blobs, bytes, "removed what pulls that broke off have left");
+                    }
+                    Err(error) => tracing::warn!("{}", rubelet_host::chain(&error)),
+                }
+                ended.notified().await;
+            }
+        });
     }
 
     /// When an image was pulled, or a container of it prepared, last. For those who choose what to remove. Looks at a file.
@@ -57,7 +77,8 @@ impl Images {
 
 impl Store {
     /// Everything happens under the lock under which pulls say what they count on; only files go after it.
-    pub(super) fn collect_unused(self: &Arc<Self>) -> Result<Collected, ImageError> {
+    /// `age`: what has arrived of a blob is kept for so long.
+    pub(super) fn collect_unused(self: &Arc<Self>, age: Duration) -> Result<Collected, ImageError> {
         let _changing = self.change();
         let mut collected = Collected::default();
         let mut gone = Vec::new();
@@ -70,12 +91,13 @@ impl Store {
             if !blobs.contains(&digest) && !leased.contains(&digest) {
                 collected.bytes += self.blobs.remove(digest)?;
                 collected.blobs += 1;
+                self.reached("collect.blob");
             }
         }
         let now = SystemTime::now();
         for digest in self.blobs.list_ingests()? {
             let changed = fs::metadata(self.blobs.ingest_path(digest)).and_then(|stat| stat.modified());
-            let is_old = changed.is_ok_and(|t| now.duration_since(t).is_ok_and(|age| age > INGEST_AGE));
+            let is_old = changed.is_ok_and(|t| now.duration_since(t).unwrap_or_default() >= age);
             if is_old && !leased.contains(&digest) {
                 collected.bytes += self.blobs.remove_ingest(digest)?;
                 collected.blobs += 1;
@@ -85,6 +107,7 @@ impl Store {
             state.layers.keys().filter(|c| !layers.contains(c) && !leased.contains(c)).copied().collect();
         for chain in unused {
             gone.push(self.layers.remove(chain)?);
+            self.reached("collect.layer");
             if let Some(layer) = state.layers.remove(&chain) {
                 collected.layers += 1;
                 collected.bytes += layer.bytes;

@@ -36,7 +36,10 @@ impl Download {
         loop {
             ingest = self.complete(ingest, &arrived).await?;
             match blocking(move || Ok(ingest.finish())).await? {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.store.reached("pull.arrived");
+                    return Ok(());
+                }
                 // What was left from an earlier attempt was damaged: all of it once more.
                 Err((broken, StoreError::Digest { .. })) if broken.was_resumed() => {
                     ingest = restarted(*broken).await?;
@@ -93,9 +96,10 @@ impl Download {
             }
             let is_end = !matches!(piece, Ok(Some(_)));
             if !batch.is_empty() && (is_end || batch.len() >= BATCH_BYTES) {
-                let count = batch.len() as u64;
+                let (count, store) = (batch.len() as u64, self.store.clone());
                 (ingest, batch) = blocking(move || {
                     ingest.write(&batch)?;
+                    store.reached("pull.written");
                     batch.clear();
                     Ok((ingest, batch))
                 })

@@ -1,5 +1,6 @@
 //! Why something with an image failed, in containerd's words where users see them.
 
+use std::io;
 use std::path::PathBuf;
 
 use rubelet_cri::{Code, RuntimeError};
@@ -143,4 +144,18 @@ fn chain_unless_told(error: &ImageError) -> String {
         | ImageError::Locked { .. }
         | ImageError::Panicked(_) => chain(error),
     }
+}
+
+/// Whether the disk is full, or what the user may have of it.
+pub(super) fn is_out_of_room(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_full = |kind| matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if kind.or_else(|| error.downcast_ref::<rustix::io::Errno>().map(|errno| errno.kind())).is_some_and(is_full) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

@@ -5,11 +5,13 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::blobs::{StoreError, file_error};
 use super::document::{CONFIG_MAX, Config, Descriptor, Document, DocumentError, INDEX_DEPTH_MAX, MANIFEST_MAX, choose};
+use super::error::is_out_of_room;
 use super::pull::chains;
 use super::records::Record;
 use super::reference::{Reference, ReferenceError};
@@ -100,12 +102,20 @@ impl Images {
         what: &str,
         is_pinned: bool,
     ) -> Result<Vec<rubelet_proto::cri::Image>, ImageError> {
-        let failed = |e| ImageError::Import { from: what.to_owned(), source: Box::new(e) };
-        let archive = Unpacked::read(&self.store, from).map_err(failed)?;
-        let found = archive.images(&self.store).map_err(failed)?;
+        self.import_all(from, is_pinned).or_else(|error| {
+            if is_out_of_room(&error) {
+                self.store.collect_unused(Duration::ZERO)?;
+            }
+            Err(ImageError::Import { from: what.to_owned(), source: Box::new(error) })
+        })
+    }
+
+    fn import_all(&self, from: impl Read, is_pinned: bool) -> Result<Vec<rubelet_proto::cri::Image>, ImportError> {
+        let archive = Unpacked::read(&self.store, from)?;
+        self.store.reached("import.read");
         let mut images = Vec::new();
-        for image in found {
-            let id = self.store.take_in(&image, is_pinned).map_err(failed)?;
+        for image in archive.images(&self.store)? {
+            let id = self.store.take_in(&image, is_pinned)?;
             images.extend(self.store.state().images.get(&id).map(Record::to_cri));
         }
         Ok(images)
@@ -311,7 +321,9 @@ impl Store {
             if !self.state().layers.contains_key(chain) {
                 let extract = |source| ImportError::Extract { diff_id: *diff_id, source };
                 let new = self.layers.unpack(&layer.path, *chain, *diff_id, &lower).map_err(extract)?;
+                self.reached("import.unpacked");
                 let published = self.layers.publish(vec![new])?;
+                self.reached("import.published");
                 self.state().layers.extend(published.into_iter().map(|l| (l.chain, l)));
             }
             lower.insert(0, self.layers.root(*chain));
@@ -322,6 +334,7 @@ impl Store {
             let text = fs::read(&document.path).map_err(file_error("read", &document.path))?;
             documents.push(self.blobs.put(&text)?);
         }
+        self.reached("import.documents");
         let all = image.documents.iter().chain(&image.layers).map(|t| t.bytes).sum::<u64>();
         let record = Record {
             id: image.config.digest,

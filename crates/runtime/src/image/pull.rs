@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rubelet_proto::cri;
 use tokio::sync::{OwnedMutexGuard, Semaphore, oneshot};
@@ -13,6 +14,7 @@ use super::document::{
     CONFIG_MAX, Config, Descriptor, Document, INDEX_DEPTH_MAX, MANIFEST_MAX, Manifest, bounded, choose,
 };
 use super::download::Download;
+use super::error::is_out_of_room;
 use super::records::Record;
 use super::reference::{Reference, Which};
 use super::registry::Registry;
@@ -62,7 +64,15 @@ impl Images {
         let credential_id = credential.id();
         let pull = Pull { store: self.store.clone(), lease: Lease::new(&self.store), reference: reference.clone() };
         let failed = |e| ImageError::Pull { reference: Box::new(reference.clone()), source: Box::new(e) };
-        let record = pull.run(credential, progress).await.map_err(failed)?;
+        let done = pull.run(credential, progress).await;
+        drop(pull);
+        if let Err(error) = &done
+            && is_out_of_room(error)
+        {
+            // What has arrived would fill the disk until the next try, which would fail for it.
+            self.blocking(|store| store.collect_unused(Duration::ZERO)).await?;
+        }
+        let record = done.map_err(failed)?;
         let image = self.store.state().images.get(&record.id).unwrap_or(&record).to_cri();
         Ok(Pulled { id: record.id.to_string(), credential: credential_id, image })
     }
@@ -101,11 +111,13 @@ impl Pull {
         let resolve = |source| PullError::Resolve { reference: Box::new(self.reference.clone()), source };
         let target = registry.resolve().await.map_err(resolve)?;
         let described = self.describe(&registry, &target).await?;
+        self.store.reached("pull.described");
         let chains = chains(&described.config);
         self.lease.add(chains.iter().copied().chain(described.manifest.layers.iter().map(|l| l.digest)));
         let fetched = self.layers(&registry, &described, &chains, progress).await;
         self.forget_packed(&described.manifest).await?;
         fetched?;
+        self.store.reached("pull.forgotten");
         let record = Record {
             id: described.manifest.config.digest,
             tags: match self.reference.which() {
@@ -239,6 +251,7 @@ impl Pull {
             let work = move || store.layers.unpack(&blob, chain, diff_id, &stack);
             let new = tokio::task::spawn_blocking(work).await.map_err(|e| PullError::from(ImageError::panicked(e)))?;
             let new = new.map_err(|source| PullError::Extract { diff_id, source })?;
+            self.store.reached("pull.unpacked");
             lower.insert(0, new.root());
             batch.push((new, guard));
         }
@@ -264,6 +277,7 @@ impl Pull {
             // In the closure, so that nobody begins the same layers while they are being published.
             let _guards = guards;
             let published = store.layers.publish(layers)?;
+            store.reached("pull.published");
             store.state().layers.extend(published.into_iter().map(|l| (l.chain, l)));
             Ok(())
         };

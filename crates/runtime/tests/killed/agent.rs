@@ -11,7 +11,7 @@ use rubelet_proto::cri;
 use rubelet_runtime::{Embedded, Options};
 
 use crate::archive::{IMAGE, archive};
-use crate::{POINT, REACHED};
+use crate::{POINT, REACHED, registry};
 
 const PARENT: &str = "/rubelet-killed-test";
 
@@ -45,10 +45,28 @@ fn fault(point: &'static str) {
     }
 }
 
-/// A pod from its beginning to its end.
-async fn live(embedded: &Embedded, dir: &Path) {
+/// Images from a registry and from an archive.
+async fn bring_images(embedded: &Embedded) {
+    let spec = cri::ImageSpec { image: registry::serve(), ..Default::default() };
+    embedded.pull_image(spec, None, None).await.unwrap();
+    // The layer that both have would not be unpacked again.
+    remove_images(embedded).await;
     let (images, archive) = (embedded.images().clone(), archive());
     tokio::task::spawn_blocking(move || images.import(archive.as_slice(), "test", false)).await.unwrap().unwrap();
+}
+
+/// Removes all images, as who collects them does, and what pulls have left.
+async fn remove_images(embedded: &Embedded) {
+    for image in embedded.list_images(None).await.unwrap() {
+        let spec = cri::ImageSpec { image: image.id, ..Default::default() };
+        embedded.remove_image(spec).await.unwrap();
+    }
+    embedded.images().collect().await.unwrap();
+}
+
+/// A pod from its beginning to its end.
+async fn live(embedded: &Embedded, dir: &Path) {
+    bring_images(embedded).await;
     let metadata =
         cri::PodSandboxMetadata { name: "pod".into(), uid: "uid".into(), namespace: "default".into(), attempt: 0 };
     let linux = cri::LinuxPodSandboxConfig { cgroup_parent: PARENT.into(), ..Default::default() };
@@ -80,6 +98,7 @@ async fn live(embedded: &Embedded, dir: &Path) {
     embedded.remove_container(&container).await.unwrap();
     embedded.stop_pod_sandbox(&sandbox).await.unwrap();
     embedded.remove_pod_sandbox(&sandbox).await.unwrap();
+    remove_images(embedded).await;
 }
 
 /// What must be there after a kill at a point; then all of it is removed.
@@ -113,6 +132,14 @@ async fn find(embedded: &Embedded, point: &str) {
         embedded.remove_pod_sandbox(&id).await.unwrap();
     }
     assert!(embedded.list_containers(None).await.unwrap().is_empty(), "{point}");
+    // What is said to be there can be used; all of it can be brought anew.
+    for image in embedded.list_images(None).await.unwrap() {
+        embedded.images().prepare("look", &image.id).await.unwrap();
+        embedded.images().release("look").await.unwrap();
+    }
+    remove_images(embedded).await;
+    bring_images(embedded).await;
+    remove_images(embedded).await;
 }
 
 /// What was known before the boot is told, and a pod of the same name can be made anew.
@@ -129,6 +156,7 @@ async fn after_a_boot(embedded: &Embedded) {
     let id = sandboxes[0].id.as_str().into();
     embedded.stop_pod_sandbox(&id).await.unwrap();
     embedded.remove_pod_sandbox(&id).await.unwrap();
+    remove_images(embedded).await;
 }
 
 /// Removes the parent of all cgroups of the test.

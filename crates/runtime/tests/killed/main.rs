@@ -20,6 +20,7 @@ use rubelet_runtime::FAULT_POINTS;
 mod agent;
 #[path = "../shared/archive.rs"]
 mod archive;
+mod registry;
 
 /// The agent's part, and where things are, by the environment.
 const PART: &str = "KILLED_TEST_PART";
@@ -166,6 +167,18 @@ fn left(dir: &Path) -> Vec<String> {
             // What is removed in the background goes on its own.
             left.push(entry.path().display().to_string());
         }
+    }
+    // Of images nothing is left when they are removed; two directories of layers are always there.
+    for place in ["root/images/images", "root/images/blobs/sha256", "root/images/ingest", "root/images/layers"] {
+        for entry in fs::read_dir(dir.join(place)).into_iter().flatten().flatten() {
+            if !["empty", "bottom"].iter().any(|always| entry.file_name() == *always) {
+                left.push(entry.path().display().to_string());
+            }
+        }
+    }
+    if let Ok(rules) = Command::new("nft").args(["list", "ruleset"]).output() {
+        let rules = String::from_utf8_lossy(&rules.stdout).into_owned();
+        left.extend(rules.lines().filter(|line| line.contains("8080")).map(|line| format!("rule {line}")));
     }
     let links = fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     left.extend(links.lines().filter(|l| l.contains("rbl") || l.contains("rubelet0")).map(|l| format!("link {l}")));

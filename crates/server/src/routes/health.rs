@@ -1,9 +1,12 @@
 //! `/healthz` and its checks.
 
+use std::sync::Arc;
+
 use http::{Method, Response, StatusCode};
 
 use super::Asked;
 use crate::View;
+use crate::metrics::HttpCounts;
 use crate::respond::{self, Reply};
 
 /// A check's name and what came of it.
@@ -11,15 +14,15 @@ type Check = (&'static str, Result<(), String>);
 
 /// The health server: it answers, so it lives.
 pub(super) fn ping_only(asked: Asked<'_>) -> Response<Reply> {
-    answer(&[("ping", Ok(()))], asked)
+    answer(&[("ping", Ok(()))], asked, None)
 }
 
 /// The checks of the big servers (kubelet 1.36: these names, in this order).
 pub(super) fn all(view: &dyn View, asked: Asked<'_>) -> Response<Reply> {
-    answer(&[("ping", Ok(())), ("log", Ok(())), ("syncloop", view.sync_loop())], asked)
+    answer(&[("ping", Ok(())), ("log", Ok(())), ("syncloop", view.sync_loop())], asked, Some(view.http()))
 }
 
-fn answer(checks: &[Check], asked: Asked<'_>) -> Response<Reply> {
+fn answer(checks: &[Check], asked: Asked<'_>, counts: Option<&Arc<HttpCounts>>) -> Response<Reply> {
     let wanted = asked.path.strip_prefix("/healthz").and_then(|rest| match rest {
         "" => Some(None),
         rest => rest.strip_prefix('/').and_then(|name| checks.iter().find(|(known, _)| *known == name)).map(Some),
@@ -29,6 +32,12 @@ fn answer(checks: &[Check], asked: Asked<'_>) -> Response<Reply> {
     };
     if asked.method != Method::GET && asked.method != Method::HEAD {
         return respond::method_not_allowed("GET, HEAD");
+    }
+    let is_asked = |name: &str| wanted.is_none_or(|(wanted, _)| *wanted == name);
+    for (name, outcome) in checks.iter().filter(|(name, _)| is_asked(name)) {
+        if let Some(counts) = counts {
+            counts.checked(name, outcome.is_ok());
+        }
     }
     match wanted {
         None => together(checks, asked.query),

@@ -31,7 +31,11 @@ const PIECES_MAX: usize = 2;
 /// The page at this path; `None`: there is none.
 pub(super) fn page(asked: Asked<'_>) -> Option<Page> {
     Some(match asked.path {
+        "/metrics" => Page::Metrics,
+        "/metrics/cadvisor" => Page::Cadvisor,
         "/metrics/resource" => Page::Resource,
+        "/metrics/probes" => Page::Probes,
+        "/metrics/slis" => Page::Slis,
         "/stats/summary" => {
             let is_cpu_and_memory_only = asked.query.split('&').any(|pair| pair == "only_cpu_and_memory=true");
             Page::Summary { is_cpu_and_memory_only }

@@ -21,10 +21,23 @@ const KNOWN_1: &[(&str, &str)] = &[
     ("a container's life is told in events", "since 2"),
     ("a sandbox's life is told in events", "since 2"),
     ("everyone who listens is told", "since 2"),
+    ("metrics are described and told", "since 2.2"),
+    ("a read-only mount is read-only below it too when asked", "since 2"),
+    ("a pod may have users of its own", "since 2"),
+    ("what a pod with users of its own mounts belongs to whom it belonged", "since 2"),
+    ("a handler is told", "since 2"),
+    ("an image is mounted as a volume", "since 2.1"),
+    ("a part of an image is mounted as a volume", "since 2.2"),
 ];
 /// What containerd 2 does otherwise.
-const KNOWN_2: &[(&str, &str)] =
-    &[("the image's id is told", "not by 2.1"), ("the container's own stop signal is sent", "not by 2.1")];
+const KNOWN_2: &[(&str, &str)] = &[
+    ("the image's id is told", "not by 2.1"),
+    ("the container's own stop signal is sent", "not by 2.1"),
+    ("metrics are described and told", "since 2.2"),
+    ("a part of an image is mounted as a volume", "since 2.2"),
+    ("a pod may have users of its own", "with runc since 1.2"),
+    ("what a pod with users of its own mounts belongs to whom it belonged", "with runc since 1.2"),
+];
 
 struct Containerd {
     child: Child,

@@ -1,6 +1,6 @@
 //! Talking to drivers on their sockets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,11 +9,16 @@ use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
-use super::messages::{Capabilities, Empty, NodeFacts};
+use rubelet_proto::csi::node_service_capability::{Type, rpc};
+use rubelet_proto::csi::{NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest};
+
+use super::NodeFacts;
+use super::stats::{Key, Published};
 
 /// kubelet 1.36: no call of a driver takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,6 +46,11 @@ pub enum CsiError {
 }
 
 impl CsiError {
+    /// Whether the driver answered with one of these codes, by their names in Go.
+    pub fn is_of(&self, codes: &[&str]) -> bool {
+        matches!(self, Self::Rpc { code, .. } if codes.contains(code))
+    }
+
     pub(crate) fn file(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |source| Self::File { operation, path: path.to_owned(), source }
     }
@@ -68,11 +78,14 @@ impl Driver {
     /// # Errors
     /// [`CsiError::Rpc`].
     pub async fn node_info(&self) -> Result<NodeFacts, CsiError> {
-        self.call("/csi.v1.Node/NodeGetInfo", Empty {}).await
+        self.call("/csi.v1.Node/NodeGetInfo", NodeGetInfoRequest {}).await
     }
 
     pub(crate) async fn capabilities(&self) -> Result<Capabilities, CsiError> {
-        self.call("/csi.v1.Node/NodeGetCapabilities", Empty {}).await
+        let answer: NodeGetCapabilitiesResponse =
+            self.call("/csi.v1.Node/NodeGetCapabilities", NodeGetCapabilitiesRequest {}).await?;
+        let kinds = answer.capabilities.into_iter().filter_map(|c| c.r#type.map(|Type::Rpc(rpc)| rpc.r#type));
+        Ok(Capabilities(kinds.collect()))
     }
 
     pub(crate) async fn call<Q, A>(&self, path: &'static str, request: Q) -> Result<A, CsiError>
@@ -109,6 +122,21 @@ impl Driver {
     }
 }
 
+/// kubelet 1.36: the name of a volume in the Node's status.
+pub fn unique_name(driver: &str, handle: &str) -> String {
+    format!("kubernetes.io/csi/{driver}^{handle}")
+}
+
+/// What a driver can do on a node, by CSI's numbers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Capabilities(Vec<i32>);
+
+impl Capabilities {
+    pub(crate) fn has(&self, kind: rpc::Type) -> bool {
+        self.0.contains(&i32::from(kind))
+    }
+}
+
 /// As gRPC for Go names them.
 fn code_name(code: tonic::Code) -> &'static str {
     match code {
@@ -133,13 +161,20 @@ fn code_name(code: tonic::Code) -> &'static str {
 }
 
 /// Held by whoever works on a volume.
-type Turn = Arc<tokio::sync::Mutex<()>>;
+pub type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// By driver and volume handle.
+type Turns = BTreeMap<(String, String), Arc<tokio::sync::Mutex<()>>>;
 
 /// The drivers that have registered, and whose turn it is with each volume.
 #[derive(Debug, Default)]
 pub struct Drivers {
     known: Mutex<BTreeMap<String, Driver>>,
-    turns: Mutex<BTreeMap<(String, String), Turn>>,
+    turns: Mutex<Turns>,
+    /// What this agent published, for statistics.
+    published: Mutex<BTreeMap<Key, Published>>,
+    /// What is attached and perhaps in use, by the cluster's names.
+    held: watch::Sender<BTreeSet<String>>,
 }
 
 impl Drivers {
@@ -157,13 +192,44 @@ impl Drivers {
     ///
     /// # Errors
     /// [`CsiError::NoDriver`].
-    pub(crate) fn get(&self, name: &str, wanted_by: &'static str) -> Result<Driver, CsiError> {
+    pub fn get(&self, name: &str, wanted_by: &'static str) -> Result<Driver, CsiError> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(name).cloned().ok_or_else(|| CsiError::NoDriver { wanted_by, name: name.to_owned() })
     }
 
+    /// Volumes that must not be detached, by the cluster's names for them: those on their way up, up, and on their way down.
+    pub fn held(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.held.subscribe()
+    }
+
+    /// A volume is used from now on.
+    pub(super) fn hold(&self, driver: &str, handle: &str) {
+        let name = unique_name(driver, handle);
+        self.held.send_if_modified(|all| all.insert(name));
+    }
+
+    /// A volume is used no more.
+    pub(super) fn let_go(&self, driver: &str, handle: &str) {
+        let name = unique_name(driver, handle);
+        self.held.send_if_modified(|all| all.remove(&name));
+    }
+
+    pub(super) fn note(&self, key: Key, published: Published) {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).insert(key, published);
+    }
+
+    pub(super) fn forget(&self, key: &Key) {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// What of a pod's volumes was published.
+    pub fn published(&self, uid: &str) -> Vec<Published> {
+        let all = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|((of, _), _)| of == uid).map(|(_, published)| published.clone()).collect()
+    }
+
     /// Held while a volume is brought up or taken down. Turns that nobody holds are forgotten.
-    pub(crate) async fn turn(&self, driver: &str, handle: &str) -> tokio::sync::OwnedMutexGuard<()> {
+    pub async fn turn(&self, driver: &str, handle: &str) -> Turn {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);

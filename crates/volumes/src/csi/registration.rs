@@ -6,8 +6,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rubelet_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+
 use super::client::{CsiError, Driver};
-use super::messages::{Empty, PluginFacts, RegistrationStatus};
 
 /// kubelet 1.36: how long a plugin may take to say what it is, and to hear that it is registered.
 const ASK_PATIENCE: Duration = Duration::from_secs(1);
@@ -69,10 +70,10 @@ pub fn sockets(registry: &Path) -> BTreeSet<PathBuf> {
 /// It does not say.
 pub async fn ask(socket: &Path) -> Result<Plugin, CsiError> {
     let plugin = Driver::at(socket);
-    let info: PluginFacts =
-        plugin.call_within("/pluginregistration.Registration/GetInfo", Empty {}, ASK_PATIENCE).await?;
+    let info: PluginInfo =
+        plugin.call_within("/pluginregistration.Registration/GetInfo", InfoRequest {}, ASK_PATIENCE).await?;
     let endpoint = if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(info.endpoint) };
-    Ok(Plugin { kind: info.kind, name: info.name, endpoint, versions: info.supported_versions })
+    Ok(Plugin { kind: info.r#type, name: info.name, endpoint, versions: info.supported_versions })
 }
 
 /// Tells a plugin what became of its registration.
@@ -82,6 +83,6 @@ pub async fn ask(socket: &Path) -> Result<Plugin, CsiError> {
 pub async fn notify(socket: &Path, outcome: Result<(), String>) -> Result<(), CsiError> {
     let status = RegistrationStatus { plugin_registered: outcome.is_ok(), error: outcome.err().unwrap_or_default() };
     let path = "/pluginregistration.Registration/NotifyRegistrationStatus";
-    let _: Empty = Driver::at(socket).call_within(path, status, NOTIFY_PATIENCE).await?;
+    let _: RegistrationStatusResponse = Driver::at(socket).call_within(path, status, NOTIFY_PATIENCE).await?;
     Ok(())
 }

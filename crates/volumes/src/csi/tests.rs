@@ -16,9 +16,14 @@ use rubelet_core::pod::volumes::csi_staging;
 use rubelet_host::mount as host_mount;
 use tokio::net::UnixListener;
 
-use super::messages::{
-    Capabilities, Empty, PluginFacts, Publish, RegistrationStatus, RpcCapability, ServiceCapability, Stage, Undo,
-};
+use rubelet_core::pod::step::{CsiDevice, DeviceMap, Expansion};
+use rubelet_proto::csi as said;
+use rubelet_proto::csi::node_service_capability::rpc::Type;
+use rubelet_proto::csi::volume_capability::AccessType;
+use rubelet_proto::csi::volume_usage::Unit;
+use rubelet_proto::registration::{PluginInfo, RegistrationStatus, RegistrationStatusResponse};
+use rustix::fs::{FileType, Mode, makedev, mknodat};
+
 use super::*;
 use crate::testing::in_private_namespace;
 
@@ -27,8 +32,8 @@ use crate::testing::in_private_namespace;
 struct Played {
     calls: Mutex<Vec<String>>,
     failing: Mutex<BTreeMap<&'static str, &'static str>>,
-    /// Whether volumes are staged.
-    stages: bool,
+    /// What it can.
+    can: Vec<Type>,
     disk: PathBuf,
 }
 
@@ -40,8 +45,8 @@ impl Played {
             return Err((*why).to_owned());
         }
         Ok(match verb {
-            "GetInfo" => PluginFacts {
-                kind: "CSIPlugin".into(),
+            "GetInfo" => PluginInfo {
+                r#type: "CSIPlugin".into(),
                 name: "d".into(),
                 endpoint: String::new(),
                 supported_versions: vec!["1.0.0".into()],
@@ -50,54 +55,85 @@ impl Played {
             "NotifyRegistrationStatus" => {
                 let status = RegistrationStatus::decode(body).unwrap();
                 self.note(format!("registered: {} {}", status.plugin_registered, status.error));
-                Empty {}.encode_to_vec()
+                RegistrationStatusResponse {}.encode_to_vec()
             }
-            "NodeGetInfo" => NodeFacts { node_id: "here".into(), volumes_max: 5, topology: None }.encode_to_vec(),
+            "NodeGetInfo" => {
+                NodeFacts { node_id: "here".into(), max_volumes_per_node: 5, accessible_topology: None }.encode_to_vec()
+            }
             "NodeGetCapabilities" => {
-                let kind = if self.stages { Capabilities::STAGE_UNSTAGE } else { 99 };
-                let capabilities = vec![ServiceCapability { rpc: Some(RpcCapability { kind }) }];
-                Capabilities { capabilities }.encode_to_vec()
-            }
-            "NodeStageVolume" => {
-                let stage = Stage::decode(body).unwrap();
-                self.note(format!("stage {} {}", stage.volume_id, stage.secrets["s"]));
-                let to = Path::new(&stage.staging_target_path);
-                if !host_mount::is_mount_point(to).unwrap() {
-                    host_mount::bind(&self.disk, to).unwrap();
-                }
-                Empty {}.encode_to_vec()
-            }
-            "NodePublishVolume" => {
-                let publish = Publish::decode(body).unwrap();
-                let mode = publish.volume_capability.unwrap().access_mode.unwrap().mode;
-                self.note(format!("publish {} mode {mode} {:?}", publish.volume_id, publish.volume_context));
-                let from = if publish.staging_target_path.is_empty() {
-                    self.disk.clone()
-                } else {
-                    publish.staging_target_path.into()
+                let rpc = |kind: &Type| said::NodeServiceCapability {
+                    r#type: Some(said::node_service_capability::Type::Rpc(said::node_service_capability::Rpc {
+                        r#type: (*kind).into(),
+                    })),
                 };
-                let to = Path::new(&publish.target_path);
-                fs::create_dir_all(to).unwrap();
-                if !host_mount::is_mount_point(to).unwrap() {
-                    host_mount::bind(&from, to).unwrap();
-                }
-                Empty {}.encode_to_vec()
+                let capabilities = self.can.iter().map(rpc).collect();
+                said::NodeGetCapabilitiesResponse { capabilities }.encode_to_vec()
             }
+            "NodeStageVolume" => self.stage(&said::NodeStageVolumeRequest::decode(body).unwrap()),
+            "NodeExpandVolume" => {
+                let expand = said::NodeExpandVolumeRequest::decode(body).unwrap();
+                let bytes = expand.capacity_range.unwrap().required_bytes;
+                let at = Path::new(&expand.volume_path).file_name().unwrap().display().to_string();
+                self.note(format!("expand {} to {bytes} at {at} {}", expand.volume_id, expand.secrets["s"]));
+                said::NodeExpandVolumeResponse { capacity_bytes: bytes }.encode_to_vec()
+            }
+            "NodeGetVolumeStats" => {
+                let asked = said::NodeGetVolumeStatsRequest::decode(body).unwrap();
+                assert!(asked.volume_path.ends_with("/mount"), "{asked:?}");
+                let usage = vec![said::VolumeUsage { available: 7, total: 10, used: 3, unit: Unit::Bytes.into() }];
+                said::NodeGetVolumeStatsResponse { usage, volume_condition: None }.encode_to_vec()
+            }
+            "NodePublishVolume" => self.publish(&said::NodePublishVolumeRequest::decode(body).unwrap()),
             "NodeUnpublishVolume" | "NodeUnstageVolume" => {
-                let undo = Undo::decode(body).unwrap();
+                // Both have the same shape.
+                let undo = said::NodeUnpublishVolumeRequest::decode(body).unwrap();
                 self.note(format!(
                     "{} {}",
                     if verb.contains("stage") { "unstage" } else { "unpublish" },
                     undo.volume_id
                 ));
-                let at = Path::new(&undo.path);
+                let at = Path::new(&undo.target_path);
                 if at.exists() && host_mount::is_mount_point(at).unwrap() {
                     host_mount::unmount(at, host_mount::Unmount::Plain).unwrap();
                 }
-                Empty {}.encode_to_vec()
+                said::NodeUnpublishVolumeResponse {}.encode_to_vec()
             }
             other => panic!("{other}"),
         })
+    }
+
+    fn stage(&self, stage: &said::NodeStageVolumeRequest) -> Vec<u8> {
+        let to = Path::new(&stage.staging_target_path);
+        if is_block(stage.volume_capability.as_ref()) {
+            assert!(to.is_dir());
+            self.note(format!("stage device {}", stage.volume_id));
+        } else {
+            self.note(format!("stage {} {}", stage.volume_id, stage.secrets["s"]));
+            if !host_mount::is_mount_point(to).unwrap() {
+                host_mount::bind(&self.disk, to).unwrap();
+            }
+        }
+        said::NodeStageVolumeResponse {}.encode_to_vec()
+    }
+
+    fn publish(&self, publish: &said::NodePublishVolumeRequest) -> Vec<u8> {
+        let to = Path::new(&publish.target_path);
+        if is_block(publish.volume_capability.as_ref()) {
+            self.note(format!("publish device {}", publish.volume_id));
+            if !to.exists() {
+                fs::write(to, "").unwrap();
+                host_mount::bind(&self.disk.join("device"), to).unwrap();
+            }
+            return said::NodePublishVolumeResponse {}.encode_to_vec();
+        }
+        let mode = publish.volume_capability.as_ref().unwrap().access_mode.unwrap().mode;
+        self.note(format!("publish {} mode {mode} {:?}", publish.volume_id, publish.volume_context));
+        let staged = (!publish.staging_target_path.is_empty()).then(|| PathBuf::from(&publish.staging_target_path));
+        fs::create_dir_all(to).unwrap();
+        if !host_mount::is_mount_point(to).unwrap() {
+            host_mount::bind(staged.as_deref().unwrap_or(&self.disk), to).unwrap();
+        }
+        said::NodePublishVolumeResponse {}.encode_to_vec()
     }
 
     fn note(&self, words: String) {
@@ -107,6 +143,10 @@ impl Played {
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.calls.lock().unwrap())
     }
+}
+
+fn is_block(capability: Option<&said::VolumeCapability>) -> bool {
+    matches!(capability.and_then(|c| c.access_type.as_ref()), Some(AccessType::Block(_)))
 }
 
 /// One gRPC answer: the message, then the status in trailers.
@@ -180,13 +220,13 @@ struct World {
 }
 
 impl World {
-    fn new(stages: bool) -> Self {
+    fn new(can: &[Type]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk");
         fs::create_dir_all(&disk).unwrap();
         fs::create_dir_all(dir.path().join("root/plugins_registry")).unwrap();
         fs::write(disk.join("kept"), "x").unwrap();
-        let played = Arc::new(Played { stages, disk, ..Played::default() });
+        let played = Arc::new(Played { can: can.to_vec(), disk, ..Played::default() });
         listen(played.clone(), &dir.path().join("root/plugins_registry/d-reg.sock"));
         Self { dir, played, drivers: Drivers::default() }
     }
@@ -212,6 +252,11 @@ impl World {
             attachment: "csi-1".into(),
             staging: csi_staging(&self.root(), "d", "h"),
             mount_group: None,
+            device: None,
+            is_attached: true,
+            is_exclusive: false,
+            is_again: false,
+            expansion: None,
         };
         VolumePlan {
             volume: "v".into(),
@@ -224,10 +269,34 @@ impl World {
     }
 
     async fn mount(&self, uid: &str, is_ephemeral: bool) -> Result<PathBuf, String> {
-        let plan = self.plan(uid, is_ephemeral);
+        self.mount_with(uid, is_ephemeral, |_, _| {}).await
+    }
+
+    /// Mounts the usual volume but for what `change` makes of it.
+    async fn mount_with(
+        &self,
+        uid: &str,
+        is_ephemeral: bool,
+        change: impl FnOnce(&mut VolumePlan, &Path),
+    ) -> Result<PathBuf, String> {
+        let mut plan = self.plan(uid, is_ephemeral);
+        change(&mut plan, &self.root());
         let VolumeKind::Csi(volume) = &plan.kind else { unreachable!() };
-        let done = mount(&plan, volume, &self.drivers).await;
+        let done = self.bring_up(uid, &plan, volume).await;
         done.map(|()| plan.path.clone()).map_err(|e| rubelet_host::chain(&e))
+    }
+
+    async fn bring_up(&self, uid: &str, plan: &VolumePlan, volume: &CsiVolume) -> Result<(), crate::MountError> {
+        let root_dir = self.root();
+        let mounting = Mounting::begin(Place { root_dir: &root_dir, uid }, plan, volume, &self.drivers).await?;
+        if !volume.is_again {
+            mounting.stage().await?;
+        }
+        mounting.publish().await
+    }
+
+    fn held(&self) -> usize {
+        self.drivers.held().borrow().len()
     }
 
     async fn unmount(&self, uid: &str) -> Result<(), String> {
@@ -248,7 +317,7 @@ impl World {
 #[test]
 fn a_driver_registers_and_says_what_the_node_is() {
     alone(|| async {
-        let world = World::new(true);
+        let world = World::new(&[Type::StageUnstageVolume]);
         let missing = world.mount("1", false).await.unwrap_err();
         assert_eq!(
             missing,
@@ -257,7 +326,7 @@ fn a_driver_registers_and_says_what_the_node_is() {
         );
         world.register().await;
         let info = world.drivers.get("d", "").unwrap().node_info().await.unwrap();
-        assert_eq!((info.node_id.as_str(), info.volumes_max), ("here", 5));
+        assert_eq!((info.node_id.as_str(), info.max_volumes_per_node), ("here", 5));
         let other = Plugin {
             kind: "DevicePlugin".into(),
             name: "x".into(),
@@ -272,7 +341,7 @@ fn a_driver_registers_and_says_what_the_node_is() {
 #[test]
 fn a_volume_is_staged_once_for_two_pods_and_unstaged_after_the_last() {
     alone(|| async {
-        let world = World::new(true);
+        let world = World::new(&[Type::StageUnstageVolume]);
         world.register().await;
         let target = world.mount("1", false).await.unwrap();
         assert_eq!(fs::read_to_string(target.join("kept")).unwrap(), "x");
@@ -290,11 +359,13 @@ fn a_volume_is_staged_once_for_two_pods_and_unstaged_after_the_last() {
 
         // Another agent knows the volumes by their records.
         world.unmount("1").await.unwrap();
+        assert_eq!(world.held(), 1);
         assert_eq!(world.played.take(), ["unpublish h"], "the other pod still has it");
         assert!(!target.parent().unwrap().exists());
         world.unmount("2").await.unwrap();
         assert_eq!(world.played.take(), ["unpublish h", "unstage h"]);
         let left = fs::read_dir(world.root().join("plugins/kubernetes.io/csi/d")).unwrap().count();
+        assert_eq!(world.held(), 0);
         assert_eq!((left, host_mount::at_or_below(&world.root()).unwrap().len()), (0, 0));
         world.unmount("2").await.unwrap();
         assert!(world.played.take().is_empty());
@@ -304,7 +375,7 @@ fn a_volume_is_staged_once_for_two_pods_and_unstaged_after_the_last() {
 #[test]
 fn what_a_driver_refuses_is_told_and_tried_again() {
     alone(|| async {
-        let world = World::new(true);
+        let world = World::new(&[Type::StageUnstageVolume]);
         world.register().await;
         world.played.failing.lock().unwrap().insert("NodeStageVolume", "no disk");
         let told = world.mount("1", false).await.unwrap_err();
@@ -327,7 +398,7 @@ fn what_a_driver_refuses_is_told_and_tried_again() {
 #[test]
 fn an_inline_volume_is_not_staged_and_a_leftover_is_unstaged() {
     alone(|| async {
-        let world = World::new(true);
+        let world = World::new(&[Type::StageUnstageVolume]);
         world.register().await;
         world.mount("1", true).await.unwrap();
         assert_eq!(world.played.take(), ["publish h mode 1 {\"a\": \"b\"}"]);
@@ -353,4 +424,125 @@ impl World {
         self.played.take();
         self.register().await;
     }
+}
+
+fn csi(plan: &mut VolumePlan) -> &mut CsiVolume {
+    match &mut plan.kind {
+        VolumeKind::Csi(volume) => volume,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The usual volume as a device, as upstream lays it out.
+fn as_device(uid: &str) -> impl FnOnce(&mut VolumePlan, &Path) {
+    move |plan, root| {
+        let all = root.join("plugins/kubernetes.io/csi/volumeDevices");
+        plan.path = root.join("pods").join(uid).join("volumeDevices/kubernetes.io~csi/pv-1");
+        plan.fs_group = None;
+        let volume = csi(plan);
+        volume.staging = all.join("staging/pv-1");
+        volume.device = Some(CsiDevice {
+            map: DeviceMap { global: all.join("pv-1/dev"), pod: uid.to_owned() },
+            publish: all.join("publish/pv-1").join(uid),
+            record: all.join("pv-1/data"),
+        });
+    }
+}
+
+#[test]
+fn a_device_is_bound_and_linked_and_nothing_of_it_stays() {
+    alone(|| async {
+        let world = World::new(&[Type::StageUnstageVolume]);
+        world.register().await;
+        let device = world.played.disk.join("device");
+        mknodat(rustix::fs::CWD, &device, FileType::BlockDevice, Mode::RUSR | Mode::WUSR, makedev(7, 200)).unwrap();
+        let link = world.mount_with("1", false, as_device("1")).await.unwrap();
+        assert_eq!(world.played.take(), ["stage device h", "publish device h"]);
+        let rdev = |path: &Path| std::os::unix::fs::MetadataExt::rdev(&fs::metadata(path).unwrap());
+        let all = world.root().join("plugins/kubernetes.io/csi/volumeDevices");
+        assert_eq!((rdev(&link), rdev(&all.join("pv-1/dev/1"))), (makedev(7, 200), makedev(7, 200)));
+        assert_eq!(fs::read_link(&link).unwrap(), all.join("publish/pv-1/1"));
+        let record = fs::read_to_string(all.join("pv-1/data/vol_data.json")).unwrap();
+        assert_eq!(
+            record,
+            "{\"attachmentID\":\"csi-1\",\"driverName\":\"d\",\"nodeName\":\"node-a\",\"specVolID\":\"pv-1\",\
+             \"volumeHandle\":\"h\"}\n"
+        );
+        world.mount_with("1", false, as_device("1")).await.unwrap();
+        world.mount_with("2", false, as_device("2")).await.unwrap();
+        world.played.take();
+        world.unmount("1").await.unwrap();
+        assert_eq!((world.played.take(), link.exists()), (vec!["unpublish h".to_owned()], false));
+        world.unmount("2").await.unwrap();
+        assert_eq!(world.played.take(), ["unpublish h", "unstage h"]);
+        assert_eq!((world.held(), host_mount::at_or_below(&world.root()).unwrap().len()), (0, 0));
+        assert!(!all.join("pv-1").exists() && !all.join("publish/pv-1").exists());
+    });
+}
+
+#[test]
+fn one_pod_at_a_time_has_an_exclusive_volume() {
+    alone(|| async {
+        let world = World::new(&[Type::StageUnstageVolume, Type::SingleNodeMultiWriter]);
+        world.register().await;
+        let exclusive = |plan: &mut VolumePlan, _: &Path| {
+            csi(plan).is_exclusive = true;
+            csi(plan).access_mode = "ReadWriteOncePod".to_owned();
+        };
+        world.mount_with("1", false, exclusive).await.unwrap();
+        assert_eq!(world.played.take()[1], "publish h mode 6 {\"a\": \"b\"}");
+        world.mount_with("1", false, exclusive).await.unwrap();
+        assert_eq!(
+            world.mount_with("2", false, exclusive).await.unwrap_err(),
+            "MountVolume.SetUp failed for volume \"pv-1\" : volume uses the ReadWriteOncePod access mode and is already \
+             in use by another pod"
+        );
+        world.unmount("1").await.unwrap();
+        world.mount_with("2", false, exclusive).await.unwrap();
+        world.unmount("2").await.unwrap();
+    });
+}
+
+#[test]
+fn a_volume_is_published_again_grown_and_told_of() {
+    alone(|| async {
+        let world = World::new(&[Type::StageUnstageVolume, Type::ExpandVolume, Type::GetVolumeStats]);
+        world.register().await;
+        world.mount("1", false).await.unwrap();
+        world.played.take();
+        world.mount_with("1", false, |plan, _| csi(plan).is_again = true).await.unwrap();
+        assert_eq!(world.played.take(), ["publish h mode 1 {\"a\": \"b\"}"], "it is not staged again");
+
+        let mut plan = world.plan("1", false);
+        let secrets: BTreeMap<String, String> = [("s".to_owned(), "word".to_owned())].into();
+        let claim = rubelet_core::pod::needs::ObjectName { namespace: "n".into(), name: "c".into() };
+        let expansion = Expansion { claim, size: "2Gi".into(), bytes: 2 << 30, secrets };
+        csi(&mut plan).expansion = Some(expansion.clone());
+        let (root_dir, volume) = (world.root(), csi(&mut plan).clone());
+        let place = Place { root_dir: &root_dir, uid: "1" };
+        let mounting = Mounting::begin(place, &plan, &volume, &world.drivers).await.unwrap();
+        assert!(mounting.may_grow());
+        mounting.grow(&expansion, &plan.path).await.unwrap();
+        assert_eq!(world.played.take(), [format!("expand h to {} at mount word", 2_u64 << 30)]);
+
+        let published = world.drivers.published("1");
+        assert_eq!((published.len(), published[0].volume.as_str(), published[0].name.as_str()), (1, "v", "pv-1"));
+        let (usage, condition) = published[0].usage(&world.drivers).await.unwrap().unwrap();
+        assert_eq!((usage.bytes, usage.inodes, condition), (Some((7, 10, 3)), None, None));
+        world.unmount("1").await.unwrap();
+        assert!(world.drivers.published("1").is_empty());
+    });
+}
+
+#[test]
+fn what_an_earlier_agent_staged_is_held() {
+    alone(|| async {
+        let world = World::new(&[Type::StageUnstageVolume]);
+        world.register().await;
+        world.mount("1", false).await.unwrap();
+        let later = Drivers::default();
+        hold_found(&world.root(), &later).unwrap();
+        assert_eq!(later.held().borrow().iter().collect::<Vec<_>>(), ["kubernetes.io/csi/d^h"]);
+        world.unmount("1").await.unwrap();
+    });
 }

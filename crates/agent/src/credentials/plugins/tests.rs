@@ -40,7 +40,7 @@ impl Room {
     fn open(&self, config: &str) -> Result<Plugins, PluginConfigError> {
         let path = self.dir.path().join("config.yaml");
         fs::write(&path, config).unwrap();
-        Plugins::open(Some(&path), Some(self.dir.path()))
+        Plugins::open(Some(&path), Some(self.dir.path()), &Arc::default())
     }
 
     fn calls(&self) -> usize {
@@ -147,13 +147,15 @@ fn a_wrong_configuration_is_refused_in_upstreams_words() {
     assert!(said("  args:", "  tokenAttributes: {}\n  args:").contains("providers.tokenAttributes: Forbidden"));
     assert!(said("kind: CredentialProviderConfig", "kind: Pod").contains("no kind \"Pod\" is registered"));
     assert!(said("name: plug", "name: none").ends_with("/none did not exist"));
-    let missing = |config: Option<&Path>, dir: Option<&Path>| Plugins::open(config, dir).unwrap_err().to_string();
+    let missing = |config: Option<&Path>, dir: Option<&Path>| {
+        Plugins::open(config, dir, &Arc::default()).unwrap_err().to_string()
+    };
     assert_eq!(
         missing(Some(Path::new("/x")), Some(Path::new("/no/such"))),
         "plugin binary directory /no/such did not exist"
     );
     assert_eq!(missing(None, Some(room.dir.path())), "credential provider config path is empty");
-    assert!(Plugins::open(None, None).unwrap().is_empty());
+    assert!(Plugins::open(None, None, &Arc::default()).unwrap().is_empty());
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn a_directory_of_files_is_one_configuration() {
     let room = Room::new("");
     let dir = room.dir.path().join("conf.d");
     fs::create_dir(&dir).unwrap();
-    let open = || Plugins::open(Some(&dir), Some(room.dir.path()));
+    let open = || Plugins::open(Some(&dir), Some(room.dir.path()), &Arc::default());
     assert!(matches!(open(), Err(PluginConfigError::Empty(_))));
     fs::write(dir.join("b.yml"), CONFIG).unwrap();
     fs::write(dir.join("ignored.txt"), "{").unwrap();

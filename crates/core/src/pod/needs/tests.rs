@@ -4,7 +4,7 @@ use rubelet_api::ids::SandboxId;
 use rubelet_api::v1;
 use serde_json::{Value, json};
 
-use super::{AnchorsNeed, Claim, CsiDriver, Got, Inputs, Need, Needs, ObjectName, TokenNeed, needs};
+use super::{AnchorsNeed, Claim, CsiDriver, Got, Inputs, Need, Needs, ObjectName, Token, TokenNeed, needs};
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::Source;
@@ -65,7 +65,7 @@ fn inputs() -> Inputs {
             absent_map("absent"),
             absent_secret("nosuch"),
             (Need::Services { namespace: "default".into() }, Got::Services(Arc::new(vec![service]))),
-            (Need::Token(token), Got::Token("tok".into())),
+            (Need::Token(token), Got::Token(Arc::new(Token { text: "tok".into(), ends: String::new() }))),
         ]
         .into(),
     )
@@ -241,12 +241,22 @@ fn a_claim_becomes_what_it_is_bound_to() {
     assert_eq!(local.kind, VolumeKind::Local { source: "/disk".into(), is_read_only: false });
     assert!(local.path.ends_with("pods/u-1/volumes/kubernetes.io~local-volume/pv-1"));
     assert_eq!(local.fs_group, Some(7));
+    let device = plan(json!({"local": {"path": "/dev/sdx"}, "volumeMode": "Block"}));
+    let VolumeKind::Device { source, map } = &device.kind else { panic!("{:?}", device.kind) };
+    assert_eq!((source.to_str(), map.pod.as_str()), (Some("/dev/sdx"), "u-1"));
+    assert!(map.global.ends_with("plugins/kubernetes.io~local-volume/volumeDevices/pv-1"), "{map:?}");
+    assert!(device.path.ends_with("pods/u-1/volumeDevices/kubernetes.io~local-volume/pv-1"), "{:?}", device.path);
+    let nfs = json!({"nfs": {"server": "fd00::1", "path": "/x", "readOnly": true}, "mountOptions": ["vers=4", "hard"]});
+    let nfs = plan(nfs);
+    let options = ["hard", "ro", "vers=4"].map(str::to_owned).to_vec();
+    assert_eq!(nfs.kind, VolumeKind::Nfs { source: "[fd00::1]:/x".into(), options });
+    assert!(nfs.path.ends_with("volumes/kubernetes.io~nfs/pv-1") && nfs.fs_group.is_none());
     let elsewhere = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["node-b"]});
     let elsewhere = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [elsewhere]}]}});
     for (spec, part) in [
         (json!({"local": {"path": "/disk"}, "nodeAffinity": elsewhere}), "no matching NodeSelectorTerms"),
-        (json!({"local": {"path": "/disk"}, "volumeMode": "Block"}), "volumeMode Block"),
-        (json!({"nfs": {"server": "s", "path": "/"}}), "nfs are not supported"),
+        (json!({"fc": {}}), "fc are not supported"),
+        (json!({"hostPath": {"path": "/dev/x"}, "volumeMode": "Block"}), "volumeMode Block"),
     ] {
         match plan(spec.clone()).kind {
             VolumeKind::Refused { message } => assert!(message.contains(part), "{spec}: {message}"),
@@ -320,7 +330,7 @@ fn a_volume_of_a_driver_waits_for_driver_attachment_and_secret() {
         needs.into_iter().filter(|n| !matches!(n, Need::Services { .. })).collect::<Vec<_>>()
     };
     let of_claim = Need::Claim(named("c"));
-    assert_eq!(now(&got), [of_claim.clone()]);
+    assert_eq!(now(&got), std::slice::from_ref(&of_claim));
     got.insert(of_claim.clone(), Got::Claim(Arc::new(claim)));
     let of_secret = Need::Secret(ObjectName { namespace: "kube-system".into(), name: "s".into() });
     assert_eq!(now(&got), [of_secret.clone(), of_claim.clone(), Need::CsiDriver("d".into())]);

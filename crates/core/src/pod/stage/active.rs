@@ -12,7 +12,9 @@ use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
 use crate::pod::record::{PodRecord, SandboxNeed};
 use crate::pod::restart::is_restarted;
 use crate::pod::spec::{self, Role, Wanted};
-use crate::pod::step::{HookKind, ImageWish, PullFormat, PullPolicy, PullSecret, Step, StepKey};
+use crate::pod::step::{
+    HookKind, ImageVolume, ImageWish, PullFormat, PullPolicy, PullSecret, Step, StepKey, VolumeKind,
+};
 use crate::pod::{kill, resize, volumes};
 use crate::render::{self, ContainerView};
 use crate::resources::cgroup::pod_cgroup;
@@ -63,14 +65,44 @@ fn mount_volumes(p: &mut Planner<'_>) -> bool {
     for volume in record.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
         let shown = known.mounted.get(&volume.name);
         is_all &= shown.is_some();
-        let is_stale = shown.is_none_or(|shown| volumes::is_written(volume) && *shown < known.revision);
+        let is_stale = match shown {
+            None => true,
+            Some(shown) if volumes::is_written(volume) => shown.revision < known.revision,
+            Some(shown) if volumes::is_republished(&view, volume) => {
+                let due = shown.at + volumes::REPUBLISH_AFTER;
+                if due > p.now.mono {
+                    p.wake(due);
+                }
+                shown.revision < known.revision || due <= p.now.mono
+            }
+            Some(_) => false,
+        };
         let is_due = is_stale && volumes::is_ready(&view, volume);
         if is_due && p.may_issue(&StepKey::Mount(volume.name.clone())) {
-            p.issue(Step::Mount(Box::new(volumes::plan(&view, volume))));
+            let plan = volumes::plan(&view, volume);
+            p.issue(Step::Mount(Box::new(if shown.is_some() { plan.again() } else { plan })));
+        } else if shown.is_some() {
+            expand(p, &view, volume);
         }
     }
     is_all
 }
+
+/// A mounted volume whose claim has grown is grown, unless its driver did so or has nothing to do for it.
+fn expand(p: &mut Planner<'_>, view: &volumes::View<'_>, volume: &rubelet_api::v1::Volume) {
+    let grown = p.record.ground.volumes.grown.get(&volume.name);
+    let is_wanted = volumes::growth(view, volume).is_some_and(|bytes| grown.is_none_or(|grown| *grown < bytes));
+    if is_wanted && volumes::is_ready(view, volume) && p.may_issue(&StepKey::Expand(volume.name.clone())) {
+        let plan = volumes::plan(view, volume);
+        // What is only read does not grow here.
+        if matches!(&plan.kind, VolumeKind::Csi(csi) if csi.expansion.is_some()) {
+            p.issue(Step::Expand(Box::new(plan)));
+        }
+    }
+}
+
+/// Reason of the event about resource claims that cannot be had.
+pub(in crate::pod) const UNPREPARED: &str = "FailedPrepareDynamicResources";
 
 /// A new sandbox, after everything in the old ones has ended.
 fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
@@ -87,6 +119,12 @@ fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
             p.events.push(PodEvent::warning("", "NetworkNotReady", format!("network is not ready: {problem}")));
         }
         return;
+    }
+    if record.pod.spec.as_ref().is_some_and(|s| s.resource_claims.as_ref().is_some_and(|c| !c.is_empty())) {
+        // A pod that asked for devices must not run without them.
+        let message = "resource claims are not supported by rubelet yet".to_owned();
+        let failure = StepFailure { reason: UNPREPARED.to_owned(), message };
+        return p.refuse(StepKey::CreateSandbox(attempt), failure);
     }
     match render::sandbox_config(&record.pod, attempt, p.node) {
         Ok(config) => {
@@ -284,14 +322,11 @@ fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSand
     let (pull_secrets, missing) = pull_secrets(record);
     let wish = ImageWish {
         image: wanted.spec.image.clone().unwrap_or_default(),
-        policy: match wanted.spec.image_pull_policy.as_deref() {
-            Some("Always") => PullPolicy::Always,
-            Some("Never") => PullPolicy::Never,
-            Some(_) | None => PullPolicy::IfNotPresent,
-        },
+        policy: policy(wanted.spec.image_pull_policy.as_deref()),
         runtime_handler: String::new(),
         sandbox: Box::new(config),
         pull_secrets,
+        volumes: image_volumes(record, wanted),
     };
     if p.issue(Step::EnsureImage { container, wish }) && !missing.is_empty() {
         let message = format!(
@@ -300,6 +335,30 @@ fn ensure_image(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSand
         );
         p.events.push(PodEvent::warning("", "FailedToRetrieveImagePullSecret", message));
     }
+}
+
+fn policy(named: Option<&str>) -> PullPolicy {
+    match named {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        Some(_) | None => PullPolicy::IfNotPresent,
+    }
+}
+
+/// The images that the container has mounted. kubelet 1.36: one without a reference is left to the runtime to refuse.
+fn image_volumes(record: &PodRecord, wanted: &Wanted<'_>) -> Vec<ImageVolume> {
+    let is_mounted = |name: &str| wanted.spec.volume_mounts.iter().flatten().any(|m| m.name == name);
+    let all = record.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    all.filter(|v| is_mounted(&v.name))
+        .filter_map(|v| {
+            let source = v.image.as_ref()?;
+            Some(ImageVolume {
+                volume: v.name.clone(),
+                image: source.reference.clone().filter(|r| !r.is_empty())?,
+                policy: policy(source.pull_policy.as_deref()),
+            })
+        })
+        .collect()
 }
 
 /// The pod's pull secrets that could be had, and the names of the others. Secrets of other types hold no logins.

@@ -2,6 +2,7 @@
 
 use crate::pod::decide::Planner;
 use crate::pod::kill;
+use crate::pod::stage::Stage;
 use crate::pod::step::{HookKind, ProbeKind, Step, StepKey};
 
 pub(in crate::pod) fn decide(p: &mut Planner<'_>) {
@@ -21,6 +22,11 @@ pub(in crate::pod) fn decide(p: &mut Planner<'_>) {
         .collect();
     for key in superfluous {
         p.cancel(key);
+    }
+    if let Stage::Stopping(stopping) = &record.stage
+        && let Some(at) = stopping.overdue_at()
+    {
+        p.wake(at);
     }
     kill::decide(p);
     if record.alive().next().is_none() && !record.is_making_something() {

@@ -89,11 +89,9 @@ fn condition(view: &View<'_>, type_: &str, said: Said) -> v1::PodCondition {
 fn disruption(view: &View<'_>) -> Option<v1::PodCondition> {
     const TYPE: &str = "DisruptionTarget";
     let known = |s: &v1::PodStatus| s.conditions.iter().flatten().find(|c| c.type_ == TYPE).cloned();
-    match view.record.stage.stop_cause().and_then(StopCause::told) {
-        Some(("Evicted" | "Preempting" | "Terminated", message)) => {
-            Some(condition(view, TYPE, Said::new("True", "TerminationByKubelet").with(message)))
-        }
-        Some(_) | None => view.old.and_then(known).or_else(|| view.record.pod.status.as_ref().and_then(known)),
+    match view.record.stage.stop_cause().and_then(StopCause::disruption) {
+        Some(message) => Some(condition(view, TYPE, Said::new("True", "TerminationByKubelet").with(message))),
+        None => view.old.and_then(known).or_else(|| view.record.pod.status.as_ref().and_then(known)),
     }
 }
 

@@ -192,7 +192,7 @@ impl Recording {
         let text = |key: &str| self.status()[key].as_str().map(str::to_owned);
         match (text("phase")?.as_str(), text("reason"), text("message")) {
             ("Failed", Some(reason), Some(message)) if reason == "DeadlineExceeded" => {
-                Some(StopCause::Failed { reason, message })
+                Some(StopCause::Failed { reason, message, disruption: None })
             }
             ("Failed", Some(reason), Some(message)) => {
                 let message = message.strip_prefix("Pod was rejected: ").expect("its words").to_owned();
@@ -382,7 +382,7 @@ fn every_recorded_first_word_is_rendered_alike() {
         record.absorb(Fact::Observed(Observed::default()), at(0));
         record.stage = match recording.cause() {
             Some(cause @ StopCause::Rejected { .. }) => {
-                Stage::Stopping(Stopping { cause, began: None, grace_secs: 1, is_withdrawn: false })
+                Stage::Stopping(Stopping { cause, began: None, grace_secs: 1, is_withdrawn: false, is_overdue: false })
             }
             _ => Stage::Active,
         };

@@ -82,8 +82,13 @@ impl Bench {
     }
 
     fn stopping(&mut self, cause: StopCause) -> &mut Self {
-        self.record.stage =
-            Stage::Stopping(Stopping { cause, began: Some(at(1)), grace_secs: 30, is_withdrawn: false });
+        self.record.stage = Stage::Stopping(Stopping {
+            cause,
+            began: Some(at(1)),
+            grace_secs: 30,
+            is_withdrawn: false,
+            is_overdue: false,
+        });
         self
     }
 
@@ -295,7 +300,7 @@ fn a_pod_that_is_told_to_go_has_failed_unless_all_succeeded_but_a_static_one_has
 
 #[test]
 fn a_pod_that_is_ended_says_why_when_it_has_ended() {
-    let cause = StopCause::Failed { reason: "DeadlineExceeded".into(), message: "too long".into() };
+    let cause = StopCause::Failed { reason: "DeadlineExceeded".into(), message: "too long".into(), disruption: None };
     let mut bench = Bench::new(Source::Api, one("Always"));
     bench.has("a", 0, running()).look(6).publish(6);
     let shown = bench.stopping(cause.clone()).publish(7);
@@ -309,16 +314,20 @@ fn a_pod_that_is_ended_says_why_when_it_has_ended() {
 
 #[test]
 fn an_evicted_pod_is_a_target_of_disruption_before_it_has_ended() {
-    let cause =
-        StopCause::Failed { reason: "Evicted".into(), message: "The node was low on resource: memory. ".into() };
-    let mut bench = Bench::new(Source::Api, one("Always"));
-    let shown = bench.has("a", 0, running()).look(6).stopping(cause).shown(7);
+    let evicted = |disruption: Option<&str>| {
+        let (reason, message) = ("Evicted".to_owned(), "The node was low on resource: memory. ".to_owned());
+        let cause = StopCause::Failed { reason, message, disruption: disruption.map(str::to_owned) };
+        Bench::new(Source::Api, one("Always")).has("a", 0, running()).look(6).stopping(cause).shown(7)
+    };
+    let shown = evicted(Some("The node needs it gone."));
     let expected = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
-        "message": "The node was low on resource: memory. ", "lastTransitionTime": "2023-11-14T22:13:27Z",
+        "message": "The node needs it gone.", "lastTransitionTime": "2023-11-14T22:13:27Z",
     });
     assert_eq!(shown["conditions"][0], expected);
     assert_eq!(shown["conditions"].as_array().map(Vec::len), Some(6));
+    // One that goes for what it did itself is none.
+    assert_eq!(evicted(None)["conditions"].as_array().map(Vec::len), Some(5));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use rubelet_proto::cri::NamespaceMode;
 use serde_json::{Value, json};
 
 use super::world::{Life, World};
-use crate::pod::{Fact, Order};
+use crate::pod::{EvictOrder, Fact, Order};
 
 fn spec(guests: Value) -> Value {
     json!({"terminationGracePeriodSeconds": 3, "containers": [{"name": "main"}], "ephemeralContainers": guests})
@@ -142,8 +142,9 @@ fn a_pod_that_is_done_or_evicted_takes_its_guests_along() {
 
     let mut world = World::new(spec(json!([{"name": "dbg"}])));
     world.run_until(10);
-    let order = Order::Evict { grace_secs: Some(1), reason: "Evicted".into(), message: "low".into() };
-    world.tell(Fact::Order(order));
+    let (reason, message) = ("Evicted".to_owned(), "low".to_owned());
+    let order = EvictOrder { grace_secs: Some(1), reason, message, ..EvictOrder::default() };
+    world.tell(Fact::Order(Order::Evict(order)));
     world.run_until(20);
     assert_eq!((world.status.phase.as_deref(), world.running()), (Some("Failed"), Vec::<&str>::new()));
 }

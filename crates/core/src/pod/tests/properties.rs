@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::world::{Life, World};
 use crate::pod::fact::{Order, ProbeAnswer};
-use crate::pod::{Fact, Observed};
+use crate::pod::{EvictOrder, Fact, Observed};
 
 /// Something that happens to a pod.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl Story {
             }
             Blow::Evict => {
                 let (reason, message) = ("Evicted".to_owned(), "The node was low on resource: memory.".to_owned());
-                world.tell(Fact::Order(Order::Evict { grace_secs: None, reason, message }));
+                world.tell(Fact::Order(Order::Evict(EvictOrder { reason, message, ..EvictOrder::default() })));
             }
             Blow::Withdraw => world.withdraw(),
         }

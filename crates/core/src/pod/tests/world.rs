@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
-use crate::pod::fact::{Done, ImageFound, ProbeAnswer};
+use crate::pod::fact::{Done, Growth, ImageFound, ProbeAnswer, VolumeImage, VolumeNews};
 use crate::pod::observed::ObservedResources;
-use crate::pod::step::{CreateContainer, ResizeContainer, ResizePod, VolumeKind, VolumePlan};
+use crate::pod::step::{CreateContainer, ImageWish, ResizeContainer, ResizePod, VolumeKind, VolumePlan};
 use crate::pod::{
     ContainerState, Fact, Observed, ObservedContainer, ObservedSandbox, PodRecord, Source, Step, StepFailure,
 };
@@ -62,6 +62,15 @@ pub(super) struct World {
     /// Memory in use, by container; the pod's under the empty name.
     generation: i64,
     pub(super) usage: BTreeMap<&'static str, i64>,
+}
+
+/// All images are there.
+fn found(wish: ImageWish) -> ImageFound {
+    let volumes = wish.volumes.into_iter().map(|of| {
+        let image_ref = format!("sha256:{}", of.image);
+        (of.volume, VolumeImage { image: of.image, image_ref, pulled: None })
+    });
+    ImageFound { image_ref: "sha256:1".into(), volumes: volumes.collect(), ..ImageFound::default() }
 }
 
 pub(super) fn pod(spec: Value) -> v1::Pod {
@@ -299,9 +308,7 @@ impl World {
                 self.runtime.sandboxes.push(sandbox);
                 return (at_once, Done::Sandbox(id));
             }
-            Step::EnsureImage { .. } => {
-                return (at_once, Done::Image(ImageFound { image_ref: "sha256:1".into(), ..ImageFound::default() }));
-            }
+            Step::EnsureImage { wish, .. } => return (at_once, Done::Image(found(wish))),
             Step::CreateContainer(create) => return (at_once, self.create(*create)),
             Step::StartContainer { container, id, .. } => self.start(&container, &id),
             Step::RunHook { container, kind, timeout, .. } => {
@@ -351,9 +358,17 @@ impl World {
                 }
                 self.resized.push(*resize);
             }
+            Step::Expand(plan) => return (at_once, self.grow(&plan)),
             Step::PrepareDirs | Step::Unmount | Step::RemoveDirs | Step::Cancel(_) => {}
         }
         (at_once, Done::Plain)
+    }
+
+    fn grow(&mut self, plan: &VolumePlan) -> Done {
+        let VolumeKind::Csi(volume) = &plan.kind else { return Done::Plain };
+        let Some(expansion) = &volume.expansion else { return Done::Plain };
+        self.note(format!("expand {} to {}", plan.volume, expansion.size));
+        Done::Volume(VolumeNews { growth: Some(Growth::Done(expansion.bytes)), ..VolumeNews::default() })
     }
 
     fn create(&mut self, create: CreateContainer) -> Done {

@@ -13,6 +13,7 @@ pub(super) enum Persistent<'a> {
     HostPath(&'a v1::HostPathVolumeSource),
     Local(&'a v1::LocalVolumeSource),
     Csi(&'a v1::CSIPersistentVolumeSource),
+    Nfs(&'a v1::NFSVolumeSource),
     Other { what: &'static str, plugin: &'static str },
 }
 
@@ -34,8 +35,10 @@ pub(super) fn persistent(volume: &v1::PersistentVolume) -> Persistent<'_> {
     if let Some(csi) = &spec.csi {
         return Persistent::Csi(csi);
     }
+    if let Some(nfs) = &spec.nfs {
+        return Persistent::Nfs(nfs);
+    }
     let (what, plugin) = [
-        (spec.nfs.is_some(), "nfs", "kubernetes.io/nfs"),
         (spec.iscsi.is_some(), "iscsi", "kubernetes.io/iscsi"),
         (spec.fc.is_some(), "fc", "kubernetes.io/fc"),
         (spec.flex_volume.is_some(), "flexVolume", "kubernetes.io/flexvolume"),
@@ -64,24 +67,48 @@ pub(super) fn kind(
     if volume.ephemeral.is_some() && !is_owned(view.pod, &claim.claim) {
         return unprocessed(&not_ours(view.pod, &claim.claim));
     }
-    let spec = claim.volume.spec.as_ref();
-    let is_block = spec.and_then(|s| s.volume_mode.as_deref()) == Some("Block");
-    if is_block {
-        return Err(refusal(format!(
-            "volume {} has volumeMode Block, which is not supported by rubelet yet",
-            volume.name
-        )));
+    if let Some(why) = wrong_use(view.pod, volume, &claim.volume) {
+        return unprocessed(&why);
     }
     check_affinity(view, &claim.volume).map_err(refusal)?;
     let is_read_only = volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
     match persistent(&claim.volume) {
+        Persistent::Csi(source) => csi::persistent(view, claim, source, is_read_only),
+        Persistent::Local(source) if is_block(&claim.volume) => {
+            let name = claim.volume.metadata.name.as_deref().unwrap_or_default();
+            Ok(VolumeKind::Device { source: source.path.clone().into(), map: super::local_device(view, name) })
+        }
+        Persistent::HostPath(_) | Persistent::Nfs(_) | Persistent::Other { .. } if is_block(&claim.volume) => {
+            Err(refusal(format!("volume {} has volumeMode Block, which its plugin does not support", volume.name)))
+        }
         Persistent::HostPath(source) => Ok(VolumeKind::HostPath { type_: source.type_.clone().unwrap_or_default() }),
         Persistent::Local(source) => Ok(VolumeKind::Local { source: source.path.clone().into(), is_read_only }),
-        Persistent::Csi(source) => csi::persistent(view, &claim.volume, source, is_read_only),
+        Persistent::Nfs(source) => {
+            let options = claim.volume.spec.as_ref().and_then(|s| s.mount_options.as_deref()).unwrap_or_default();
+            Ok(super::nfs(source, options, is_read_only))
+        }
         Persistent::Other { what, .. } => {
             Err(refusal(format!("PersistentVolumes of the kind {what} are not supported by rubelet yet")))
         }
     }
+}
+
+/// `volumeMode: Block`.
+pub(super) fn is_block(volume: &v1::PersistentVolume) -> bool {
+    volume.spec.as_ref().and_then(|s| s.volume_mode.as_deref()) == Some("Block")
+}
+
+/// kubelet 1.36: a file system is mounted, a device is passed in.
+fn wrong_use(pod: &v1::Pod, volume: &v1::Volume, bound: &v1::PersistentVolume) -> Option<String> {
+    let is_block = is_block(bound);
+    let ephemeral = crate::render::ephemeral(pod);
+    let mut all = crate::render::containers(pod).chain(&ephemeral);
+    let is_misused = all.any(|c| match is_block {
+        true => c.volume_mounts.iter().flatten().any(|m| m.name == volume.name),
+        false => c.volume_devices.iter().flatten().any(|d| d.name == volume.name),
+    });
+    let (mode, field) = if is_block { ("Block", "volumeMounts") } else { ("Filesystem", "volumeDevices") };
+    is_misused.then(|| format!("volume {} has volumeMode {mode}, but is specified in {field}", volume.name))
 }
 
 /// Whether the claim was made for this very pod.

@@ -63,7 +63,7 @@ fn projected_files(view: &View<'_>, source: &v1::VolumeProjection, default_mode:
     } else if let Some(token) = &source.service_account_token {
         let text = view.inputs.token(needs::token_need(view.pod, token));
         let text = text.map_err(|lack| lacking(lack, "the serviceAccountToken source of a projected volume"))?;
-        Ok(private_file(view, &token.path, text, default_mode))
+        Ok(private_file(view, &token.path, &text.text, default_mode))
     } else if let Some(bundle) = &source.cluster_trust_bundle {
         trust_anchors(view, bundle, default_mode)
     } else if source.pod_certificate.is_some() {

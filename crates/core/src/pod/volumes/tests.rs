@@ -95,8 +95,7 @@ fn kinds_that_are_not_built_say_so() {
         (json!({ "configMap": { "name": "c" } }), "no kubeClient defined"),
         (json!({ "secret": { "secretName": "s" } }), "no kubeClient defined"),
         (json!({ "gitRepo": { "repository": "r" } }), "git-repo volume plugin has been disabled"),
-        (json!({ "image": { "reference": "r" } }), "image volumes are not supported"),
-        (json!({ "nfs": { "server": "s", "path": "/" } }), "not supported by rubelet"),
+        (json!({ "fc": {} }), "not supported by rubelet"),
         (json!({ "cephfs": { "monitors": [] } }), "no volume plugin matched"),
         (json!({ "projected": { "sources": [{ "secret": { "name": "s" } }] } }), "a secret volume needs an API server"),
     ] {

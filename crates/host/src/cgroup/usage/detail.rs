@@ -28,6 +28,9 @@ pub struct Detail {
     pub swap_limit_bytes: Option<u64>,
     /// Processes that the kernel killed for want of memory.
     pub oom_kills: Option<u64>,
+    /// Page faults, those of the cgroups below among them, where the kernel tells them apart.
+    pub all_page_faults: Option<u64>,
+    pub all_major_page_faults: Option<u64>,
     pub io: Vec<DeviceIo>,
     pub pressures: Pressures,
     /// Processes in the cgroup itself.
@@ -79,12 +82,15 @@ fn memory_v1(files: &mut impl Files, detail: &mut Detail) {
         "total_swap",
         "pgfault",
         "pgmajfault",
+        "total_pgfault",
+        "total_pgmajfault",
     ];
     let stat = files.read("memory", "memory.stat", |text| Some(fields(text, names))).unwrap_or_default();
-    let [inactive, active, rss, cache, mapped, swap, faults, major] = stat;
+    let [inactive, active, rss, cache, mapped, swap, faults, major, all_faults, all_major] = stat;
     usage.working_set_bytes = without(usage.memory_bytes, inactive);
     (usage.rss_bytes, usage.cache_bytes, usage.swap_bytes) = (rss, cache, swap);
     (usage.page_faults, usage.major_page_faults) = (faults, major);
+    (detail.all_page_faults, detail.all_major_page_faults) = (all_faults, all_major);
     (detail.inactive_file_bytes, detail.active_file_bytes, detail.mapped_file_bytes) = (inactive, active, mapped);
     detail.oom_kills =
         files.read("memory", "memory.oom_control", |text| Some(fields(text, ["oom_kill"]))).and_then(|[kills]| kills);
@@ -131,6 +137,7 @@ fn memory_v2(files: &mut impl Files, detail: &mut Detail) {
     usage.working_set_bytes = without(usage.memory_bytes, inactive);
     (usage.rss_bytes, usage.cache_bytes) = (anon, file);
     (usage.page_faults, usage.major_page_faults) = (faults, major);
+    (detail.all_page_faults, detail.all_major_page_faults) = (faults, major);
     usage.swap_bytes = files.number("memory", "memory.swap.current");
     usage.swap_limit_bytes = files.limit("memory", "memory.swap.max");
     detail.swap_limit_bytes = usage.swap_limit_bytes;

@@ -146,3 +146,55 @@ async fn a_pull_that_is_given_up_leaves_nothing_in_the_way() {
     let good = Server::of(&sample).await;
     ground.pull(&good).await.unwrap();
 }
+
+/// A disk of few bytes.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn of(bytes: u64) -> Self {
+        let this = Self(tempfile::tempdir().unwrap());
+        let size = rubelet_host::mount::Tmpfs { size_bytes: Some(bytes), noswap: false, is_data_only: false };
+        rubelet_host::mount::tmpfs(this.0.path(), size).unwrap();
+        this
+    }
+
+    fn grow(&self) {
+        let grown = std::process::Command::new("mount").args(["-o", "remount,size=64m"]).arg(self.0.path()).status();
+        assert!(grown.unwrap().success());
+    }
+
+    fn count(&self, folder: &str) -> usize {
+        fs::read_dir(self.0.path().join(folder)).unwrap().count()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rubelet_host::mount::unmount(self.0.path(), rubelet_host::mount::Unmount::Lazy).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_is_said_and_has_its_room_again() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only root may mount a small disk");
+        return;
+    }
+    let sample = Sample::new(&[Tar::new().file("small", "below").end(), Sample::large()]);
+    let server = Server::of(&sample).await;
+    // The packed layer has no room; it has, and its files have not.
+    for bytes in [1 << 20, 5 << 20] {
+        let disk = SmallDisk::of(bytes);
+        let images = Images::open(disk.0.path(), options()).unwrap();
+        let error = images.pull(&server.image(), None, None).await.unwrap_err().to_string();
+        assert!(error.contains("No space left on device"), "{error}");
+        assert!(images.list(None).is_empty());
+        super::collecting::settled(&disk.0.path().join("layers")).await;
+        let left = (disk.count("ingest"), disk.count("blobs/sha256"), disk.count("layers"));
+        // Two directories of layers are always there.
+        assert_eq!(left, (0, 0, 2), "of {bytes} bytes");
+        disk.grow();
+        images.pull(&server.image(), None, None).await.unwrap();
+        assert_eq!(images.list(None).len(), 1);
+    }
+}

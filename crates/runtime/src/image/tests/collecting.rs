@@ -2,7 +2,7 @@ use super::*;
 use crate::snapshot::usage::of_tree;
 
 /// Waits until what was removed in the background is gone.
-async fn settled(dir: &Path) {
+pub(super) async fn settled(dir: &Path) {
     for _ in 0..1000 {
         let busy = fs::read_dir(dir).unwrap().any(|e| e.unwrap().file_name().to_string_lossy().starts_with(".tmp-"));
         if !busy {

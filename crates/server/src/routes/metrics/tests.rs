@@ -20,8 +20,8 @@ impl Pages for Shown {
         })
     }
 
-    fn http(&self) -> &HttpCounts {
-        static COUNTS: std::sync::LazyLock<HttpCounts> = std::sync::LazyLock::new(HttpCounts::default);
+    fn http(&self) -> &Arc<HttpCounts> {
+        static COUNTS: std::sync::LazyLock<Arc<HttpCounts>> = std::sync::LazyLock::new(Arc::default);
         &COUNTS
     }
 }
@@ -38,7 +38,13 @@ async fn body(response: Response<Reply>) -> Vec<u8> {
 #[tokio::test]
 async fn pages_are_whole_packed_or_not() {
     for site in [Site::ReadOnly, Site::Full { has_debugging: false }] {
-        for (path, name) in [("/metrics/resource", "Resource")] {
+        for (path, name) in [
+            ("/metrics", "Metrics"),
+            ("/metrics/cadvisor", "Cadvisor"),
+            ("/metrics/probes", "Probes"),
+            ("/metrics/resource", "Resource"),
+            ("/metrics/slis", "Slis"),
+        ] {
             let response = get(site, Method::GET, path, "identity").await;
             assert_eq!(response.headers()[CONTENT_TYPE], TEXT);
             let plain = body(response).await;

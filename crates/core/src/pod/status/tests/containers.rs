@@ -206,7 +206,7 @@ fn a_container_in_an_unknown_state_has_ended_if_it_ran() {
 
 #[test]
 fn what_never_started_in_a_pod_that_ended_has_failed() {
-    let evicted = || StopCause::Failed { reason: "Evicted".into(), message: "low".into() };
+    let evicted = || StopCause::Failed { reason: "Evicted".into(), message: "low".into(), disruption: None };
     let mut bench = Bench::new(Source::Api, two("Always"));
     bench.has("a", 0, running()).look(6).publish(6);
     let shown = bench.has("a", 0, exited(0)).look(7).cleaning(evicted()).shown(8);

@@ -1,0 +1,88 @@
+//! Who is let in, and who has to end for it.
+
+use std::collections::BTreeSet;
+
+use rubelet_api::ids::PodUid;
+use rubelet_api::v1;
+use rubelet_core::admit::{self, Verdict, preempt};
+use rubelet_core::evict;
+use rubelet_core::pod::{EvictOrder, Fact, Order};
+
+use super::Roster;
+use crate::worker::Note;
+
+/// What admission says of a pod.
+pub(super) enum Admission {
+    In,
+    /// Once these have ended.
+    After(BTreeSet<PodUid>),
+    Refused(Order),
+}
+
+impl Roster {
+    /// kubelet 1.36: pressure first, a node that goes down last.
+    pub(super) fn admit(&self, pod: &v1::Pod) -> Admission {
+        let node = self.around.node.borrow().clone();
+        let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
+        if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {
+            return refused(reason, message);
+        }
+        let active = self.active();
+        let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
+        match admit::decide(pod, &active, &node) {
+            Verdict::Rejected { reason, message } => refused(reason, message),
+            Verdict::Admitted | Verdict::AdmittedAfter { .. } if self.is_shutting_down() => {
+                let (reason, message) = ("NodeShutdown", "Pod was rejected as the node is shutting down.");
+                refused(reason.to_owned(), message.to_owned())
+            }
+            Verdict::Admitted => Admission::In,
+            Verdict::AdmittedAfter { victims } => Admission::After(victims.into_iter().collect()),
+        }
+    }
+
+    /// Ends the pods that another one waits for. They count no more: who comes next may have what is left of theirs.
+    pub(super) async fn preempt(&mut self, victims: &BTreeSet<PodUid>) {
+        for uid in victims {
+            let Some(entry) = self.pods.get_mut(uid) else { continue };
+            tracing::info!(pod = %entry.key, %uid, "preempting a pod to free up resources");
+            entry.is_preempted = true;
+            let order = Order::Evict(EvictOrder {
+                reason: preempt::REASON.to_owned(),
+                message: preempt::MESSAGE.to_owned(),
+                disruption: Some(preempt::CONDITION_MESSAGE.to_owned()),
+                ..EvictOrder::default()
+            });
+            entry.worker.send(Note::Fact(Fact::Order(order))).await;
+        }
+    }
+
+    /// Counts a pod that came, and why it was refused if it was.
+    pub(super) fn count_admission(&self, pod: &v1::Pod, rejected: Option<&Order>) {
+        let counts = &self.around.hands.metrics.pods;
+        if let Some(Order::Reject { reason, .. }) = rejected {
+            counts.rejections.of(&[rejection(reason)]).add_one();
+        }
+        counts.containers.observe(pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) as f64);
+    }
+
+    /// Lets those go on whose victims have all ended.
+    pub(super) async fn room_made(&mut self) {
+        let (pods, picture) = (&self.pods, &self.around.picture);
+        for victims in self.room.values_mut() {
+            victims.retain(|victim| pods.contains_key(victim) && !picture.has_ended(victim));
+        }
+        let free: Vec<PodUid> = self.room.extract_if(.., |_, victims| victims.is_empty()).map(|(uid, _)| uid).collect();
+        for uid in free {
+            if let Some(entry) = self.pods.get(&uid) {
+                self.call_first(&entry.key.clone()).await;
+            }
+        }
+    }
+}
+
+/// kubelet 1.36: reasons that name a resource of a device are one.
+fn rejection(reason: &str) -> &str {
+    const NAMED: [&str; 4] = ["OutOfcpu", "OutOfmemory", "OutOfephemeral-storage", "OutOfpods"];
+    let is_extended = reason.starts_with("OutOf") && !NAMED.contains(&reason);
+    if is_extended { "OutOfExtendedResources" } else { reason }
+}
