@@ -53,7 +53,7 @@ class Load(threading.Thread):
                 uid = (insist(self.c, "POST", path, noted(self.c, name, kind), (200, 201, 409)).get("metadata") or {}).get("uid"); self.kept[name] = uid
                 while len(self.kept) > AT_ONCE:  # the oldest that stays goes, whatever has become of it
                     old = next((n for n in self.kept if n.startswith("stays")), next(iter(self.kept))); insist(self.c, "DELETE", f"{path}/{old}", None, (200, 202, 404)); self.gone[old] = self.kept.pop(old)
-                if i % 7 == 3:  # at once after it was made
+                if i % 7 == 3 and name in self.kept:  # at once after it was made
                     insist(self.c, "DELETE", f"{path}/{name}", None, (200, 202, 404)); self.gone[name] = self.kept.pop(name)
                 time.sleep(random.random() * .3)
         except Exception as error: self.error = error

@@ -138,7 +138,7 @@ play_cluster() {
   local kubelet=$1 log=$logs/golden-cluster-$2.log out=$logs/golden-cluster-$2
   shift 2
   tests/lib/own.sh tests/golden/play-cluster --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
-    --only "${X_ONLY:-.}" --out "$out" "$@" 2>&1 | tee "$log" || true
+    --only "${X_ONLY:-.}" --allow tests/golden/allowed-cluster.tsv --out "$out" "$@" 2>&1 | tee "$log" || true
   tally_golden "$log"
 }
 
@@ -167,6 +167,51 @@ check_metrics() {
   else
     tally failed 1 "metrics: not checked, see $log"
   fi
+}
+
+# What people run on a cluster (deployments, daemons, stateful pods on a CSI driver, jobs, streams, eviction), on the embedded runtime and on containerd.
+test_scenarios() { on_a_cluster scenarios embedded containerd; }
+# Running pods change from upstream's kubelet to ours and back, three times.
+test_takeover() { on_a_cluster swap embedded containerd; }
+# A control plane as static pods, and a reboot.
+test_kubeadm() { on_a_cluster kubeadm embedded containerd; }
+# An API server that is killed, answers badly or not at all.
+test_faults() { on_a_cluster faults embedded containerd; }
+
+# on_a_cluster SCRIPT RUNTIME...: runs tests/cluster/SCRIPT.py on a machine of its own, for each runtime.
+on_a_cluster() {
+  local script=$1 runtime kubelet containerd log passed failed
+  shift
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "$script: needs root"; return; fi
+  if ! need_go; then tally skipped 1 "$script: needs Go"; return; fi
+  golden_tools || { tally failed 1 "$script: its tools do not build"; return; }
+  controlplane_programs >"$logs/$script-programs.log" || { tally failed 1 "$script: no control plane"; return; }
+  kubelet=$(kubelet_binary) || { tally failed 1 "$script: the kubelet does not build"; return; }
+  cluster_tools || { tally failed 1 "$script: its tools do not build"; return; }
+  containerd=$(containerd2) || { tally failed 1 "$script: no containerd 2 from Debian forky"; return; }
+  for runtime in ${X_RUNTIMES:-$@}; do
+    log=$logs/$script-$runtime.log
+    local more=()
+    [ "$runtime" = embedded ] || more=(--containerd "$containerd")
+    [ "$script" != scenarios ] || more+=(--csi "$CARGO_TARGET_DIR/debug/csi-driver")
+    tests/lib/own.sh python3 "tests/cluster/$script.py" --kubelet "$kubelet" --runtime "$runtime" --bin "$X_CACHE/bin" \
+      --images "$X_CACHE/images/golden.tar" --only "${X_ONLY:-.}" "${more[@]}" 2>&1 | tee "$log" || true
+    if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+      tally passed "$passed"
+      [ "$failed" = 0 ] || tally failed "$failed" "$script: see $log"
+    else
+      tally failed 1 "$script: it broke off, see $log"
+    fi
+  done
+}
+
+# cluster_tools: the programs that the scenarios need: a CSI driver and the Go server before it, and a proxy that does badly.
+cluster_tools() {
+  local tool
+  for tool in grpcfront faulty; do
+    (cd "tests/cluster/$tool" && CGO_ENABLED=0 go build -o "$X_CACHE/bin/$tool" .) || return 1
+  done
+  cargo build -q -p rubelet-testkit --bin csi-driver
 }
 
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.
@@ -337,7 +382,7 @@ tally_vm() {
   done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
 }
 
-[ $# -gt 0 ] || set -- unit tidy run metrics golden contract streaming fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden contract streaming scenarios fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done

@@ -1,6 +1,7 @@
 //! ConfigMaps and Secrets: watched one by one, or asked for again now and then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rubelet_api::v1;
 use rubelet_apiserver::backoff::Chance;
@@ -9,6 +10,10 @@ use rubelet_core::pod::needs::{Got, ObjectName};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::fetch::{PATIENCE, Strategy, Teller, Tools, refusal_text};
+
+/// How long what was there may be gone before that is told: who takes down an application deletes its objects a moment before its pods,
+/// and who replaces an object deletes it a moment before the new one is there.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// The two kinds that are fetched alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,12 +74,18 @@ async fn watch<T: Needed>(of: &ObjectName, kind: Kind, tools: &Tools, teller: &T
     // kubelet 1.36: the words when nothing is heard.
     let mut trouble = format!("failed to sync {} cache: timed out waiting for the condition", kind.word());
     let (mut is_known, mut is_late) = (false, false);
+    let mut gone_since: Option<Instant> = None;
     loop {
         let change = tokio::select! {
             change = watch.next() => change,
             () = sleep_until(deadline), if !is_known && !is_late => {
                 is_late = true;
                 teller.tell(Got::Failed(trouble.clone())).await;
+                continue;
+            }
+            () = sleep_until(gone_since.unwrap_or(deadline) + DOUBT), if gone_since.is_some() => {
+                gone_since = None;
+                teller.tell(missing()).await;
                 continue;
             }
         };
@@ -95,9 +106,13 @@ async fn watch<T: Needed>(of: &ObjectName, kind: Kind, tools: &Tools, teller: &T
                 None => tools.client.get::<T>(&Path::to::<T>(&of.namespace, &of.name)).await.ok(),
             },
             Some(Change::Upserted(object)) => Some(object),
-            Some(Change::Removed(_)) => None,
+            Some(Change::Removed(_)) => {
+                gone_since = Some(Instant::now());
+                continue;
+            }
         };
         is_known = true;
+        gone_since = None;
         match object {
             None => teller.tell(missing()).await,
             Some(object) => {

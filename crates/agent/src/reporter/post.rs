@@ -35,9 +35,9 @@ pub(super) enum Done {
     /// The object as it is now.
     Object(Box<v1::Pod>),
     Well,
-    /// The object is no longer there, or is another one; the watch will tell.
+    /// The object is no longer there; the watch will tell.
     Gone,
-    /// It is not known yet whether it is to be done.
+    /// It is not known yet whether it is to be done, or the object has changed meanwhile: it is decided anew.
     Later,
     Failed(Error),
 }
@@ -62,8 +62,7 @@ impl Post {
                 let path = path(&key).part("status");
                 match self.client.patch::<v1::Pod>(&path, &Patch::StrategicMerge(patch)).await {
                     Ok(object) => Done::Object(Box::new(object)),
-                    Err(error) if error.is_not_found() || error.is_conflict() => Done::Gone,
-                    Err(error) => Done::Failed(error),
+                    Err(error) => refused(error),
                 }
             }
             Errand::Delete { key, uid } => self.delete(&key, uid).await,
@@ -83,8 +82,7 @@ impl Post {
         };
         match self.client.delete(&path(key), &options).await {
             Ok(()) => Done::Well,
-            Err(error) if error.is_not_found() || error.is_conflict() => Done::Gone,
-            Err(error) => Done::Failed(error),
+            Err(error) => refused(error),
         }
     }
 
@@ -126,6 +124,16 @@ impl Post {
         let uid = node.metadata.uid.filter(|_| node.metadata.deletion_timestamp.is_none());
         self.node_uid.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&uid);
         Ok(uid)
+    }
+}
+
+/// A conflict may be with another object of the name, or with somebody who writes the same one all the time: only in the first case will
+/// the watch tell anything new.
+fn refused(error: Error) -> Done {
+    match error {
+        error if error.is_not_found() => Done::Gone,
+        error if error.is_conflict() => Done::Later,
+        error => Done::Failed(error),
     }
 }
 
