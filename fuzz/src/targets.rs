@@ -1,11 +1,15 @@
 //! What is tried.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rubelet_api::pod::{Gates, Origin, Source, static_pods};
 use rubelet_runtime::image::reference::Reference;
 use rubelet_runtime::snapshot::extract::{Limits, Rules, extract};
+use rubelet_server::fuzzing::{Node, connection};
 use rubelet_streaming::{spdy, websocket};
+use rubelet_testkit::FakeRuntime;
+use rubelet_testkit::runtime::Temper;
 
 /// Something that reads what strangers wrote.
 pub struct Target {
@@ -25,6 +29,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "references", more: &[], run: references },
     Target { name: "spdy", more: &[], run: spdy_frames },
     Target { name: "websocket", more: &[], run: websocket_frames },
+    Target { name: "logs", more: &[], run: rubelet_server::fuzzing::log },
+    Target { name: "requests", more: &[], run: requests },
     Target { name: "cni", more: &[], run: rubelet_network::fuzzing::cni },
     Target { name: "hosts", more: &[], run: hosts },
     Target { name: "manifests", more: &["../tests/manifests/odd", "../tests/manifests/bad"], run: manifests },
@@ -113,6 +119,33 @@ fn websocket_frames(bytes: &[u8]) {
         }
     }
 }
+
+/// What the server answers shows nothing from outside of the directory of logs, and no request has two answers.
+fn requests(bytes: &[u8]) {
+    let Some((&first, bytes)) = bytes.split_first() else { return };
+    let dir = room();
+    let log_dir = dir.path().join("log");
+    std::fs::create_dir(&log_dir).expect("a directory");
+    std::fs::write(log_dir.join("own"), "a line\n").expect("a file");
+    std::fs::write(dir.path().join("beside"), SECRET).expect("a file");
+    std::os::unix::fs::symlink("../beside", log_dir.join("link")).expect("a link");
+    let pod = serde_json::json!({
+        "metadata": {"namespace": "ns", "name": "web", "uid": "u"}, "spec": {"containers": [{"name": "c"}]},
+        "status": {"containerStatuses": [{"name": "c", "containerID": "fake://x", "state": {"running": {}}}]},
+    });
+    let pods = vec![Arc::new(serde_json::from_value(pod).expect("a pod"))];
+    let node = Node { pods, runtime: Arc::new(FakeRuntime::new(Temper::default())), log_dir };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    let answered = runtime.expect("a runtime").block_on(connection(bytes, first & 1 == 1, node));
+    let is_in = |part: &[u8], whole: &[u8]| whole.windows(part.len()).filter(|piece| *piece == part).count();
+    assert!(is_in(SECRET, &answered) == 0 || is_in(SECRET, bytes) > 0, "{}", String::from_utf8_lossy(&answered));
+    let words: usize = [b"HTTP/1.1", b"HTTP/1.0"].iter().map(|version| is_in(*version, bytes)).sum();
+    let answers = is_in(b"HTTP/1.1 ", &answered) + is_in(b"HTTP/1.0 ", &answered);
+    // One more: what is no request is refused.
+    assert!(answers <= words + 1, "{answers} answers to {words} requests: {}", String::from_utf8_lossy(&answered));
+}
+
+const SECRET: &[u8] = b"of the host only";
 
 fn hosts(bytes: &[u8]) {
     let dir = room();

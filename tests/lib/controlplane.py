@@ -59,7 +59,8 @@ def started_at(pid):
     try:
         with open(f"/proc/{pid}/stat") as f: fields = f.read().rsplit(")", 1)[1].split()
     except OSError: return None
-    return None if fields[0] == "Z" else int(fields[19])
+    # Its first thread may be a zombie while others still hold its port.
+    return None if fields[0] == "Z" and int(fields[17]) <= 1 else int(fields[19])
 
 
 def wait(what, seconds, every=0.1):

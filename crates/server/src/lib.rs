@@ -15,6 +15,8 @@ mod auth;
 mod config;
 mod connection;
 mod encode;
+#[doc(hidden)]
+pub mod fuzzing;
 mod listen;
 mod logs;
 pub mod metrics;

@@ -220,6 +220,16 @@ async fn secure(taken: Taken, reloading: Arc<Reloading>, gate: Arc<Gate>, site: 
     connection::serve(stream, protocol, Arc::new(Client { site, desk, guard }), taken.room).await;
 }
 
+/// One connection with the big server as it is to those who may everything.
+pub(crate) async fn serve_stranger(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    protocol: Protocol,
+    view: Arc<dyn View>,
+) {
+    let client = Client { site: Site::Full { has_debugging: true }, desk: Arc::new(Desk::new(view)), guard: None };
+    connection::serve(stream, protocol, Arc::new(client), LargeHeads::default()).await;
+}
+
 /// The other side of one connection.
 struct Client {
     site: Site,

@@ -1,7 +1,7 @@
 //! Logs of containers, as a runtime writes them: what is asked for, which lines that is, and how they are followed.
 
 mod bells;
-mod decode;
+pub(crate) mod decode;
 mod follow;
 mod moment;
 mod options;
