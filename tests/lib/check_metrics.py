@@ -37,6 +37,10 @@ scrape_configs:
   authorization: {{credentials_file: {work}/token}}
   static_configs: [{{targets: ['127.0.0.1:{port}']}}]
 """ % job for job in (("kubernetes-nodes", "/metrics"), ("kubernetes-cadvisor", "/metrics/cadvisor"), ("kubernetes-probes", "/metrics/probes"), ("kubernetes-resource", "/metrics/resource")))
+# More than 0 in a cluster that the node has just joined, once somebody has asked with a token.
+TOLD_IN_CLUSTER = ["kubelet_node_startup_%s_seconds" % part for part in ("pre_kubelet_duration", "pre_registration_duration", "registration_duration", "post_registration_duration", "duration")] + [
+    "kubelet_pod_status_sync_duration_seconds_count", 'apiserver_delegated_authn_request_total{code="201"}', 'apiserver_delegated_authz_request_total{code="201"}',
+    'authentication_token_cache_request_total{status="hit"}', 'authentication_token_cache_fetch_total{status="ok"}']
 RULES = [{"apiGroups": [""], "resources": ["nodes", "nodes/metrics", "services", "endpoints", "pods"], "verbs": ["get", "list", "watch"]}, {"nonResourceURLs": ["/metrics", "/metrics/cadvisor"], "verbs": ["get"]}]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
@@ -169,6 +173,11 @@ def main():
             check(f"{page} tells of the containers", (wanted if "probes" not in page else {("main", "probed-node-a")}) <= have)
         levels = {l["id"] for n, l in parsed["/metrics/cadvisor"][1] if n == "container_cpu_usage_seconds_total"}
         check("/metrics/cadvisor tells of the machine and of all levels", {"/"} | {f"/{ROOT}/kubepods{level}" for level in ("", "/burstable", "/besteffort")} <= levels if not os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "/" in levels)
+        if plane:
+            def value_of(line): return next((float(found.rsplit(" ", 1)[1]) for found in agent.get("/metrics").splitlines() if found.startswith(line + " ")), 0)
+            check("both static pods have their mirrors", bool(wait(lambda: value_of("kubelet_mirror_pods") == len(PODS), 30)))
+            def missing(): return [name for name in TOLD_IN_CLUSTER if not value_of(name) > 0]
+            wait(lambda: not missing(), 30); check("the node's way into the cluster and what it asks is counted", missing())
         for page in PAGES:
             # What it says of names that are upstream's is known.
             done = subprocess.run(["promtool", "check", "metrics"], input=texts[page], capture_output=True, text=True); said = done.stdout + done.stderr

@@ -149,7 +149,7 @@ impl Registrar {
     }
 
     async fn take_in(&self, plugin: &Plugin) -> Result<NodeFacts, String> {
-        let driver = Driver::at(&plugin.endpoint);
+        let driver = Driver::at(&plugin.endpoint).counted(&plugin.name, self.hands.drivers.counts().clone());
         let info = driver.node_info().await.map_err(|e| chain(&e))?;
         self.hands.drivers.add(&plugin.name, driver);
         if let Some(client) = &self.client {

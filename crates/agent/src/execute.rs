@@ -103,10 +103,7 @@ async fn carry_out(
         Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
         Step::Mount(volume) => (dirs::mount(hands, pod, *volume).await, Vec::new()),
         Step::Expand(volume) => (drivers::expand(hands, pod, &volume).await, Vec::new()),
-        Step::Unmount => match dirs::unmount_csi(hands, pod).await {
-            Ok(()) => on_disk(hands, pod, dirs::unmount).await,
-            Err(message) => (Err(failed("", message)), Vec::new()),
-        },
+        Step::Unmount => unmount(hands, pod).await,
         Step::RemoveDirs => on_disk(hands, pod, dirs::remove).await,
         Step::CreateSandbox { runtime_handler, config, .. } => {
             containers::run_sandbox(hands, &pod.uid, runtime_handler, *config).await
@@ -127,6 +124,18 @@ async fn carry_out(
         Step::Probe(probe) => (Ok(Done::Probe(hooks::probe(hands, *probe).await)), Vec::new()),
         Step::Cancel(key) => (Err(failed("", format!("step {key:?} cannot be cancelled from here"))), Vec::new()),
     }
+}
+
+/// All volumes of a pod; each counts as long as all take.
+async fn unmount(hands: &Arc<Hands>, pod: &PodRef) -> (Outcome, Vec<Sighting>) {
+    let (dir, since) = (hands.pod_dir(&pod.uid), Instant::now());
+    let plugins = tokio::task::spawn_blocking(move || rubelet_volumes::plugins(&dir)).await.unwrap_or_default();
+    let (outcome, seen) = match dirs::unmount_csi(hands, pod).await {
+        Ok(()) => on_disk(hands, pod, dirs::unmount).await,
+        Err(message) => (Err(failed("", message)), Vec::new()),
+    };
+    hands.metrics.unmounted(&plugins, since.elapsed(), outcome.is_ok());
+    (outcome, seen)
 }
 
 async fn cgroup_step(

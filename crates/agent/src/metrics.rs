@@ -12,14 +12,18 @@ use rubelet_cri::RuntimeCounts;
 use rubelet_host::proc;
 
 pub mod cadvisor;
+mod ends;
 mod families;
 pub mod page;
 mod pods;
+mod resizes;
 pub mod resource;
 mod starts;
 mod steps;
+mod volumes;
 
-pub(crate) use starts::Starting;
+pub(crate) use resizes::Resizing;
+pub(crate) use starts::{NodeStarting, Starting};
 pub(crate) use steps::Begun;
 
 pub use families::{ContainerCounts, NodeCounts, PodCounts, ProbeCounts, StorageCounts, Until};

@@ -107,7 +107,7 @@ impl Pressure {
         for reclaim in reclaims {
             self.reclaim(*reclaim).await;
         }
-        let seen = gauge.observe().await;
+        let (seen, seen_at) = (gauge.observe().await, Instant::now());
         if !reclaims.is_empty() && watch.is_relieved(&seen) {
             tracing::info!(resource, "freeing what was of no use was enough; no pod has to go");
             return Vec::new();
@@ -120,7 +120,11 @@ impl Pressure {
         let usage = gauge.measure(active.iter().map(|(uid, shown)| (uid, shown)), depth).await;
         let mut candidates = candidates(active.iter(), &usage);
         match watch.choose(shortage, &mut candidates, &seen) {
-            Some(eviction) => self.evict_all(vec![eviction]).await,
+            Some(eviction) => {
+                let age = self.hands.metrics.pods.figures_age.of(&[eviction.trigger.as_str()]);
+                age.took(seen_at.elapsed());
+                self.evict_all(vec![eviction]).await
+            }
             None => {
                 tracing::info!(resource, "no pod may be evicted from the node");
                 Vec::new()

@@ -12,11 +12,13 @@ use std::sync::Arc;
 use rubelet_api::ids::PodKey;
 use rubelet_api::v1;
 use rubelet_apiserver::Client;
+use rubelet_core::pod::mirror;
 use rubelet_core::pod::report::{self, Request, Told};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::picture::{Picture, Shown};
 use crate::roster::RosterNote;
 use crate::sources::cluster::Objects;
@@ -34,6 +36,7 @@ pub(crate) struct Reporter {
     accounts: BTreeMap<PodKey, Account>,
     under_way: JoinSet<(PodKey, Done)>,
     seed: u64,
+    metrics: Arc<Metrics>,
 }
 
 impl Reporter {
@@ -44,9 +47,10 @@ impl Reporter {
         picture: Picture,
         objects: watch::Receiver<Option<Arc<Objects>>>,
         roster: mpsc::Sender<RosterNote>,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let post = Arc::new(Post::new(client, node_name, roster));
-        Self { picture, objects, post, accounts: BTreeMap::new(), under_way: JoinSet::new(), seed }
+        Self { picture, objects, post, accounts: BTreeMap::new(), under_way: JoinSet::new(), seed, metrics }
     }
 
     /// Reports until the agent ends.
@@ -82,6 +86,8 @@ impl Reporter {
         for one in self.picture.reported() {
             shown.entry(one.key.clone()).or_default().push(one);
         }
+        let mirrors = objects.values().filter(|object| mirror::shows(object).is_some()).count();
+        self.metrics.pods.mirrors.set(mirrors as f64);
         let keys: BTreeSet<PodKey> = objects.keys().chain(shown.keys()).cloned().collect();
         self.accounts.retain(|key, account| account.is_under_way || keys.contains(key));
         let mut wake_at: Option<Instant> = None;
@@ -96,6 +102,10 @@ impl Reporter {
                     self.picture.drop_past(&old.uid);
                 }
             }
+            let said = Said::new(object.clone(), &shown);
+            if !account.has_said(&said) {
+                account.changes();
+            }
             if account.is_under_way || self.under_way.len() >= AT_ONCE {
                 continue;
             }
@@ -103,11 +113,12 @@ impl Reporter {
                 wake_at = Some(wake_at.map_or(at, |known| known.min(at)));
                 continue;
             }
-            let said = Said::new(object.clone(), &shown);
             if account.has_said(&said) {
                 continue;
             }
-            if let Some(errand) = errand(&key, object.as_deref(), &shown) {
+            let errand = errand(&key, object.as_deref(), &shown);
+            account.decided(matches!(errand, Some(Errand::Patch { .. })));
+            if let Some(errand) = errand {
                 account.is_under_way = true;
                 let post = self.post.clone();
                 self.under_way.spawn(async move { (key, post.run(errand).await) });
@@ -122,6 +133,9 @@ impl Reporter {
         account.is_under_way = false;
         match done {
             Done::Object(object) => {
+                if let Some(took) = account.synced() {
+                    self.metrics.pods.status_sync.took(took);
+                }
                 account.answered(object);
                 self.reached();
             }

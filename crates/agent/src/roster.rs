@@ -28,7 +28,7 @@ use crate::sources::{DesiredPod, DesiredSet};
 use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
 use admission::Admission;
 use adopt::Change;
-use entry::Entry;
+use entry::{Answer, Entry, Waiting};
 use inquiry::{Finding, Inquiry};
 use questions::Questions;
 use survey::{FoundPod, Surveyed};
@@ -148,7 +148,7 @@ impl Roster {
                 },
                 // The picture lives as long as the roster: there is always another change.
                 _ = shown.changed(), if !self.room.is_empty() => self.room_made().await,
-                () = tokio::time::sleep(pulse::ROUND) => self.decide_resizes().await,
+                () = tokio::time::sleep(pulse::ROUND) => self.decide_resizes("periodic_retry").await,
             }
             self.weigh_burstable().await;
         }
@@ -175,7 +175,7 @@ impl Roster {
         for (uid, desired) in wanted {
             self.want(source, uid, desired).await;
         }
-        self.decide_resizes().await;
+        self.decide_resizes("pod_updated").await;
         self.spoke(source);
     }
 
@@ -270,12 +270,13 @@ impl Roster {
             Change::Nothing => entry.digest = desired.digest,
             Change::InPlace => {
                 let granted = entry.granted().clone();
+                self.around.hands.metrics.sizes_wanted(&entry.pod, &desired.pod);
                 entry.digest = desired.digest;
                 entry.pod = desired.pod.clone();
                 entry.worker.send(Note::Fact(Fact::Desired(desired.pod))).await;
                 let is_same = adopt::has_same_sizes(&granted, &entry.pod);
-                let since = entry.waiting.as_ref().map_or_else(Instant::now, |(_, since)| *since);
-                entry.waiting = (!is_same).then_some((granted, since));
+                let since = entry.waiting.as_ref().map_or_else(Instant::now, |waiting| waiting.since);
+                entry.waiting = (!is_same).then_some(Waiting { granted, since, answer: Answer::Open });
             }
             Change::Other => {
                 entry.is_withdrawn = true;
@@ -308,8 +309,8 @@ impl Roster {
         let admission = if found.is_some() || is_over { Admission::In } else { self.admit(&desired.pod) };
         let rejected = match admission {
             Admission::In => None,
-            Admission::After(victims) => {
-                self.preempt(&victims).await;
+            Admission::After { victims, lacks } => {
+                self.preempt(&victims, &lacks).await;
                 self.room.insert(uid.clone(), victims);
                 None
             }
@@ -332,7 +333,7 @@ impl Roster {
             worker,
             is_withdrawn: false,
             rejected,
-            waiting: granted.map(|granted| (granted, Instant::now())),
+            waiting: granted.map(|granted| Waiting { granted, since: Instant::now(), answer: Answer::Open }),
             again: None,
             is_preempted: false,
         };
@@ -436,7 +437,7 @@ impl Roster {
             self.done.insert(uid.clone());
         }
         self.call_first(&entry.key).await;
-        self.decide_resizes().await;
+        self.decide_resizes("pods_removed").await;
     }
 
     fn leave_queue(&mut self, key: &PodKey, uid: &PodUid) {

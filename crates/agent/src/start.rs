@@ -247,7 +247,7 @@ pub async fn lay(
         roster: roster.clone(),
     };
     if let Some(pods) = pods {
-        attend(pods, &standing.node_name, picture.clone(), &roster, life);
+        attend(pods, &standing.node_name, picture.clone(), &roster, hands.metrics.clone(), life);
     }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
@@ -282,12 +282,19 @@ fn begin_telling(cluster: Option<&Cluster>, node: &NodeFacts, clock: Clock, life
 }
 
 /// Takes pods from the API server and tells it of them.
-fn attend(pods: PodSettings, node_name: &str, picture: Picture, roster: &mpsc::Sender<RosterNote>, life: &Life) {
+fn attend(
+    pods: PodSettings,
+    node_name: &str,
+    picture: Picture,
+    roster: &mpsc::Sender<RosterNote>,
+    metrics: Arc<Metrics>,
+    life: &Life,
+) {
     let (objects, seen) = watch::channel(None);
     let PodSettings { client, seed } = pods;
     let source = ClusterSource { client: client.clone(), node_name: node_name.to_owned(), objects };
     life.spawn(source.run(into_roster(life, roster.clone())));
-    life.spawn(Reporter::new(client, node_name, seed, picture, seen, roster.clone()).run());
+    life.spawn(Reporter::new(client, node_name, seed, picture, seen, roster.clone(), metrics).run());
 }
 
 /// A channel whose sets go on to the roster.

@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::execute::{self, dirs};
 use crate::hands::Hands;
 use crate::life::Life;
-use crate::metrics::Starting;
+use crate::metrics::{Resizing, Starting};
 use crate::observer::{self, Ask, Listed, Sighting, View};
 use crate::picture::{Lifecycle, Picture, Shown};
 use crate::pulse::{Beat, Pulse};
@@ -102,6 +102,9 @@ pub struct Worker {
     source: Source,
     pod: Arc<v1::Pod>,
     record: PodRecord,
+    /// The status that was shown last.
+    told: Option<Arc<v1::PodStatus>>,
+    resizing: Resizing,
     view: View,
     /// The rows that the first look must cover; nothing is decided before.
     rows: Option<Listed>,
@@ -148,6 +151,8 @@ pub fn start(record: PodRecord, view: View, rows: Listed, around: Surroundings) 
         is_first: true,
         // One that was found is not started here.
         starting: is_new.then(Starting::now),
+        told: None,
+        resizing: None,
         around,
     };
     let (life, ended, pulse) = (worker.around.life.clone(), worker.around.ended.clone(), worker.around.pulse.clone());
@@ -271,6 +276,7 @@ impl Worker {
         let plan = self.record.decide(node, now);
         for event in &plan.events {
             self.around.hands.events.tell(&self.pod, event);
+            self.around.hands.metrics.resize_told(&mut self.resizing, &event.reason);
         }
         let stage = self.record.stage().clone();
         let (lifecycle, is_wanted) = self.lifecycle();
@@ -287,6 +293,8 @@ impl Worker {
         };
         self.count_start(&shown.status);
         let status = self.around.picture.publish(&self.uid, shown);
+        self.around.hands.metrics.ended_since(self.told.as_deref(), &status);
+        self.told = Some(status.clone());
         self.record.absorb(Fact::Published { status, events: plan.events.len() }, now);
         if self.needs != plan.needs {
             self.around.references.want(&self.uid, &plan.needs, &self.me);

@@ -26,6 +26,8 @@ pub enum Verdict {
     /// It is let in, and begins once these have ended to make room for it.
     AdmittedAfter {
         victims: Vec<PodUid>,
+        /// What the node has too little of; the first, if it is more than one thing.
+        lacks: String,
     },
     /// The pod never runs: phase `Failed` with this reason. The event's message is `message`; the status says
     /// `Pod was rejected: <message>`.

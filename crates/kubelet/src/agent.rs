@@ -26,6 +26,7 @@ use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_host::chain;
 use rubelet_runtime::Embedded;
 use rubelet_server::Servers;
+use rubelet_server::metrics::HttpCounts;
 use tokio::net::UnixListener;
 use tracing::{info, warn};
 
@@ -116,19 +117,20 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         control::serve(listener, embedded, agent.clone());
     }
     let pulse = agent.pulse.clone();
+    let http: Arc<HttpCounts> = Arc::default();
     let view = Arc::new(view::NodeView {
         picture: agent.picture,
         pulse: agent.pulse,
         configz: config.to_value(),
         stats: agent.stats,
-        http: Arc::default(),
+        http: http.clone(),
         program: Arc::new(program::Program::new(assembled.gates.clone())),
         runtime: asked,
         premises: view::premises(&assembled),
         log,
     });
     let servers = servers::config(&assembled).map_err(failed)?;
-    let reviews = joined.map(|joined| rubelet_server::by_api_server(joined.client));
+    let reviews = joined.map(|joined| rubelet_server::by_api_server(joined.client, http));
     let servers = rubelet_server::serve(servers, view, reviews).await.map_err(|error| failed(chain(&error)))?;
     life.spawn(async {
         tokio::time::sleep(SETTLED).await;

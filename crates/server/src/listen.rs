@@ -16,6 +16,7 @@ use tracing::field::Empty;
 
 use crate::auth::{Access, Gate, Reviews, Tokens};
 use crate::connection::{self, Answering, Answers, LargeHeads, Protocol};
+use crate::metrics::HttpCounts;
 use crate::respond::Reply;
 use crate::routes::{self, Site};
 use crate::tls::{Reloading, ShownCertificates};
@@ -101,7 +102,7 @@ pub async fn serve(
     let mut servers = Servers { healthz: None, read_only: None, tls: None, tasks: Vec::new() };
     let desk = Arc::new(Desk::new(view.clone()));
     if let Some(tls) = config.tls {
-        let gate = Arc::new(gate(&tls, reviews)?);
+        let gate = Arc::new(gate(&tls, reviews, view.http())?);
         let (listener, at) = bind(tls.address).await?;
         let site = Site::Full { has_debugging: tls.has_debugging };
         let reloading = Arc::new(Reloading::start(tls)?);
@@ -129,12 +130,16 @@ pub async fn serve(
 }
 
 /// Who is let in.
-fn gate(config: &TlsServerConfig, reviews: Option<Arc<dyn Reviews>>) -> Result<Gate, ServeError> {
+fn gate(
+    config: &TlsServerConfig,
+    reviews: Option<Arc<dyn Reviews>>,
+    counts: &Arc<HttpCounts>,
+) -> Result<Gate, ServeError> {
     let (asked, times) = (&config.authentication, config.cache_times);
     let tokens = match (asked.webhook, &reviews) {
         (false, _) => None,
         (true, None) => return Err(ServeError::WebhookAuthentication),
-        (true, Some(reviews)) => Some(Tokens::new(reviews.clone(), times.token)),
+        (true, Some(reviews)) => Some(Tokens::new(reviews.clone(), times.token, counts.clone())),
     };
     if tokens.is_none() && asked.client_ca_file.is_none() && !asked.anonymous {
         return Err(ServeError::NobodyAsks);

@@ -10,6 +10,10 @@ use rubelet_api::metrics::{Counter, Family, Gauge, Histogram, Labelled, SECONDS,
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+mod reviews;
+
+pub(crate) use reviews::{PodResourcesCounts, Review, ReviewCounts};
+
 /// A page of statistics or metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -87,7 +91,10 @@ const HEALTHS: Family = Family::counter(
 pub const SLI_FAMILIES: &[&Family] = &[&HEALTH, &HEALTHS];
 
 /// Families that [`HttpCounts`] tells.
-pub const FAMILIES: &[&Family] = &[&REQUESTS, &DURATION, &INFLIGHT, &WEBSOCKETS];
+pub fn families() -> impl Iterator<Item = &'static Family> {
+    let own: &[&Family] = &[&REQUESTS, &DURATION, &INFLIGHT, &WEBSOCKETS];
+    [own, ReviewCounts::FAMILIES, PodResourcesCounts::FAMILIES].into_iter().flatten().copied()
+}
 
 /// Requests, counted.
 pub struct HttpCounts {
@@ -97,6 +104,8 @@ pub struct HttpCounts {
     websockets: Labelled<Counter>,
     health: Labelled<Gauge>,
     healths: Labelled<Counter>,
+    pub(crate) reviews: ReviewCounts,
+    pub(crate) pod_resources: PodResourcesCounts,
     /// Pages that are written at a time; more wait. Each takes a thread and the readings of all pods.
     pub(crate) turns: Arc<Semaphore>,
 }
@@ -112,6 +121,8 @@ impl Default for HttpCounts {
             websockets: Labelled::new(&WEBSOCKETS),
             health: Labelled::new(&HEALTH),
             healths: Labelled::new(&HEALTHS),
+            reviews: ReviewCounts::default(),
+            pod_resources: PodResourcesCounts::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
         }
     }
@@ -164,7 +175,9 @@ impl HttpCounts {
         self.requests.tell(text)?;
         self.duration.tell(text)?;
         self.inflight.tell(text)?;
-        self.websockets.tell(text)
+        self.websockets.tell(text)?;
+        self.reviews.tell(text)?;
+        self.pod_resources.tell(text)
     }
 }
 

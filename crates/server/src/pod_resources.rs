@@ -111,14 +111,19 @@ impl Lister {
         if !self.calls.lock().unwrap_or_else(PoisonError::into_inner).may() {
             return Err(Status::exhausted("rejected by rate limit"));
         }
-        match path.as_str() {
+        let answer = match path.as_str() {
             "/v1.PodResourcesLister/List" | "/v1alpha1.PodResourcesLister/List" => Ok(frames::encode(&self.list())),
             "/v1.PodResourcesLister/GetAllocatableResources" => {
                 Ok(frames::encode(&AllocatableResourcesResponse::default()))
             }
-            "/v1.PodResourcesLister/Get" => Ok(frames::encode(&self.get(frames::message(request).await?)?)),
+            "/v1.PodResourcesLister/Get" => {
+                let found = frames::message(request).await.and_then(|asked| self.get(asked));
+                found.map(|found| frames::encode(&found))
+            }
             path => Err(Status::unimplemented(format!("unknown method {path}"))),
-        }
+        };
+        self.view.http().pod_resources.called(&path, answer.is_ok());
+        answer
     }
 
     /// kubelet 1.36: of the pods that have not ended.

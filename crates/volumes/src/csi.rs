@@ -7,6 +7,7 @@
 
 mod block;
 mod client;
+mod counts;
 mod mounting;
 mod record;
 mod registration;
@@ -17,7 +18,9 @@ mod unmount;
 mod tests;
 
 pub use client::{CsiError, Driver, Drivers, Turn, unique_name};
+pub use counts::CsiCounts;
 pub use mounting::{Mounting, Place};
+pub(crate) use record::driver_of;
 pub use registration::{Plugin, ask, notify, sockets};
 pub use rubelet_proto::csi::NodeGetInfoResponse as NodeFacts;
 pub use stats::{Condition, Published, Usage};

@@ -21,5 +21,5 @@ mod testing;
 pub use devices::unmap_all;
 pub use mount::{Cause, MountError, mount};
 pub use subpath::subpath;
-pub use survey::{PodOnDisk, survey};
+pub use survey::{PodOnDisk, plugins, survey};
 pub use unmount::{UnmountError, remove_pod_dir, unmount_all};

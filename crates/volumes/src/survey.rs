@@ -19,6 +19,20 @@ pub struct PodOnDisk {
     pub mounts: Vec<PathBuf>,
 }
 
+/// The volumes that a pod has in its directory: by each the name of its plugin, as upstream's metrics have it.
+pub fn plugins(pod_dir: &Path) -> Vec<String> {
+    let children = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for plugin in children(&pod_dir.join("volumes")) {
+        let name = plugin.file_name().to_string_lossy().replace('~', "/");
+        for volume in children(&plugin.path()) {
+            let driver = crate::csi::driver_of(&volume.path());
+            found.push(driver.map_or_else(|| name.clone(), |driver| format!("{name}:{driver}")));
+        }
+    }
+    found
+}
+
 /// All pods that have a directory in `pods_dir` (`<root-dir>/pods`). None when that does not exist.
 pub fn survey(pods_dir: &Path) -> Result<Vec<PodOnDisk>, UnmountError> {
     let read = |source| UnmountError::Read { path: pods_dir.to_owned(), source };

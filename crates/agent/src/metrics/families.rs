@@ -77,7 +77,6 @@ counted! {
         pub worker_start: Plain<Histogram> = times("kubelet_pod_worker_start_duration_seconds", "From seeing a pod until its worker began, in seconds", &[], SECONDS);
         /// By what a decision was about.
         pub decisions: Labelled<Histogram> = times("kubelet_pod_worker_duration_seconds", "How long it took to decide about one pod once, in seconds", &["operation_type"], SECONDS);
-        /// For who writes statuses to the API server: from the change until it is written.
         pub status_sync: Plain<Histogram> = times("kubelet_pod_status_sync_duration_seconds", "From the change of a pod's status until the API server has it, in seconds", &[], SYNCS);
         pub containers: Plain<Histogram> = times("kubelet_containers_per_pod_count", "Containers in the specifications of pods", &[], FEW);
         pub started: Plain<Counter> = counts("kubelet_started_pods_total", "Sandboxes that were started", &[]);
@@ -90,9 +89,13 @@ counted! {
         pub orphaned: Plain<Counter> = counts("kubelet_orphaned_runtime_pods_total", "Pods that were found in the runtime and that no source wanted", &[]);
         pub rejections: Labelled<Counter> = counts("kubelet_admission_rejections_total", "Pods that were not let in, by reason", &["reason"]);
         pub evictions: Labelled<Counter> = counts("kubelet_evictions", "Pods that had to go because the node ran out of something", &["eviction_signal"]);
-        /// For who makes room for critical pods.
+        /// How old figures are that pods have to go by.
+        pub figures_age: Labelled<Histogram> = times("kubelet_eviction_stats_age_seconds", "How old the figures were by which a pod had to go, in seconds", &["eviction_signal"], SECONDS);
+        pub resize_took: Labelled<Histogram> = times("kubelet_pod_resize_duration_milliseconds", "From when a pod was granted other sizes until it had them, or until that failed, in milliseconds", &["success"], SECONDS);
+        /// By what made them be looked at again.
+        pub resizes_accepted: Labelled<Counter> = counts("kubelet_pod_deferred_accepted_resizes_total", "Other sizes that could be given after all", &["retry_trigger"]);
+        pub resizes_infeasible: Labelled<Counter> = counts("kubelet_pod_infeasible_resizes_total", "Other sizes that can never be given here", &["reason_detail"]);
         pub preemptions: Labelled<Counter> = counts("kubelet_preemptions", "Pods that had to make room for critical ones", &["preemption_signal"]);
-        /// For who keeps mirror pods.
         pub mirrors: Plain<Gauge> = shows("kubelet_mirror_pods", "Pods at the API server that stand for static ones", &[]);
     }
 }
@@ -103,6 +106,8 @@ counted! {
         pub started: Labelled<Counter> = counts("kubelet_started_containers_total", "Containers that were started", &["container_type"]);
         pub start_errors: Labelled<Counter> = counts("kubelet_started_containers_errors_total", "Containers that could not be made or started", &["code", "container_type"]);
         pub http_fallbacks: Plain<Counter> = counts("kubelet_lifecycle_handler_http_fallbacks_total", "Hooks over HTTPS that went over HTTP after all", &[]);
+        pub terminated: Labelled<Counter> = counts("kubelet_terminated_containers_total", "Containers that ended, by kind, exit code and reason", &["container_type", "exit_code", "reason"]);
+        pub resizes: Labelled<Counter> = counts("kubelet_container_requested_resizes_total", "Other sizes that were wanted of containers that are there, by what changes", &["operation", "requirement", "resource"]);
         pub early_sleeps: Plain<Counter> = counts("kubelet_sleep_action_terminated_early_total", "Hooks that were cut off while they slept", &[]);
         pub sandbox: Labelled<Histogram> = times("kubelet_run_podsandbox_duration_seconds", "How long it took to start a sandbox, in seconds", &["runtime_handler"], SECONDS);
         pub sandbox_errors: Labelled<Counter> = counts("kubelet_run_podsandbox_errors_total", "Sandboxes that the runtime could not start", &["runtime_handler"]);
@@ -141,7 +146,6 @@ counted! {
         pub event_age: Plain<Histogram> = times("kubelet_evented_pleg_connection_latency_seconds", "How old events of the runtime are when they arrive, in seconds", &[], SECONDS);
         pub shutdown_began: Plain<Gauge> = shows("kubelet_graceful_shutdown_start_time_seconds", "When the last shutdown of the node began, in seconds since 1970", &[]);
         pub shutdown_ended: Plain<Gauge> = shows("kubelet_graceful_shutdown_end_time_seconds", "When the last shutdown of the node ended, in seconds since 1970", &[]);
-        /// From the machine's start until this program's; the following four are for who registers the node.
         pub before_start: Plain<Gauge> = shows("kubelet_node_startup_pre_kubelet_duration_seconds", "From the start of the machine until that of the agent, in seconds", &[]);
         pub before_registration: Plain<Gauge> = shows("kubelet_node_startup_pre_registration_duration_seconds", "From the start of the agent until it began to register the node, in seconds", &[]);
         pub registration: Plain<Gauge> = shows("kubelet_node_startup_registration_duration_seconds", "How long it took to register the node, in seconds", &[]);

@@ -7,7 +7,8 @@ use rubelet_api::metrics::{Family, Stability, Text};
 use rubelet_host::cgroup::Version;
 use rubelet_host::proc::{self, Own};
 
-use super::{ContainerCounts, Metrics, NodeCounts, PodCounts, ProbeCounts, StorageCounts, pods};
+use super::{ContainerCounts, Metrics, NodeCounts, PodCounts, ProbeCounts, StorageCounts, pods, volumes};
+use crate::picture::Shown;
 use crate::stats::Stats;
 use crate::stats::ground::Ground;
 
@@ -100,8 +101,9 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         NodeCounts::FAMILIES,
         rubelet_cri::RuntimeCounts::FAMILIES,
         rubelet_apiserver::ClientCounts::FAMILIES,
+        rubelet_volumes::csi::CsiCounts::FAMILIES,
     ];
-    counted.into_iter().chain([pods::FAMILIES, READ]).flatten().copied()
+    counted.into_iter().chain([pods::FAMILIES, volumes::FAMILIES, READ]).flatten().copied()
 }
 
 /// Every family of `/metrics/probes`.
@@ -154,7 +156,11 @@ impl MetricsPage {
         let inner = &*self.stats.inner;
         let mut text = Text::new(out);
         inner.hands.metrics.tell(&mut text)?;
-        pods::tell(&inner.picture.all(), &mut text)?;
+        inner.hands.drivers.counts().tell(&mut text)?;
+        let all = inner.picture.all();
+        pods::tell(&all, &mut text)?;
+        let on_disk = |shown: &Shown| rubelet_volumes::plugins(&inner.hands.pod_dir(&shown.uid));
+        volumes::tell(&all, on_disk, &mut text)?;
         text.head(&NODE)?;
         text.sample(&NODE, &[&inner.node_name()], 1.0)?;
         if let Some(top) = &inner.top {

@@ -161,7 +161,7 @@ fn resizes(all: &[Shown], text: &mut Text<'_>) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use rubelet_api::ids::{PodKey, PodUid};
@@ -170,7 +170,13 @@ mod tests {
 
     use super::*;
 
-    fn shown(name: &str, source: &str, lifecycle: Lifecycle, is_wanted: bool, status: Value) -> Shown {
+    pub(in crate::metrics) fn shown(
+        name: &str,
+        source: &str,
+        lifecycle: Lifecycle,
+        is_wanted: bool,
+        status: Value,
+    ) -> Shown {
         let annotations = json!({ "kubernetes.io/config.source": source });
         let pod = json!({
             "metadata": { "name": name, "annotations": annotations },

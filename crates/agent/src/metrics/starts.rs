@@ -1,12 +1,13 @@
-//! How fast pods start, and how fast it is decided about them.
+//! How fast pods and the node start, and how fast it is decided about pods.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rubelet_api::v1;
+use rubelet_host::proc;
 use tokio::time::Instant;
 
-use super::Metrics;
+use super::{Metrics, NodeCounts};
 use crate::picture::Lifecycle;
 
 /// A pod on its way.
@@ -21,6 +22,46 @@ impl Starting {
     pub(crate) fn now() -> Self {
         Self { since: Instant::now(), pulled: Duration::ZERO }
     }
+}
+
+/// The node on its way into the cluster. kubelet 1.36: one that the API server knew before is not on its way.
+#[derive(Default)]
+pub(crate) struct NodeStarting {
+    /// When it was tried first to register it.
+    attempted: Option<Instant>,
+    /// When it was made, until it is ready.
+    registered: Option<Instant>,
+}
+
+impl NodeStarting {
+    /// It is tried to register the node.
+    pub(crate) fn attempts(&mut self) {
+        self.attempted.get_or_insert_with(Instant::now);
+    }
+
+    /// The API server has it, and had none before.
+    pub(crate) fn is_made(&mut self, counts: &NodeCounts) {
+        let now = Instant::now();
+        let Some(attempted) = self.attempted.filter(|_| counts.registration.get() == 0.0) else { return };
+        let registration = now - attempted;
+        let so_far = proc::own().map_or(0.0, |own| wall_secs() - own.started_at_secs);
+        counts.before_registration.set((so_far - registration.as_secs_f64()).max(0.0));
+        counts.registration.set(registration.as_secs_f64());
+        self.registered = Some(now);
+    }
+
+    /// The API server knows that it is ready.
+    pub(crate) fn is_ready(&mut self, counts: &NodeCounts) {
+        let Some(registered) = self.registered.take() else { return };
+        counts.after_registration.set(registered.elapsed().as_secs_f64());
+        if let Some(boot) = proc::boot_secs() {
+            counts.startup.set((wall_secs() - boot as f64).max(0.0));
+        }
+    }
+}
+
+fn wall_secs() -> f64 {
+    Timestamp::now().as_duration().as_secs_f64()
 }
 
 impl Metrics {
@@ -52,5 +93,34 @@ impl Metrics {
             Lifecycle::Terminated => "terminated",
         };
         self.pods.decisions.of(&[operation]).took(took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_new_tells_how_long_it_took() {
+        let (counts, mut node) = (NodeCounts::default(), NodeStarting::default());
+        node.attempts();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        node.attempts();
+        node.is_made(&counts);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        node.is_ready(&counts);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        node.is_ready(&counts);
+        assert_eq!((counts.registration.get(), counts.after_registration.get()), (2.0, 3.0));
+        assert!(counts.startup.get() > 0.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_was_known_tells_nothing() {
+        let (counts, mut node) = (NodeCounts::default(), NodeStarting::default());
+        node.attempts();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        node.is_ready(&counts);
+        assert_eq!((counts.registration.get(), counts.startup.get()), (0.0, 0.0));
     }
 }

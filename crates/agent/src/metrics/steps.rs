@@ -115,10 +115,7 @@ impl Metrics {
     pub(crate) fn ended(&self, begun: &Begun, pod: &PodRef, took: Duration, outcome: &Outcome) {
         match begun {
             Begun::Cgroup(operation) => self.containers.cgroup.of(&[operation]).took(took),
-            Begun::Mount(plugin) => {
-                let status = if outcome.is_ok() { "success" } else { "fail-unknown" };
-                self.storage.operations.of(&["false", "volume_mount", status, plugin]).took(took);
-            }
+            Begun::Mount(plugin) => self.handled("volume_mount", plugin, took, outcome.is_ok()),
             Begun::Sandbox { handler, has_users } => self.sandbox_ended(handler, *has_users, took, outcome.is_ok()),
             Begun::Image { kind } => {
                 if outcome.is_err() {
@@ -139,6 +136,18 @@ impl Metrics {
             Begun::Start { kind } => self.start_failed(kind, outcome),
             Begun::Probe { container, kind } => self.probed(container, kind, pod, took, outcome),
             Begun::Other => {}
+        }
+    }
+
+    fn handled(&self, operation: &str, plugin: &str, took: Duration, is_ok: bool) {
+        let status = if is_ok { "success" } else { "fail-unknown" };
+        self.storage.operations.of(&["false", operation, status, plugin]).took(took);
+    }
+
+    /// Volumes were taken down, or it was tried: by each its plugin.
+    pub(crate) fn unmounted(&self, plugins: &[String], took: Duration, is_ok: bool) {
+        for plugin in plugins {
+            self.handled("volume_unmount", plugin, took, is_ok);
         }
     }
 

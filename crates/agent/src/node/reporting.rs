@@ -24,6 +24,7 @@ use super::sight::{self, Addresses};
 use super::{Known, NodeSettings, take};
 use crate::clock::Clock;
 use crate::hands::Hands;
+use crate::metrics::NodeStarting;
 
 /// kubelet 1.36: how old the list of images may be.
 const IMAGES_PERIOD: Duration = Duration::from_secs(30);
@@ -82,6 +83,7 @@ pub(super) struct Reporter {
     problem: Option<String>,
     is_unschedulable: bool,
     pod_cidr: String,
+    starting: NodeStarting,
 }
 
 impl Reporter {
@@ -112,6 +114,7 @@ impl Reporter {
             problem: None,
             is_unschedulable: false,
             pod_cidr: String::new(),
+            starting: NodeStarting::default(),
         }
     }
 
@@ -203,6 +206,7 @@ impl Reporter {
         let name = self.settings.presence.name.clone();
         tracing::info!(node = name, "Attempting to register node");
         loop {
+            self.starting.attempts();
             let error = match self.try_to_register().await {
                 Ok(node) => {
                     take(&self.known, node);
@@ -229,6 +233,7 @@ impl Reporter {
         }
         match nodes::create(&client, &wanted).await {
             Ok(node) => {
+                self.starting.is_made(&self.hands.metrics.node);
                 self.reporting.wrote(self.clock.now().mono, true, self.chance.share());
                 Ok(node)
             }
@@ -301,8 +306,11 @@ impl Reporter {
         let node = nodes::patch_status(&self.client, &self.settings.presence.name, patch).await?;
         self.told.clear();
         self.reporting.wrote(now, has_changed, self.chance.share());
-        if is_ready(known) != is_ready(&node) {
-            let ready = is_ready(&node);
+        let ready = is_ready(&node);
+        if ready {
+            self.starting.is_ready(&self.hands.metrics.node);
+        }
+        if is_ready(known) != ready {
             tracing::info!(node = self.settings.presence.name, ready, "the node's readiness was written");
         }
         Ok(Some(node))

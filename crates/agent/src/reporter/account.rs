@@ -55,6 +55,10 @@ pub(super) struct Account {
     /// What failed last, as it was told.
     trouble: Option<String>,
     is_unreachable: bool,
+    /// Since when there is something that is not said yet.
+    changed: Option<Instant>,
+    /// The same of a status that is being written.
+    syncing: Option<Instant>,
 }
 
 impl Account {
@@ -70,6 +74,8 @@ impl Account {
             until: None,
             trouble: None,
             is_unreachable: false,
+            changed: None,
+            syncing: None,
         }
     }
 
@@ -95,6 +101,21 @@ impl Account {
 
     pub(super) fn say(&mut self, said: Said) {
         self.said = Some(said);
+    }
+
+    /// One of the views is another one than at the last decision.
+    pub(super) fn changes(&mut self) {
+        self.changed.get_or_insert_with(Instant::now);
+    }
+
+    /// What is to be done about it; `is_sync`: a status is written.
+    pub(super) fn decided(&mut self, is_sync: bool) {
+        self.syncing = self.changed.take().filter(|_| is_sync);
+    }
+
+    /// How long a status was on its way that has been written.
+    pub(super) fn synced(&mut self) -> Option<Duration> {
+        self.syncing.take().map(|since| since.elapsed())
     }
 
     pub(super) fn waits_until(&self) -> Option<Instant> {
@@ -125,6 +146,7 @@ impl Account {
     pub(super) fn failed(&mut self, key: &PodKey, error: &Error) {
         let err = error.to_string();
         self.said = None;
+        self.changed = self.syncing.take().or(self.changed);
         self.until = Some(Instant::now() + self.backoff.fail());
         self.is_unreachable = error.is_unreachable();
         if self.trouble.as_ref() != Some(&err) {
@@ -145,4 +167,32 @@ impl Account {
 /// kubelet 1.36: versions of one resource are numbers that grow.
 fn version(pod: &v1::Pod) -> u64 {
     pod.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_is_on_its_way_from_its_change_until_it_is_written() {
+        let key = PodKey::new("ns", "web");
+        let mut account = Account::new(7, &key);
+        account.changes();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        account.changes();
+        account.decided(true);
+        tokio::time::advance(Duration::from_secs(2)).await;
+        // It could not be written: it is still the same change.
+        account.failed(
+            &key,
+            &Error::Connect { verb: rubelet_apiserver::Verb::Patch, url: String::new(), why: String::new() },
+        );
+        account.changes();
+        account.decided(true);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(account.synced(), Some(Duration::from_secs(4)));
+        account.changes();
+        account.decided(false);
+        assert_eq!(account.synced(), None, "nothing was written");
+    }
 }

@@ -14,8 +14,11 @@ use crate::worker::Note;
 /// What admission says of a pod.
 pub(super) enum Admission {
     In,
-    /// Once these have ended.
-    After(BTreeSet<PodUid>),
+    /// Once these have ended, because the node lacks something.
+    After {
+        victims: BTreeSet<PodUid>,
+        lacks: String,
+    },
     Refused(Order),
 }
 
@@ -36,16 +39,19 @@ impl Roster {
                 refused(reason.to_owned(), message.to_owned())
             }
             Verdict::Admitted => Admission::In,
-            Verdict::AdmittedAfter { victims } => Admission::After(victims.into_iter().collect()),
+            Verdict::AdmittedAfter { victims, lacks } => {
+                Admission::After { victims: victims.into_iter().collect(), lacks }
+            }
         }
     }
 
     /// Ends the pods that another one waits for. They count no more: who comes next may have what is left of theirs.
-    pub(super) async fn preempt(&mut self, victims: &BTreeSet<PodUid>) {
+    pub(super) async fn preempt(&mut self, victims: &BTreeSet<PodUid>, lacks: &str) {
         for uid in victims {
             let Some(entry) = self.pods.get_mut(uid) else { continue };
             tracing::info!(pod = %entry.key, %uid, "preempting a pod to free up resources");
             entry.is_preempted = true;
+            self.around.hands.metrics.pods.preemptions.of(&[lacks]).add_one();
             let order = Order::Evict(EvictOrder {
                 reason: preempt::REASON.to_owned(),
                 message: preempt::MESSAGE.to_owned(),

@@ -22,18 +22,35 @@ pub(super) struct Entry {
     pub(super) is_withdrawn: bool,
     /// What admission said when it said no.
     pub(super) rejected: Option<Order>,
-    /// The pod with the sizes that it has, while those that it wants now were not granted; and since when.
-    pub(super) waiting: Option<(Arc<v1::Pod>, Instant)>,
+    /// While the sizes that it wants now were not granted.
+    pub(super) waiting: Option<Waiting>,
     /// It ends for another pod.
     pub(super) is_preempted: bool,
     /// Wanted again while it was being stopped: started anew when it is gone.
     pub(super) again: Option<(Source, DesiredPod)>,
 }
 
+/// A pod that wants other sizes than it has.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    /// The pod with the sizes that it has.
+    pub(super) granted: Arc<v1::Pod>,
+    pub(super) since: Instant,
+    pub(super) answer: Answer,
+}
+
+/// What admission said last of the sizes that a pod wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Answer {
+    Open,
+    Deferred,
+    Infeasible,
+}
+
 impl Entry {
     /// The pod with the sizes that it has.
     pub(super) fn granted(&self) -> &Arc<v1::Pod> {
-        self.waiting.as_ref().map_or(&self.pod, |(granted, _)| granted)
+        self.waiting.as_ref().map_or(&self.pod, |waiting| &waiting.granted)
     }
 
     /// Whether admission counts it, as long as it has not ended. kubelet 1.36: what is withdrawn does not count any more.

@@ -60,7 +60,9 @@ pub(super) fn make_room(pod: &v1::Pod, active: &[&v1::Pod], lacks: &[Lack], node
     match choose(pod, active, &needs, node.settings.gates.pod_level_resources) {
         Ok(victims) => {
             let uid = |v: &Victim<'_>| PodUid::new(v.pod.metadata.uid.as_deref().unwrap_or_default());
-            Verdict::AdmittedAfter { victims: victims.iter().map(uid).collect() }
+            // kubelet 1.36: the first thing that lacks is what it is counted by.
+            let lacks = lacks.first().map(|lack| lack.resource.clone()).unwrap_or_default();
+            Verdict::AdmittedAfter { victims: victims.iter().map(uid).collect(), lacks }
         }
         Err(unmet) => Verdict::rejected(
             "UnexpectedAdmissionError",

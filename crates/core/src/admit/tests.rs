@@ -9,7 +9,7 @@ use crate::sample::{node, pod, pod_with};
 fn answer(verdict: Verdict) -> (String, String) {
     match verdict {
         Verdict::Admitted => (String::new(), String::new()),
-        Verdict::AdmittedAfter { victims } => panic!("{victims:?}"),
+        Verdict::AdmittedAfter { victims, .. } => panic!("{victims:?}"),
         Verdict::Rejected { reason, message } => (reason, message),
     }
 }
@@ -267,11 +267,14 @@ fn others_end_for_a_critical_pod_that_only_lacks_resources() {
     let (small, big) = (of("small", "500m", json!({})), of("big", "3", json!({})));
     let active = [&small, &big];
     let critical = of("critical", "1", priority(2_000_000_000));
-    assert_eq!(decide(&critical, &active, &node()), Verdict::AdmittedAfter { victims: vec!["small".into()] });
+    assert_eq!(
+        decide(&critical, &active, &node()),
+        Verdict::AdmittedAfter { victims: vec!["small".into()], lacks: "cpu".to_owned() }
+    );
     let hungry = of("critical", "3500m", priority(2_000_000_000));
     assert_eq!(
         decide(&hungry, &active, &node()),
-        Verdict::AdmittedAfter { victims: vec!["big".into()] },
+        Verdict::AdmittedAfter { victims: vec!["big".into()], lacks: "cpu".to_owned() },
         "one pod is better than two"
     );
     // Any other reason counts before, and nobody ends for it.

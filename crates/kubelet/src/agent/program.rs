@@ -5,7 +5,7 @@ use std::io;
 use rubelet_agent::metrics::page::families;
 use rubelet_api::gates::{Gate, Gates};
 use rubelet_api::metrics::{Family, Stability, Text};
-use rubelet_server::metrics::FAMILIES as OF_SERVERS;
+use rubelet_server::metrics::families as of_servers;
 
 use crate::version;
 
@@ -73,7 +73,7 @@ impl Program {
 
 /// Every family of `/metrics`.
 fn all() -> impl Iterator<Item = &'static Family> {
-    families().chain(OF_SERVERS.iter().copied()).chain(OWN)
+    families().chain(of_servers()).chain(OWN)
 }
 
 #[cfg(test)]

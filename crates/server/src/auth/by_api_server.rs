@@ -2,24 +2,46 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use rubelet_api::groups::authentication_v1::UserInfo;
 use rubelet_api::groups::authorization_v1::{ResourceAttributes, SubjectAccessReviewSpec};
 use rubelet_apiserver::{Client, Error, reviews};
+use tokio::time::Instant;
 
 use super::{AccessQuestion, Caller, ReviewError, Reviewing, Reviews};
+use crate::metrics::{HttpCounts, Review};
 
-/// Asks this API server who callers are and what they may.
-pub fn by_api_server(client: Client) -> Arc<dyn Reviews> {
-    Arc::new(ByApiServer(client))
+/// Asks this API server who callers are and what they may; what is asked is counted.
+pub fn by_api_server(client: Client, counts: Arc<HttpCounts>) -> Arc<dyn Reviews> {
+    Arc::new(ByApiServer { client, counts })
 }
 
-struct ByApiServer(Client);
+struct ByApiServer {
+    client: Client,
+    counts: Arc<HttpCounts>,
+}
+
+/// Asks, and counts.
+async fn counted<T>(
+    counts: &HttpCounts,
+    review: Review,
+    ask: impl Future<Output = Result<T, Error>>,
+) -> Result<T, ReviewError> {
+    let since = Instant::now();
+    let answer = ask.await;
+    let code = match &answer {
+        Ok(_) => Some(StatusCode::CREATED.as_u16()),
+        Err(error) => error.refusal().map(|refusal| refusal.code),
+    };
+    counts.reviews.asked(review, code, since.elapsed());
+    answer.map_err(|error| fault(&error))
+}
 
 impl Reviews for ByApiServer {
     fn token(&self, token: &str) -> Reviewing<Option<Caller>> {
-        let (client, token) = (self.0.clone(), token.to_owned());
+        let (client, counts, token) = (self.client.clone(), self.counts.clone(), token.to_owned());
         Box::pin(async move {
-            let status = reviews::token(&client, &token, &[]).await.map_err(|error| fault(&error))?;
+            let status = counted(&counts, Review::Token, reviews::token(&client, &token, &[])).await?;
             match (status.authenticated, status.error.filter(|error| !error.is_empty())) {
                 (Some(true), _) => Ok(Some(caller(status.user.unwrap_or_default()))),
                 // kubelet 1.36: that is not remembered.
@@ -30,9 +52,9 @@ impl Reviews for ByApiServer {
     }
 
     fn access(&self, question: &AccessQuestion) -> Reviewing<bool> {
-        let (client, spec) = (self.0.clone(), spec(question));
+        let (client, counts, spec) = (self.client.clone(), self.counts.clone(), spec(question));
         Box::pin(async move {
-            let status = reviews::access(&client, spec).await.map_err(|error| fault(&error))?;
+            let status = counted(&counts, Review::Access, reviews::access(&client, spec)).await?;
             match (status.allowed, status.denied) {
                 (true, Some(true)) => Err(ReviewError::Refused(
                     "webhook subject access review returned both allow and deny response".into(),

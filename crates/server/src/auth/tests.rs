@@ -68,7 +68,7 @@ fn gate(script: &Arc<Script>) -> Gate {
     let times = CacheTimes::default();
     Gate {
         is_anonymous_allowed: false,
-        tokens: Some(Tokens::new(script.clone(), times.token)),
+        tokens: Some(Tokens::new(script.clone(), times.token, Arc::default())),
         access: Access::AlwaysAllow,
     }
 }
@@ -253,7 +253,7 @@ async fn anyone_is_who_shows_nothing() {
     assert_eq!(refused.1, "Forbidden (user=system:anonymous, verb=get, resource=nodes, subresource(s)=[metrics])\n");
     assert_eq!(answer(&gate, Err("bad".into()), Method::GET, "/metrics").await.0, 401);
     let nobody = script_of_nobody();
-    gate.tokens = Some(Tokens::new(nobody, Duration::ZERO));
+    gate.tokens = Some(Tokens::new(nobody, Duration::ZERO, Arc::default()));
     let with_token = gate.admit(Ok(None), &Method::GET, "/metrics", &mut bearing("t")).await;
     assert_eq!(with_token.err().unwrap().status(), 401, "nor is who shows a token that is nobody's");
 }

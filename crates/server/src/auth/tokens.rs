@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use super::cache::{Cache, Key};
 use super::review::{Asks, Reviews};
 use super::{Caller, token};
+use crate::metrics::HttpCounts;
 
 /// Tokens that are remembered. A few hundred bytes each.
 const TOKENS_MAX: usize = 1024;
@@ -25,11 +27,12 @@ pub(crate) struct Tokens {
     known: Cache<Whose>,
     /// Questions on their way.
     open: Mutex<HashMap<Key, Weak<Asked>>>,
+    counts: Arc<HttpCounts>,
 }
 
 impl Tokens {
-    pub(crate) fn new(reviews: Arc<dyn Reviews>, time: Duration) -> Self {
-        Self { asks: Asks::new(reviews), time, known: Cache::new(TOKENS_MAX), open: Mutex::default() }
+    pub(crate) fn new(reviews: Arc<dyn Reviews>, time: Duration, counts: Arc<HttpCounts>) -> Self {
+        Self { asks: Asks::new(reviews), time, known: Cache::new(TOKENS_MAX), open: Mutex::default(), counts }
     }
 
     /// Whose token is in the headers; it is taken out of them. `None`: there is none.
@@ -63,23 +66,29 @@ impl Tokens {
 
     async fn whose(&self, token: &str) -> Result<Whose, String> {
         let key = self.known.key([token]);
+        let (since, counts) = (Instant::now(), &self.counts.reviews);
         if let Some(whose) = self.known.get(&key) {
+            counts.token(true, since.elapsed());
             return Ok(whose);
         }
-        let asked = {
+        let (asked, is_first) = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             match open.get(&key).and_then(Weak::upgrade) {
-                Some(asked) => asked,
+                Some(asked) => (asked, false),
                 None => {
                     open.retain(|_, asked| asked.strong_count() > 0);
                     let asked = Arc::new(Asked::new());
                     open.insert(key, Arc::downgrade(&asked));
-                    asked
+                    (asked, true)
                 }
             }
         };
+        let waits = counts.waits(is_first);
         // Should the one who asks give up, the next one in line asks.
-        asked.get_or_init(|| self.ask(key, token)).await.clone()
+        let answer = asked.get_or_init(|| self.ask(key, token)).await.clone();
+        drop(waits);
+        counts.token(false, since.elapsed());
+        answer
     }
 
     /// kubelet 1.36: both that a token is someone's and that it is nobody's are remembered; errors are not.
@@ -87,7 +96,9 @@ impl Tokens {
         if let Some(whose) = self.known.get(&key) {
             return Ok(whose);
         }
-        match self.asks.token(token).await {
+        let answer = self.asks.token(token).await;
+        self.counts.reviews.fetched(answer.is_ok());
+        match answer {
             Ok(whose) => {
                 let whose = whose.map(Caller::authenticated);
                 self.known.put(key, whose.clone(), self.time);

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
@@ -17,8 +18,8 @@ use tonic_prost::ProstCodec;
 use rubelet_proto::csi::node_service_capability::{Type, rpc};
 use rubelet_proto::csi::{NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest};
 
-use super::NodeFacts;
 use super::stats::{Key, Published};
+use super::{CsiCounts, NodeFacts};
 
 /// kubelet 1.36: no call of a driver takes longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -60,6 +61,7 @@ impl CsiError {
 #[derive(Clone, Debug)]
 pub struct Driver {
     channel: Channel,
+    counted: Option<(Arc<str>, Arc<CsiCounts>)>,
 }
 
 impl Driver {
@@ -70,7 +72,13 @@ impl Driver {
             let socket = socket.clone();
             async move { UnixStream::connect(&*socket).await.map(TokioIo::new) }
         });
-        Self { channel: Endpoint::from_static("http://localhost").connect_with_connector_lazy(dial) }
+        Self { channel: Endpoint::from_static("http://localhost").connect_with_connector_lazy(dial), counted: None }
+    }
+
+    /// Counts its calls under this name.
+    #[must_use]
+    pub fn counted(self, name: &str, counts: Arc<CsiCounts>) -> Self {
+        Self { counted: Some((name.into(), counts)), ..self }
     }
 
     /// What the driver says of this node.
@@ -115,10 +123,19 @@ impl Driver {
             let answer = answer.map_err(|status| rpc(status.code(), status.message().to_owned()))?;
             Ok(answer.into_inner())
         };
-        match tokio::time::timeout(patience, asked).await {
+        let since = Instant::now();
+        let answer = match tokio::time::timeout(patience, asked).await {
             Ok(answer) => answer,
             Err(_) => Err(rpc(tonic::Code::DeadlineExceeded, "context deadline exceeded".to_owned())),
+        };
+        if let Some((name, counts)) = &self.counted {
+            let code = match &answer {
+                Err(CsiError::Rpc { code, .. }) => code,
+                Ok(_) | Err(_) => "OK",
+            };
+            counts.called(name, path, code, since.elapsed());
         }
+        answer
     }
 }
 
@@ -169,6 +186,7 @@ type Turns = BTreeMap<(String, String), Arc<tokio::sync::Mutex<()>>>;
 /// The drivers that have registered, and whose turn it is with each volume.
 #[derive(Debug, Default)]
 pub struct Drivers {
+    counts: Arc<CsiCounts>,
     known: Mutex<BTreeMap<String, Driver>>,
     turns: Mutex<Turns>,
     /// What this agent published, for statistics.
@@ -181,6 +199,11 @@ impl Drivers {
     /// A driver registered, or did so again elsewhere.
     pub fn add(&self, name: &str, driver: Driver) {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), driver);
+    }
+
+    /// Calls to drivers, for those that say so.
+    pub fn counts(&self) -> &Arc<CsiCounts> {
+        &self.counts
     }
 
     /// Its socket is gone.

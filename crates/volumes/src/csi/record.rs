@@ -46,6 +46,11 @@ pub(super) fn read(dir: &Path) -> Result<Option<Record>, CsiError> {
     }
 }
 
+/// The driver of the volume in this folder; `None`: it is no driver's, or its record cannot be read.
+pub(crate) fn driver_of(dir: &Path) -> Option<String> {
+    read(dir).ok().flatten().map(|record| record.driver)
+}
+
 /// The folders of a pod's volumes of drivers.
 pub(super) fn volume_dirs(pod_dir: &Path) -> Result<Vec<PathBuf>, CsiError> {
     children(&pod_dir.join("volumes/kubernetes.io~csi"))

@@ -161,7 +161,8 @@ impl Page {
 
     /// File systems of the machine, at its own row; writable layers at those of containers.
     fn disks(&self, text: &mut Text<'_>) -> io::Result<()> {
-        let Some(root) = self.rows.iter().find(|row| row.is_root) else { return Ok(()) };
+        let root = self.rows.iter().find(|row| row.is_root);
+        let at_root = || root.into_iter().flat_map(|root| self.disks.iter().map(move |disk| (root, disk)));
         type Of = fn(&Disk) -> u64;
         let of: [(&Family, Of); 3] = [
             (&INODES_FREE, |disk| disk.fs.inodes_free),
@@ -170,12 +171,12 @@ impl Page {
         ];
         for (family, of) in of {
             let mut told = Told { text: &mut *text, family, has_head: false };
-            for disk in &self.disks {
+            for (root, disk) in at_root() {
                 told.sample(root, &[("device", &*disk.name)], of(disk) as f64, true)?;
             }
         }
         let mut told = Told { text: &mut *text, family: &FS_USAGE, has_head: false };
-        for disk in &self.disks {
+        for (root, disk) in at_root() {
             told.sample(root, &[("device", &*disk.name)], disk.fs.used_bytes() as f64, true)?;
         }
         for row in &self.rows {

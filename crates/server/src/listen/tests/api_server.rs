@@ -147,7 +147,7 @@ impl Node {
         let config =
             TlsServerConfig { authorization: AuthorizationMode::Webhook, ..super::tls(folder.path(), authentication) };
         let config = ServerConfig { tls: Some(config), ..ServerConfig::default() };
-        let servers = serve(config, view(), Some(by_api_server(plane.node.clone()))).await.unwrap();
+        let servers = serve(config, view(), Some(by_api_server(plane.node.clone(), Arc::default()))).await.unwrap();
         Self { servers, folder }
     }
 
