@@ -1,4 +1,5 @@
-//! CSI drivers of the node: found by their sockets in `plugins_registry`, made known to the cluster.
+//! CSI drivers of the node: found by their sockets in `plugins_registry`, made known to the cluster. Device plugins that are found
+//! there are handed on.
 
 mod known;
 mod limits;
@@ -43,6 +44,8 @@ pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) {
 enum Known {
     /// With who keeps its limits up to date.
     Driver(String, Option<AbortHandle>),
+    /// It brings devices of this resource.
+    Devices(String),
     /// Not for us, and told so.
     Other,
 }
@@ -90,13 +93,17 @@ impl Registrar {
         let gone: Vec<PathBuf> = self.known.keys().filter(|s| !found.contains(*s)).cloned().collect();
         for socket in gone {
             self.told.remove(&socket);
-            if let Some(Known::Driver(name, limits)) = self.known.remove(&socket) {
-                if let Some(limits) = limits {
-                    limits.abort();
+            match self.known.remove(&socket) {
+                Some(Known::Driver(name, limits)) => {
+                    if let Some(limits) = limits {
+                        limits.abort();
+                    }
+                    self.hands.drivers.remove(&name);
+                    tracing::info!(driver = name, "CSI driver is gone");
+                    self.forget(&name).await;
                 }
-                self.hands.drivers.remove(&name);
-                tracing::info!(driver = name, "CSI driver is gone");
-                self.forget(&name).await;
+                Some(Known::Devices(name)) => self.hands.devices.lost(&name).await,
+                Some(Known::Other) | None => {}
             }
         }
         let mut is_done = true;
@@ -121,6 +128,11 @@ impl Registrar {
 
     async fn register(&self, socket: &Path) -> Result<Known, String> {
         let plugin = csi::ask(socket).await.map_err(|e| chain(&e))?;
+        if plugin.kind == "DevicePlugin" {
+            let outcome = self.hands.devices.found(&plugin, &self.life).await;
+            csi::notify(socket, outcome.clone()).await.map_err(|e| chain(&e))?;
+            return outcome.map(|()| Known::Devices(plugin.name));
+        }
         if let Err(why) = plugin.check_csi() {
             tracing::info!(plugin = plugin.name, kind = plugin.kind, why, "plugin is not registered");
             csi::notify(socket, Err(why)).await.map_err(|e| chain(&e))?;

@@ -14,6 +14,7 @@ use rubelet_host::chain;
 use rubelet_volumes::csi::Drivers;
 
 use crate::credentials::Credentials;
+use crate::devices::Devices;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::pulls::Pulls;
@@ -35,6 +36,8 @@ pub struct Hands {
     pub client: Option<Client>,
     /// CSI drivers that have registered.
     pub drivers: Drivers,
+    /// Devices that plugins bring.
+    pub devices: Arc<Devices>,
     /// Where it is told what happens.
     pub events: Events,
     pub root_dir: PathBuf,

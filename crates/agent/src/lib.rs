@@ -8,6 +8,7 @@ mod collector;
 mod compare;
 mod credentials;
 mod csi;
+pub mod devices;
 pub mod events;
 mod execute;
 mod facts;

@@ -48,6 +48,8 @@ pub enum RosterNote {
     GoesDown(bool),
     /// The node's level demands something of a pod.
     Order(PodUid, Order),
+    /// The devices of a pod are well, or not, from now on.
+    Devices(PodUid),
     /// Who asks is told which pods there are.
     Known(oneshot::Sender<Known>),
 }
@@ -132,6 +134,7 @@ impl Roster {
                     Some(RosterNote::ShutDown) => self.shut_down().await,
                     Some(RosterNote::GoesDown(does)) => drop(self.around.is_shutting_down.send_replace(does)),
                     Some(RosterNote::Order(uid, order)) => self.order(&uid, order).await,
+                    Some(RosterNote::Devices(uid)) => self.tell_devices(&uid).await,
                     Some(RosterNote::Known(asker)) => drop(asker.send(self.known())),
                     None => return,
                 },
@@ -306,7 +309,7 @@ impl Roster {
         }
         // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
         let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
-        let admission = if found.is_some() || is_over { Admission::In } else { self.admit(&desired.pod) };
+        let admission = if found.is_some() || is_over { Admission::In } else { self.admit(&desired.pod).await };
         let rejected = match admission {
             Admission::In => None,
             Admission::After { victims, lacks } => {
@@ -322,6 +325,10 @@ impl Roster {
         let mut record = PodRecord::new(source, granted.as_ref().unwrap_or(&desired.pod).clone());
         if granted.is_some() {
             record.absorb(Fact::Desired(desired.pod.clone()), self.around.clock.now());
+        }
+        let devices = self.around.hands.devices.health(uid);
+        if !devices.is_empty() {
+            record.absorb(Fact::Devices(devices), self.around.clock.now());
         }
         let worker = self.employ(record, found, rejected.clone());
         let DesiredPod { pod, digest, .. } = desired;
@@ -424,6 +431,7 @@ impl Roster {
         let Some(entry) = self.pods.remove(uid) else { return };
         self.room.remove(uid);
         self.leave_queue(&entry.key, uid);
+        self.around.hands.devices.give_back(uid).await;
         self.ledger.remove(uid);
         if let Some((source, again)) = &entry.again {
             self.ledger.put(*source, &again.key(), &again.digest, uid);

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, PodSettings};
 use crate::credentials::Credentials;
 use crate::credentials::plugins::Plugins;
+use crate::devices::{self, Devices};
 use crate::events::Events;
 use crate::hands::Hands;
 use crate::ledger::Ledger;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub credential_plugins: Arc<Plugins>,
     /// `/var/log/containers` but in tests.
     pub container_logs_dir: PathBuf,
+    /// [`DEVICE_PLUGINS_DIR`](crate::devices::DEVICE_PLUGINS_DIR) but in tests.
+    pub device_plugins_dir: PathBuf,
     pub stats: StatsSettings,
     /// Where it is counted what the agent does.
     pub metrics: Arc<Metrics>,
@@ -104,6 +107,7 @@ pub struct Agent {
     pub pulse: Pulse,
     pub node: watch::Receiver<Arc<NodeFacts>>,
     pub stats: Stats,
+    pub devices: Arc<Devices>,
     /// What the node has too little of.
     pub pressures: watch::Receiver<Pressures>,
     /// Whether the node goes down: it is not ready then.
@@ -191,6 +195,7 @@ pub async fn lay(
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
         client: settings.cluster.as_ref().map(|cluster| cluster.references.client.clone()),
         drivers: Drivers::default(),
+        devices: Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone())),
         events,
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
@@ -251,8 +256,10 @@ pub async fn lay(
     }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
+    let devices = hands.devices.clone();
+    devices::spawn(life, devices.clone(), node_tx.clone(), roster.clone());
     watcher::spawn(life, hands, node_tx, roster.clone());
-    let agent = Agent { picture, pulse, node, stats, pressures, is_shutting_down, roster: roster.clone() };
+    let agent = Agent { picture, pulse, node, stats, devices, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
 }
 

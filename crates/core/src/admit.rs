@@ -58,11 +58,14 @@ enum Room {
     IsGiven,
 }
 
+/// Whether `pod` is refused before anybody asks what is left of the node.
+pub fn first_refusal(pod: &v1::Pod, node: &NodeFacts) -> Option<Verdict> {
+    sysctl::check(pod, node).or_else(|| operating_system(pod)).or_else(|| groups_policy(pod, node))
+}
+
 fn judge(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts, room: Room) -> Verdict {
     let first = |checks: &[&dyn Fn() -> Option<Verdict>]| checks.iter().find_map(|check| check());
-    if let Some(refusal) =
-        first(&[&|| sysctl::check(pod, node), &|| operating_system(pod), &|| groups_policy(pod, node)])
-    {
+    if let Some(refusal) = first_refusal(pod, node) {
         return refusal;
     }
     let lacks = fit::lacks(pod, active, node);

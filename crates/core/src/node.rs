@@ -18,6 +18,8 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use amounts::is_extended;
+
 /// Properties of the machine, of its configuration and of its runtime that decisions about pods need.
 #[derive(Clone, Debug)]
 pub struct NodeFacts {
@@ -37,6 +39,8 @@ pub struct NodeFacts {
     pub runtime: RuntimeFacts,
     /// What the node is to the cluster.
     pub registered: Registered,
+    /// Devices that plugins of this node bring.
+    pub devices: crate::resources::devices::Counts,
     /// Cluster and host name service.
     pub dns: DnsFacts,
     /// Content of the host's `/etc/hosts`, for pods in the host's network.
@@ -214,4 +218,5 @@ pub struct PodGates {
     pub change_container_status_on_kubelet_restart: bool,
     pub cluster_trust_bundle_projection: bool,
     pub node_declared_features: bool,
+    pub resource_health_status: bool,
 }

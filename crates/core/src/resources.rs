@@ -7,6 +7,7 @@ pub mod amount;
 pub mod cgroup;
 pub mod container;
 pub mod cpu;
+pub mod devices;
 pub mod hugepages;
 pub mod oom;
 pub mod qos;

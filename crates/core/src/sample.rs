@@ -37,6 +37,7 @@ pub(crate) fn node() -> NodeFacts {
             per_qos: true,
         },
         runtime: RuntimeFacts { handlers: vec![HandlerFacts::default()], ..Default::default() },
+        devices: std::collections::BTreeMap::new(),
         registered: Registered { labels: crate::node::object::default_labels("node-a"), ..Registered::default() },
         dns: DnsFacts {
             cluster_servers: vec!["10.96.0.10".into()],
@@ -63,6 +64,7 @@ fn settings() -> PodSettings {
         has_api_server: false,
         local_storage_isolation: true,
         gates: PodGates {
+            resource_health_status: true,
             container_restart_rules: true,
             restart_all_containers_on_container_exits: true,
             reduce_default_crash_loop_back_off_decay: false,

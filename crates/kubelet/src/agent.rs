@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_agent::devices::DEVICE_PLUGINS_DIR;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::metrics::Metrics;
 use rubelet_agent::pulse::Pulse;
@@ -103,6 +104,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         home: assembled.around.variable("HOME").map(PathBuf::from),
         credential_plugins,
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
+        device_plugins_dir: PathBuf::from(DEVICE_PLUGINS_DIR),
         stats: pages::settings(&assembled),
         metrics: metrics.clone(),
     };
@@ -123,6 +125,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         pulse: agent.pulse,
         configz: config.to_value(),
         stats: agent.stats,
+        devices: agent.devices,
         http: http.clone(),
         program: Arc::new(program::Program::new(assembled.gates.clone())),
         runtime: asked,

@@ -13,6 +13,11 @@ pub mod cri;
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
 pub mod csi;
 
+/// Device plugins v1beta1: registration, devices, and what a container needs to use them.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod deviceplugin;
+
 /// gRPC health checking v1: what a gRPC probe asks.
 #[rustfmt::skip]
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]

@@ -1,8 +1,8 @@
 //! The socket `pod-resources/kubelet.sock`: which devices, CPUs and memory each container has, over gRPC (v1, and v1alpha1
 //! as far as that goes). Only root reaches it.
 //!
-//! There is nothing yet that gives containers devices or CPUs of their own, so all lists in a container's answer are
-//! empty, as upstream's are with its default policies.
+//! Devices are those of plugins. There is nothing yet that gives containers CPUs or memory of their own, so these lists are empty,
+//! as upstream's are with its default policies.
 
 use std::convert::Infallible;
 use std::io;
@@ -114,7 +114,8 @@ impl Lister {
         let answer = match path.as_str() {
             "/v1.PodResourcesLister/List" | "/v1alpha1.PodResourcesLister/List" => Ok(frames::encode(&self.list())),
             "/v1.PodResourcesLister/GetAllocatableResources" => {
-                Ok(frames::encode(&AllocatableResourcesResponse::default()))
+                let devices = self.view.allocatable_devices();
+                Ok(frames::encode(&AllocatableResourcesResponse { devices, ..AllocatableResourcesResponse::default() }))
             }
             "/v1.PodResourcesLister/Get" => {
                 let found = frames::message(request).await.and_then(|asked| self.get(asked));
@@ -134,7 +135,7 @@ impl Lister {
             matches!(phase, Some("Succeeded" | "Failed"))
         };
         ListPodResourcesResponse {
-            pod_resources: pods.iter().filter(|pod| !has_ended(pod)).map(|pod| resources(pod)).collect(),
+            pod_resources: pods.iter().filter(|pod| !has_ended(pod)).map(|pod| self.resources(pod)).collect(),
         }
     }
 
@@ -144,7 +145,7 @@ impl Lister {
             pod.metadata.name.as_ref() == Some(&asked.pod_name)
                 && pod.metadata.namespace.as_ref() == Some(&asked.pod_namespace)
         };
-        let found = pods.iter().find(is_it).map(|pod| resources(pod));
+        let found = pods.iter().find(is_it).map(|pod| self.resources(pod));
         match found {
             Some(found) => Ok(GetPodResourcesResponse { pod_resources: Some(found) }),
             None => {
@@ -153,20 +154,25 @@ impl Lister {
             }
         }
     }
-}
 
-/// kubelet 1.36: sidecars first, then the containers; init containers that end have nothing of their own.
-fn resources(pod: &v1::Pod) -> PodResources {
-    let containers = pod.spec.iter().flat_map(|spec| {
-        let sidecars = spec.init_containers.iter().flatten();
-        let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
-        sidecars.chain(&spec.containers)
-    });
-    PodResources {
-        name: pod.metadata.name.clone().unwrap_or_default(),
-        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-        containers: containers
-            .map(|container| ContainerResources { name: container.name.clone(), ..ContainerResources::default() })
-            .collect(),
+    /// kubelet 1.36: sidecars first, then the containers; init containers that end have nothing of their own.
+    fn resources(&self, pod: &v1::Pod) -> PodResources {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let containers = pod.spec.iter().flat_map(|spec| {
+            let sidecars = spec.init_containers.iter().flatten();
+            let sidecars = sidecars.filter(|one| one.restart_policy.as_deref() == Some("Always"));
+            sidecars.chain(&spec.containers)
+        });
+        PodResources {
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            containers: containers
+                .map(|container| ContainerResources {
+                    name: container.name.clone(),
+                    devices: self.view.devices(uid, &container.name),
+                    ..ContainerResources::default()
+                })
+                .collect(),
+        }
     }
 }

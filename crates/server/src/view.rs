@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
+use rubelet_proto::podresources::ContainerDevices;
 
 use crate::logs::Bells;
 
@@ -28,6 +29,18 @@ pub trait View: Pages + Send + Sync + 'static {
     /// # Errors
     /// Why not, in words (kubelet 1.36: `sync Loop took longer than expected`).
     fn sync_loop(&self) -> Result<(), String>;
+
+    /// The devices that a container of the pod with this UID has from plugins.
+    fn devices(&self, pod: &str, container: &str) -> Vec<ContainerDevices>;
+
+    /// The devices of plugins that containers may have.
+    fn allocatable_devices(&self) -> Vec<ContainerDevices>;
+
+    /// Whether device plugins can register.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn device_plugins(&self) -> Result<(), String>;
 
     /// The container runtime, for what clients want of it.
     fn runtime(&self) -> Arc<dyn Runtime>;

@@ -7,7 +7,9 @@ use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::pod::Outcome;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::step::{CreateContainer, LogLink};
+use rubelet_core::render::CONFIG_ERROR;
 use rubelet_core::render::users::{UserRange, fill_container, fill_sandbox, wants_range};
+use rubelet_core::resources::devices;
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 
@@ -64,12 +66,19 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         }
         Err(e) => return (Err(failed("CreateContainerError", e)), Vec::new()),
     }
+    let grants = match hands.devices.prepare(&pod.pod, create.container.as_str()).await {
+        Ok(grants) => grants,
+        Err(e) => return (Err(failed(CONFIG_ERROR, e)), Vec::new()),
+    };
     let sandbox = create.sandbox.clone();
     let (for_disk, owner) = (hands.clone(), pod.clone());
     let sandbox_config = create.sandbox_config.clone();
     let prepared = tokio::task::spawn_blocking(move || dirs::prepare_container(&for_disk, &owner, create)).await;
     let config = match prepared {
-        Ok(Ok(config)) => config,
+        Ok(Ok(mut config)) => {
+            devices::fill_container(&mut config, &grants);
+            config
+        }
         Ok(Err(failure)) => return (Err(failure), Vec::new()),
         Err(e) => return (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
     };

@@ -141,6 +141,8 @@ counted! {
         /// Seconds since 1970.
         pub last_seen: Plain<Gauge> = shows("kubelet_pleg_last_seen_seconds", "When the runtime was listed last, in seconds since 1970", &[]);
         pub streams: Plain<Counter> = counts("kubelet_evented_pleg_connection_success_count", "Streams of events that the runtime opened", &[]);
+        pub device_registrations: Labelled<Counter> = counts("kubelet_device_plugin_registration_total", "Registrations of device plugins, by resource", &["resource_name"]);
+        pub device_alloc: Labelled<Histogram> = times("kubelet_device_plugin_alloc_duration_seconds", "How long device plugins took to give devices to a container, in seconds, by resource", &["resource_name"], SECONDS);
         pub stream_errors: Plain<Counter> = counts("kubelet_evented_pleg_connection_error_count", "Streams of events that the runtime broke or refused", &[]);
         /// From an event in the runtime until it arrived.
         pub event_age: Plain<Histogram> = times("kubelet_evented_pleg_connection_latency_seconds", "How old events of the runtime are when they arrive, in seconds", &[], SECONDS);

@@ -29,8 +29,6 @@ use crate::metrics::NodeStarting;
 /// kubelet 1.36: how old the list of images may be.
 const IMAGES_PERIOD: Duration = Duration::from_secs(30);
 const REGISTER_GROWTH: Growth = Growth { first: REGISTER_FIRST, most: REGISTER_MOST, jitter: 0.0 };
-/// The device manager's memory: without it nobody knows of resources that others count.
-const DEVICES: &str = "device-plugins/kubelet_internal_checkpoint";
 
 /// What the status is made of, and changes.
 pub(super) struct Inputs {
@@ -255,8 +253,8 @@ impl Reporter {
     async fn reconcile(&self, wanted: &v1::Node, known: v1::Node) -> Result<v1::Node, Error> {
         let name = &self.settings.presence.name;
         tracing::info!(node = name, "Node was previously registered");
-        let devices = self.hands.root_dir.join(DEVICES);
-        let remembers = tokio::fs::try_exists(&devices).await.unwrap_or(false);
+        // Without that nobody knows of resources that others count.
+        let remembers = self.hands.devices.remembers();
         match status_patch(&known, &reconciled(wanted, &known, !remembers)) {
             None => Ok(known),
             Some(patch) => nodes::patch_status(&self.settings.client, name, patch).await,

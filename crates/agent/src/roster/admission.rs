@@ -1,12 +1,15 @@
 //! Who is let in, and who has to end for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_core::admit::{self, Verdict, preempt};
 use rubelet_core::evict;
+use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::{EvictOrder, Fact, Order};
+use rubelet_core::resources::devices;
 
 use super::Roster;
 use crate::worker::Note;
@@ -24,15 +27,33 @@ pub(super) enum Admission {
 
 impl Roster {
     /// kubelet 1.36: pressure first, a node that goes down last.
-    pub(super) fn admit(&self, pod: &v1::Pod) -> Admission {
+    pub(super) async fn admit(&self, pod: &v1::Pod) -> Admission {
         let node = self.around.node.borrow().clone();
         let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
         if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {
             return refused(reason, message);
         }
+        let devices = match admit::first_refusal(pod, &node) {
+            Some(_) => false,
+            None => match self.around.hands.devices.admit(pod, |uid| self.keeps_devices(uid)).await {
+                Ok(has_some) => has_some,
+                Err(why) => return refused(devices::UNEXPECTED.to_owned(), devices::unexpected(&why)),
+            },
+        };
+        let node = if devices { Arc::new(with_devices(&node, self.around.hands.devices.used())) } else { node };
+        let admission = self.judge(pod, &node);
+        if let (Admission::Refused(_), true) = (&admission, devices) {
+            let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
+            self.around.hands.devices.give_back(&uid).await;
+        }
+        admission
+    }
+
+    fn judge(&self, pod: &v1::Pod, node: &NodeFacts) -> Admission {
+        let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
         let active = self.active();
         let active: Vec<&v1::Pod> = active.iter().map(AsRef::as_ref).collect();
-        match admit::decide(pod, &active, &node) {
+        match admit::decide(pod, &active, node) {
             Verdict::Rejected { reason, message } => refused(reason, message),
             Verdict::Admitted | Verdict::AdmittedAfter { .. } if self.is_shutting_down() => {
                 let (reason, message) = ("NodeShutdown", "Pod was rejected as the node is shutting down.");
@@ -42,6 +63,23 @@ impl Roster {
             Verdict::AdmittedAfter { victims, lacks } => {
                 Admission::After { victims: victims.into_iter().collect(), lacks }
             }
+        }
+    }
+
+    /// Whether something of a pod may still use its devices, as far as it is known.
+    fn keeps_devices(&self, uid: &PodUid) -> bool {
+        let Some(entry) = self.pods.get(uid) else {
+            return self.has_spoken.values().any(|spoken| !spoken)
+                || self.found.contains_key(uid)
+                || self.looked_at.contains_key(uid);
+        };
+        entry.rejected.is_none() && !self.around.picture.has_ended(uid)
+    }
+
+    /// A worker is told how the devices of its pod are.
+    pub(super) async fn tell_devices(&self, uid: &PodUid) {
+        if let Some(entry) = self.pods.get(uid) {
+            entry.worker.send(Note::Fact(Fact::Devices(self.around.hands.devices.health(uid)))).await;
         }
     }
 
@@ -84,6 +122,16 @@ impl Roster {
             }
         }
     }
+}
+
+/// kubelet 1.36: what pods have of plugins is allocatable, whatever the Node says meanwhile.
+fn with_devices(node: &NodeFacts, used: BTreeMap<String, i64>) -> NodeFacts {
+    let mut node = node.clone();
+    for (resource, used) in used {
+        let known = node.registered.extended.entry(resource).or_insert(0);
+        *known = used.max(*known);
+    }
+    node
 }
 
 /// kubelet 1.36: reasons that name a resource of a device are one.

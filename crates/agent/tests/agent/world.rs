@@ -232,6 +232,7 @@ async fn born(
         home: None,
         credential_plugins: Arc::default(),
         container_logs_dir: dir.join("container-logs"),
+        device_plugins_dir: dir.join("device-plugins"),
         stats: rubelet_agent::stats::StatsSettings { volumes_age_max, ..Default::default() },
         metrics: Arc::default(),
     };
@@ -319,6 +320,7 @@ fn node(dir: &Path) -> NodeFacts {
             per_qos: false,
         },
         runtime: RuntimeFacts::default(),
+        devices: std::collections::BTreeMap::new(),
         registered: Registered {
             labels: rubelet_core::node::object::default_labels("node-a"),
             ..Registered::default()
@@ -344,6 +346,7 @@ fn settings() -> core_node::PodSettings {
         has_api_server: false,
         local_storage_isolation: true,
         gates: PodGates {
+            resource_health_status: true,
             container_restart_rules: true,
             restart_all_containers_on_container_exits: true,
             reduce_default_crash_loop_back_off_decay: false,

@@ -18,6 +18,10 @@ fn pieces(pieces: i64) -> Quantity {
     Quantity(Amount::pieces(pieces).to_string())
 }
 
+fn devices(count: usize) -> Quantity {
+    pieces(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
 fn cpus(milli: i64) -> Quantity {
     match milli % 1000 {
         0 => pieces(milli / 1000),
@@ -26,22 +30,28 @@ fn cpus(milli: i64) -> Quantity {
 }
 
 /// Whether somebody else counts it: a name with a domain that is not Kubernetes' own.
-pub(super) fn is_extended(name: &str) -> bool {
+pub(crate) fn is_extended(name: &str) -> bool {
     let is_native = !name.contains('/') || name.contains("kubernetes.io/");
     !is_native && !name.starts_with("requests.")
 }
 
 /// Amounts of the machine, beside those that others have put there.
 ///
-/// kubelet 1.36: what others count is allocatable as a whole; what is gone from the capacity is not allocatable.
+/// kubelet 1.36: what others count is allocatable as a whole, of devices those that are well; what is gone from the capacity is not allocatable.
 pub(super) fn fill(status: &mut v1::NodeStatus, facts: &NodeFacts) {
     let machine = &facts.machine;
     let mut capacity = status.capacity.take().unwrap_or_default();
     let mut allocatable = status.allocatable.take().unwrap_or_default();
+    for (name, count) in &facts.devices {
+        capacity.insert(name.clone(), devices(count.capacity));
+    }
     let is_gone = |name: &str| is_extended(name) && !capacity.contains_key(name);
     allocatable.retain(|name, _| !is_gone(name));
     for (name, amount) in capacity.iter().filter(|(name, _)| is_extended(name)) {
         allocatable.insert(name.clone(), amount.clone());
+    }
+    for (name, count) in &facts.devices {
+        allocatable.insert(name.clone(), devices(count.allocatable));
     }
     capacity.insert("cpu".to_owned(), cpus(machine.cpu_milli));
     capacity.insert("memory".to_owned(), bytes(machine.memory_bytes));

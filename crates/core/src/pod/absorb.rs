@@ -57,6 +57,7 @@ impl PodRecord {
                 }
             }
             Fact::Inputs(got) => self.inputs_came(got, now),
+            Fact::Devices(devices) => self.devices = devices,
             Fact::Tick => {}
         }
         self.review(now);

@@ -65,6 +65,8 @@ pub enum Fact {
     LogCounts(Vec<(ContainerName, u32)>),
     /// All that was fetched by now of what the pod needs.
     Inputs(std::collections::BTreeMap<Need, Got>),
+    /// How the devices are that the containers have from plugins, by container.
+    Devices(BTreeMap<String, Vec<v1::ResourceStatus>>),
     /// Time passed; `decide` is due.
     Tick,
 }

@@ -51,6 +51,8 @@ pub struct PodRecord {
     pub(super) restart_all: Option<RestartAll>,
     /// What was fetched of the objects that the pod refers to.
     pub(super) inputs: Inputs,
+    /// How the devices of each container are.
+    pub(super) devices: BTreeMap<String, Vec<v1::ResourceStatus>>,
 }
 
 /// Memory of the pod's sandboxes.
@@ -146,6 +148,7 @@ impl PodRecord {
             resize: Resize::default(),
             restart_all: None,
             inputs: Inputs::of(source),
+            devices: BTreeMap::new(),
             guests: Vec::new(),
             pod,
         };

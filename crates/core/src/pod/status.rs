@@ -69,6 +69,11 @@ impl PodRecord {
             return view.rejected(reason, message);
         }
         let mut statuses = view.statuses();
+        if node.settings.gates.resource_health_status {
+            for status in &mut statuses.regular {
+                status.allocated_resources_status = self.devices.get(&status.name).cloned();
+            }
+        }
         let verdict = view.verdict(&statuses);
         if view.is_over() {
             containers::finish(self, &mut statuses);

@@ -20,7 +20,7 @@ pub fn container_hash(image: &str, name: &str) -> u32 {
 }
 
 /// 32-bit FNV-1a.
-pub(super) fn fnv_1a_32(bytes: &[u8]) -> u32 {
+pub fn fnv_1a_32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -54,6 +54,7 @@ impl Machine {
                 ..Default::default()
             },
             cgroup: CgroupFacts { version: cgroup.0, driver: cgroup.1, root: "/".into(), per_qos: true },
+            devices: std::collections::BTreeMap::new(),
             registered: Registered {
                 labels: rubelet_core::node::object::default_labels("node-a"),
                 ..Registered::default()
@@ -96,6 +97,7 @@ fn settings() -> PodSettings {
         has_api_server: false,
         local_storage_isolation: true,
         gates: PodGates {
+            resource_health_status: true,
             container_restart_rules: true,
             restart_all_containers_on_container_exits: true,
             reduce_default_crash_loop_back_off_decay: false,

@@ -44,6 +44,7 @@ pub(super) fn facts(assembled: &Assembled, driver: CgroupDriver, cgroup_root: St
         machine: amounts::machine(config, &assembled.flags.root_dir)?,
         cgroup: CgroupFacts { version, driver, root: cgroup_root, per_qos: config.resources.cgroups_per_qos },
         runtime: RuntimeFacts::default(),
+        devices: std::collections::BTreeMap::new(),
         registered: unseen(&presence(assembled)?),
         dns: DnsFacts {
             cluster_servers: config.network.cluster_dns.clone(),
@@ -162,6 +163,7 @@ fn max_pods(assembled: &Assembled) -> i64 {
 
 fn pod_gates(gates: &Gates) -> PodGates {
     PodGates {
+        resource_health_status: gates.is_on(Gate::ResourceHealthStatus),
         container_restart_rules: gates.is_on(Gate::ContainerRestartRules),
         restart_all_containers_on_container_exits: gates.is_on(Gate::RestartAllContainersOnContainerExits),
         reduce_default_crash_loop_back_off_decay: gates.is_on(Gate::ReduceDefaultCrashLoopBackOffDecay),

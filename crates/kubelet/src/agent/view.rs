@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rubelet_agent::devices::Devices;
 use rubelet_agent::picture::{Picture, Shown};
 use rubelet_agent::pulse::Pulse;
 use rubelet_agent::stats::Stats;
 use rubelet_api::gates::Gate;
+use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
+use rubelet_proto::podresources::ContainerDevices;
 use rubelet_server::metrics::HttpCounts;
 use rubelet_server::{Premises, Switches, View};
 
@@ -26,6 +29,7 @@ pub(super) struct NodeView {
     pub(super) pulse: Pulse,
     pub(super) configz: serde_json::Value,
     pub(super) stats: Stats,
+    pub(super) devices: Arc<Devices>,
     pub(super) http: Arc<HttpCounts>,
     /// What `/metrics` tells of the program.
     pub(super) program: Arc<Program>,
@@ -78,6 +82,18 @@ impl View for NodeView {
 
     fn sync_loop(&self) -> Result<(), String> {
         self.pulse.check()
+    }
+
+    fn devices(&self, pod: &str, container: &str) -> Vec<ContainerDevices> {
+        self.devices.shown(&PodUid::new(pod), container)
+    }
+
+    fn allocatable_devices(&self) -> Vec<ContainerDevices> {
+        self.devices.shown_allocatable()
+    }
+
+    fn device_plugins(&self) -> Result<(), String> {
+        self.devices.problem().map_or(Ok(()), Err)
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {

@@ -1,7 +1,7 @@
 //! By a client of tonic's, on a real socket.
 
 use prost::Message;
-use rubelet_proto::podresources::{AllocatableResourcesRequest, ListPodResourcesRequest};
+use rubelet_proto::podresources::{AllocatableResourcesRequest, ContainerDevices, ListPodResourcesRequest};
 use tonic::transport::{Endpoint, Uri};
 
 use super::*;
@@ -14,12 +14,15 @@ struct Asked {
 
 impl Asked {
     async fn start(pods: Vec<Arc<v1::Pod>>) -> Self {
+        Self::serve(crate::view::shown::Shown { pods, ..healthy() }).await
+    }
+
+    async fn serve(view: crate::view::shown::Shown) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pod-resources/kubelet.sock");
         std::fs::create_dir(path.parent().unwrap()).unwrap();
         std::fs::write(&path, "left behind").unwrap();
-        let view = Arc::new(crate::view::shown::Shown { pods, ..healthy() });
-        tokio::spawn(serve(bind(&path).unwrap(), view));
+        tokio::spawn(serve(bind(&path).unwrap(), Arc::new(view)));
         let connect = connector(path);
         let channel = Endpoint::from_static("http://localhost").connect_with_connector(connect).await.unwrap();
         Self { grpc: tonic::client::Grpc::new(channel), _folder: folder }
@@ -76,6 +79,25 @@ async fn pods_that_run_are_listed_with_their_containers() {
     let all: AllocatableResourcesResponse =
         asked.call("/v1.PodResourcesLister/GetAllocatableResources", AllocatableResourcesRequest {}).await.unwrap();
     assert_eq!(all, AllocatableResourcesResponse::default());
+}
+
+#[tokio::test]
+async fn devices_of_plugins_are_told() {
+    let dongle = ContainerDevices {
+        resource_name: "example.com/dongle".to_owned(),
+        device_ids: vec!["a".to_owned()],
+        topology: None,
+    };
+    let devices = [("app".to_owned(), vec![dongle.clone()])].into();
+    let pods = vec![with_containers("a", "Running")];
+    let mut asked = Asked::serve(crate::view::shown::Shown { pods, devices, ..healthy() }).await;
+    let listed: ListPodResourcesResponse =
+        asked.call("/v1.PodResourcesLister/List", ListPodResourcesRequest {}).await.unwrap();
+    let devices: Vec<_> = listed.pod_resources[0].containers.iter().map(|c| c.devices.clone()).collect();
+    assert_eq!(devices, [vec![], vec![dongle.clone()]]);
+    let all: AllocatableResourcesResponse =
+        asked.call("/v1.PodResourcesLister/GetAllocatableResources", AllocatableResourcesRequest {}).await.unwrap();
+    assert_eq!(all.devices, [dongle]);
 }
 
 #[tokio::test]

@@ -19,7 +19,9 @@ pub(super) fn ping_only(asked: Asked<'_>) -> Response<Reply> {
 
 /// The checks of the big servers (kubelet 1.36: these names, in this order).
 pub(super) fn all(view: &dyn View, asked: Asked<'_>) -> Response<Reply> {
-    answer(&[("ping", Ok(())), ("log", Ok(())), ("syncloop", view.sync_loop())], asked, Some(view.http()))
+    let checks =
+        [("ping", Ok(())), ("log", Ok(())), ("syncloop", view.sync_loop()), ("device-plugin", view.device_plugins())];
+    answer(&checks, asked, Some(view.http()))
 }
 
 fn answer(checks: &[Check], asked: Asked<'_>, counts: Option<&Arc<HttpCounts>>) -> Response<Reply> {

@@ -52,10 +52,15 @@ async fn health_is_told() {
 #[tokio::test]
 async fn the_report_names_every_check() {
     let (_, verbose) = get(FULL, "/healthz?verbose").await;
-    assert_eq!(verbose, "[+]ping ok\n[+]log ok\n[+]syncloop ok\nhealthz check passed\n");
+    assert_eq!(verbose, "[+]ping ok\n[+]log ok\n[+]syncloop ok\n[+]device-plugin ok\nhealthz check passed\n");
     let (_, excluded) = get(FULL, "/healthz?verbose=1&exclude=log&exclude=x").await;
     let warning = "warn: some health checks cannot be excluded: no matches for \"x\"\n";
-    assert_eq!(excluded, format!("[+]ping ok\n[+]log excluded: ok\n[+]syncloop ok\n{warning}healthz check passed\n"));
+    assert_eq!(
+        excluded,
+        format!(
+            "[+]ping ok\n[+]log excluded: ok\n[+]syncloop ok\n[+]device-plugin ok\n{warning}healthz check passed\n"
+        )
+    );
 }
 
 #[tokio::test]

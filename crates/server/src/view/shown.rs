@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
+use rubelet_proto::podresources::ContainerDevices;
 use rubelet_testkit::FakeRuntime;
 use rubelet_testkit::runtime::Temper;
 use serde_json::{Value, json};
@@ -18,6 +19,9 @@ use crate::{Premises, Switches, View};
 pub(crate) struct Shown {
     pub(crate) pods: Vec<Arc<v1::Pod>>,
     pub(crate) sync_loop: Result<(), String>,
+    /// By container.
+    pub(crate) devices: BTreeMap<String, Vec<ContainerDevices>>,
+    pub(crate) device_plugins: Result<(), String>,
     pub(crate) runtime: FakeRuntime,
     pub(crate) premises: Premises,
     pub(crate) verbosity: Arc<AtomicU32>,
@@ -34,6 +38,18 @@ impl View for Shown {
 
     fn sync_loop(&self) -> Result<(), String> {
         self.sync_loop.clone()
+    }
+
+    fn devices(&self, _pod: &str, container: &str) -> Vec<ContainerDevices> {
+        self.devices.get(container).cloned().unwrap_or_default()
+    }
+
+    fn allocatable_devices(&self) -> Vec<ContainerDevices> {
+        self.devices.values().flatten().cloned().collect()
+    }
+
+    fn device_plugins(&self) -> Result<(), String> {
+        self.device_plugins.clone()
     }
 
     fn runtime(&self) -> Arc<dyn Runtime> {
@@ -53,6 +69,8 @@ pub(crate) fn healthy() -> Shown {
     Shown {
         pods: Vec::new(),
         sync_loop: Ok(()),
+        devices: BTreeMap::new(),
+        device_plugins: Ok(()),
         runtime: FakeRuntime::new(Temper { latency: Duration::ZERO, ..Temper::default() }),
         premises: Premises {
             switches: Switches {
