@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
+use rubelet_proto::podresources::ContainerDevices;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::connection::Protocol;
@@ -39,6 +40,18 @@ impl View for Seen {
     }
 
     fn sync_loop(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn devices(&self, _pod: &str, _container: &str) -> Vec<ContainerDevices> {
+        Vec::new()
+    }
+
+    fn allocatable_devices(&self) -> Vec<ContainerDevices> {
+        Vec::new()
+    }
+
+    fn device_plugins(&self) -> Result<(), String> {
         Ok(())
     }
 
