@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use rubelet_api::ids::PodKey;
 use rubelet_api::v1;
-use rubelet_apiserver::Client;
 use rubelet_core::pod::mirror;
 use rubelet_core::pod::report::{self, Request, Told};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::cluster::PodSettings;
 use crate::metrics::Metrics;
 use crate::picture::{Picture, Shown};
 use crate::roster::RosterNote;
@@ -41,14 +41,14 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(
-        client: Client,
+        settings: PodSettings,
         node_name: &str,
-        seed: u64,
         picture: Picture,
         objects: watch::Receiver<Option<Arc<Objects>>>,
         roster: mpsc::Sender<RosterNote>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let PodSettings { client, seed } = settings;
         let post = Arc::new(Post::new(client, node_name, roster));
         Self { picture, objects, post, accounts: BTreeMap::new(), under_way: JoinSet::new(), seed, metrics }
     }

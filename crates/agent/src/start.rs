@@ -298,10 +298,9 @@ fn attend(
     life: &Life,
 ) {
     let (objects, seen) = watch::channel(None);
-    let PodSettings { client, seed } = pods;
-    let source = ClusterSource { client: client.clone(), node_name: node_name.to_owned(), objects };
+    let source = ClusterSource { client: pods.client.clone(), node_name: node_name.to_owned(), objects };
     life.spawn(source.run(into_roster(life, roster.clone())));
-    life.spawn(Reporter::new(client, node_name, seed, picture, seen, roster.clone(), metrics).run());
+    life.spawn(Reporter::new(pods, node_name, picture, seen, roster.clone(), metrics).run());
 }
 
 /// A channel whose sets go on to the roster.
