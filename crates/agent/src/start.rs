@@ -7,6 +7,7 @@ use std::time::Duration;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
+use rubelet_core::render::dns;
 use rubelet_cri::{Bounded, Runtime};
 use rubelet_volumes::csi::Drivers;
 use tokio::sync::{mpsc, watch};
@@ -277,6 +278,10 @@ fn begin_telling(cluster: Option<&Cluster>, node: &NodeFacts, clock: Clock, life
     events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
     if node.cgroup.version == CgroupVersion::V1 {
         events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
+    if let Some(problem) = dns::host_problem(&node.dns) {
+        tracing::warn!(problem.message, "resolvConf is not all that it should be");
+        events.tell_of_node(&node.name, "Warning", problem.reason, &problem.message);
     }
     events
 }
