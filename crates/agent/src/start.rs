@@ -215,6 +215,7 @@ pub async fn lay(
     let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
     let references =
         settings.cluster.map_or_else(References::standalone, |cluster| References::start(cluster.references, life));
+    let mut glance = node::Glance::default();
     if let Some(node_settings) = node_settings {
         let on = node::Standing {
             hands: hands.clone(),
@@ -224,7 +225,7 @@ pub async fn lay(
             attachable: references.attachable(),
             clock,
         };
-        node::begin(node_settings, on, life);
+        glance = node::begin(node_settings, on, life);
     }
     let around = Surroundings {
         hands: hands.clone(),
@@ -236,6 +237,7 @@ pub async fn lay(
         pulse: pulse.clone(),
         pressures: pressures.clone(),
         is_shutting_down: shutting_down_tx,
+        glance,
         references,
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);

@@ -6,7 +6,7 @@ use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_core::admit::{self, Verdict, preempt};
 use rubelet_core::evict;
-use rubelet_core::pod::{EvictOrder, Fact, Order};
+use rubelet_core::pod::{EvictOrder, Fact, Order, Source};
 
 use super::Roster;
 use crate::worker::Note;
@@ -20,8 +20,22 @@ pub(super) enum Admission {
 }
 
 impl Roster {
+    /// kubelet 1.36: a label may be newer than what is known of the Node; it is read once more. Pods of the node itself do not wait
+    /// for that.
+    pub(super) async fn admit(&self, source: Source, pod: &v1::Pod) -> Admission {
+        match self.judge(pod) {
+            Admission::Refused(Order::Reject { reason, .. })
+                if source == Source::Api && reason == admit::affinity::REASON =>
+            {
+                self.around.glance.again().await;
+                self.judge(pod)
+            }
+            admission => admission,
+        }
+    }
+
     /// kubelet 1.36: pressure first, a node that goes down last.
-    pub(super) fn admit(&self, pod: &v1::Pod) -> Admission {
+    fn judge(&self, pod: &v1::Pod) -> Admission {
         let node = self.around.node.borrow().clone();
         let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
         if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {

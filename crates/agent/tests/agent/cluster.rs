@@ -17,6 +17,7 @@ use crate::world::{Agent, World};
 
 mod events;
 mod gate;
+mod labels;
 
 use gate::Gate;
 
