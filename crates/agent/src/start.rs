@@ -215,18 +215,15 @@ pub async fn lay(
     let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
     let references =
         settings.cluster.map_or_else(References::standalone, |cluster| References::start(cluster.references, life));
-    let mut glance = node::Glance::default();
-    if let Some(node_settings) = node_settings {
-        let on = node::Standing {
-            hands: hands.clone(),
-            facts: node_tx.clone(),
-            pressures: pressures.clone(),
-            is_shutting_down: is_shutting_down.clone(),
-            attachable: references.attachable(),
-            clock,
-        };
-        glance = node::begin(node_settings, on, life);
-    }
+    let on = node::Standing {
+        hands: hands.clone(),
+        facts: node_tx.clone(),
+        pressures: pressures.clone(),
+        is_shutting_down: is_shutting_down.clone(),
+        attachable: references.attachable(),
+        clock,
+    };
+    let glance = node_settings.map(|settings| node::begin(settings, on, life)).unwrap_or_default();
     let around = Surroundings {
         hands: hands.clone(),
         node: node.clone(),
