@@ -17,7 +17,8 @@ use rubelet_apiserver::Client;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::node::object::Presence;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::hands::Hands;
@@ -53,6 +54,30 @@ pub(crate) struct Standing {
     pub(crate) clock: Clock,
 }
 
+/// How long a pod may wait for another look at the Node object.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// Has the Node object read once more, for who suspects that it changed.
+#[derive(Clone, Debug, Default)]
+pub struct Glance(Option<mpsc::Sender<oneshot::Sender<()>>>);
+
+impl Glance {
+    /// Returns when deciders know what the API server has now, or when it does not say so in time.
+    pub(crate) async fn again(&self) {
+        let Some(asked) = &self.0 else { return };
+        let look = async {
+            let (asker, answer) = oneshot::channel();
+            // An error: the agent ends.
+            if asked.send(asker).await.is_ok() {
+                drop(answer.await);
+            }
+        };
+        if timeout(GLANCE, look).await.is_err() {
+            tracing::debug!("the Node object could not be read once more in time");
+        }
+    }
+}
+
 /// The Node object, as far as it is known.
 #[derive(Clone, Debug, Default)]
 struct Known {
@@ -76,7 +101,7 @@ async fn owner(known: &mut watch::Receiver<Known>) -> Option<String> {
 }
 
 /// Starts the tasks.
-pub(crate) fn begin(settings: NodeSettings, on: Standing, life: &Life) {
+pub(crate) fn begin(settings: NodeSettings, on: Standing, life: &Life) -> Glance {
     let Standing { hands, facts, pressures, is_shutting_down, attachable, clock } = on;
     let (known, seen) = watch::channel(Known::default());
     let (storage, storage_problem) = watch::channel(Some(storage::UNKNOWN.to_owned()));
@@ -84,7 +109,14 @@ pub(crate) fn begin(settings: NodeSettings, on: Standing, life: &Life) {
     let patience = settings.update_every.min(Duration::from_secs(settings.lease_secs.unsigned_abs().into()));
     let urgent = settings.client.with_limit(None).with_timeout(patience.max(Duration::from_secs(1)));
     let name = settings.presence.name.clone();
-    life.spawn(watching::run(settings.client.clone(), settings.presence.clone(), known.clone(), facts.clone()));
+    let (glance, asked) = mpsc::channel(1);
+    let watching = watching::Watching {
+        client: settings.client.clone(),
+        presence: settings.presence.clone(),
+        known: known.clone(),
+        facts: facts.clone(),
+    };
+    life.spawn(watching.run(asked));
     life.spawn(storage::run(settings.client.clone(), name.clone(), seen.clone(), storage));
     let lease = lease::Renewing {
         client: urgent.clone(),
@@ -97,6 +129,7 @@ pub(crate) fn begin(settings: NodeSettings, on: Standing, life: &Life) {
     let facts = facts.subscribe();
     let inputs = reporting::Inputs { facts, pressures, is_shutting_down, storage_problem, attachable };
     life.spawn(reporting::Reporter::new(settings, urgent, hands, inputs, known, clock).run());
+    Glance(Some(glance))
 }
 
 /// Whether `new` is at least as new as `old`. Resource versions of one kind count up.

@@ -309,7 +309,7 @@ impl Roster {
         }
         // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
         let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
-        let admission = if found.is_some() || is_over { Admission::In } else { self.admit(&desired.pod).await };
+        let admission = if found.is_some() || is_over { Admission::In } else { self.admit(source, &desired.pod).await };
         let rejected = match admission {
             Admission::In => None,
             Admission::After { victims, lacks } => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
+use rubelet_core::render::dns;
 use rubelet_cri::{Bounded, Runtime};
 use rubelet_volumes::csi::Drivers;
 use tokio::sync::{mpsc, watch};
@@ -219,17 +220,15 @@ pub async fn lay(
     let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
     let references =
         settings.cluster.map_or_else(References::standalone, |cluster| References::start(cluster.references, life));
-    if let Some(node_settings) = node_settings {
-        let on = node::Standing {
-            hands: hands.clone(),
-            facts: node_tx.clone(),
-            pressures: pressures.clone(),
-            is_shutting_down: is_shutting_down.clone(),
-            attachable: references.attachable(),
-            clock,
-        };
-        node::begin(node_settings, on, life);
-    }
+    let on = node::Standing {
+        hands: hands.clone(),
+        facts: node_tx.clone(),
+        pressures: pressures.clone(),
+        is_shutting_down: is_shutting_down.clone(),
+        attachable: references.attachable(),
+        clock,
+    };
+    let glance = node_settings.map(|settings| node::begin(settings, on, life)).unwrap_or_default();
     let around = Surroundings {
         hands: hands.clone(),
         node: node.clone(),
@@ -240,6 +239,7 @@ pub async fn lay(
         pulse: pulse.clone(),
         pressures: pressures.clone(),
         is_shutting_down: shutting_down_tx,
+        glance,
         references,
     };
     let (roster, notes) = mpsc::channel(ROSTER_NOTES);
@@ -284,6 +284,10 @@ fn begin_telling(cluster: Option<&Cluster>, node: &NodeFacts, clock: Clock, life
     events.tell_of_node(&node.name, "Normal", "Starting", "Starting kubelet.");
     if node.cgroup.version == CgroupVersion::V1 {
         events.tell_of_node(&node.name, "Warning", "CgroupV1", CGROUP_V1);
+    }
+    if let Some(problem) = dns::host_problem(&node.dns) {
+        tracing::warn!(problem.message, "resolvConf is not all that it should be");
+        events.tell_of_node(&node.name, "Warning", problem.reason, &problem.message);
     }
     events
 }

@@ -21,6 +21,7 @@ use crate::execute::{self, dirs};
 use crate::hands::Hands;
 use crate::life::Life;
 use crate::metrics::{Resizing, Starting};
+use crate::node::Glance;
 use crate::observer::{self, Ask, Listed, Sighting, View};
 use crate::picture::{Lifecycle, Picture, Shown};
 use crate::pulse::{Beat, Pulse};
@@ -91,6 +92,8 @@ pub struct Surroundings {
     pub pressures: watch::Receiver<Pressures>,
     /// Whether the node goes down; the roster says so.
     pub is_shutting_down: watch::Sender<bool>,
+    /// For another look at the Node object.
+    pub glance: Glance,
     /// Where the objects that pods refer to come from.
     pub references: References,
 }

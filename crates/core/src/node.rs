@@ -172,8 +172,16 @@ pub struct DnsFacts {
     pub cluster_servers: Vec<String>,
     /// `clusterDomain`.
     pub cluster_domain: String,
-    /// Content of the file that `resolvConf` names; `None` when `resolvConf` is empty.
-    pub host_resolv_conf: Option<String>,
+    /// `None` when `resolvConf` is empty.
+    pub host_resolv_conf: Option<HostResolvConf>,
+}
+
+/// The file that `resolvConf` names.
+#[derive(Clone, Debug)]
+pub struct HostResolvConf {
+    pub path: String,
+    /// What it says, or why it cannot be read.
+    pub content: Result<String, String>,
 }
 
 /// Settings of `KubeletConfiguration` that decide about pods, in our units.

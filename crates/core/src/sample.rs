@@ -4,8 +4,8 @@ use rubelet_api::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::node::{
-    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HandlerFacts, Machine, NodeFacts, PodGates, PodSettings,
-    Registered, RuntimeFacts,
+    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HandlerFacts, HostResolvConf, Machine, NodeFacts, PodGates,
+    PodSettings, Registered, RuntimeFacts,
 };
 use crate::now::Wall;
 
@@ -42,7 +42,10 @@ pub(crate) fn node() -> NodeFacts {
         dns: DnsFacts {
             cluster_servers: vec!["10.96.0.10".into()],
             cluster_domain: "cluster.local".into(),
-            host_resolv_conf: Some("nameserver 10.0.0.2\nsearch host.test.\noptions timeout:1\n".into()),
+            host_resolv_conf: Some(HostResolvConf {
+                path: "/etc/resolv.conf".into(),
+                content: Ok("nameserver 10.0.0.2\nsearch host.test.\noptions timeout:1\n".into()),
+            }),
         },
         host_etc_hosts: "127.0.0.1 localhost\n".into(),
         settings: settings(),

@@ -7,31 +7,54 @@ use rubelet_apiserver::{Change, Client, Path, Selector};
 use rubelet_core::node::addresses::host_ips;
 use rubelet_core::node::object::{Presence, seen};
 use rubelet_core::node::{NodeFacts, Registered};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
-use super::{Known, take};
+use super::{GLANCE, Known, take};
 
-/// Follows it for ever.
-pub(super) async fn run(
-    client: Client,
-    presence: Presence,
-    known: watch::Sender<Known>,
-    facts: watch::Sender<Arc<NodeFacts>>,
-) {
-    let mut changes = client.list_watch::<v1::Node>(Path::all::<v1::Node>(), Selector::name(&presence.name));
-    let mut current = known.subscribe();
-    loop {
-        tokio::select! {
-            change = changes.next() => {
-                let Some(change) = change else { return };
-                follow(change, &known);
-            }
-            changed = current.changed() => {
-                if changed.is_err() {
-                    return;
+/// What the task stands on.
+pub(super) struct Watching {
+    pub(super) client: Client,
+    pub(super) presence: Presence,
+    pub(super) known: watch::Sender<Known>,
+    pub(super) facts: watch::Sender<Arc<NodeFacts>>,
+}
+
+impl Watching {
+    /// Follows it for ever, and reads it for those who ask.
+    pub(super) async fn run(self, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+        let selector = Selector::name(&self.presence.name);
+        let mut changes = self.client.list_watch::<v1::Node>(Path::all::<v1::Node>(), selector);
+        let mut current = self.known.subscribe();
+        loop {
+            tokio::select! {
+                change = changes.next() => {
+                    let Some(change) = change else { return };
+                    follow(change, &self.known);
                 }
-                tell(&current.borrow_and_update(), &presence, &facts);
+                changed = current.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tell(&current.borrow_and_update(), &self.presence, &self.facts);
+                }
+                Some(asker) = asked.recv() => {
+                    self.read().await;
+                    tell(&current.borrow_and_update(), &self.presence, &self.facts);
+                    if asker.send(()).is_err() {
+                        tracing::debug!("who asked for the Node object has lost patience");
+                    }
+                }
             }
+        }
+    }
+
+    async fn read(&self) {
+        let path = Path::to_cluster::<v1::Node>(&self.presence.name);
+        match timeout(GLANCE, self.client.get::<v1::Node>(&path)).await {
+            Ok(Ok(node)) => take(&self.known, node),
+            Ok(Err(error)) => tracing::debug!(err = %error, "reading the Node object once more failed"),
+            Err(_) => tracing::debug!("the API server does not show the Node object in time"),
         }
     }
 }

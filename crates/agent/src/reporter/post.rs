@@ -68,8 +68,8 @@ impl Post {
             Errand::Delete { key, uid } => self.delete(&key, uid).await,
             Errand::DeleteUnless { key, uid, shows } => match self.is_known(&shows).await {
                 Some(false) => self.delete(&key, uid).await,
-                Some(true) => Done::Well,
-                None => Done::Later,
+                // Known and not shown: it comes or goes. Whether it goes, nobody else tells.
+                Some(true) | None => Done::Later,
             },
             Errand::Mirror(pod) => self.mirror(&pod).await,
         }

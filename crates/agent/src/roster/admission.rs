@@ -8,7 +8,7 @@ use rubelet_api::v1;
 use rubelet_core::admit::{self, Verdict, preempt};
 use rubelet_core::evict;
 use rubelet_core::node::NodeFacts;
-use rubelet_core::pod::{EvictOrder, Fact, Order};
+use rubelet_core::pod::{EvictOrder, Fact, Order, Source};
 use rubelet_core::resources::devices;
 
 use super::Roster;
@@ -26,8 +26,22 @@ pub(super) enum Admission {
 }
 
 impl Roster {
+    /// kubelet 1.36: a label may be newer than what is known of the Node; it is read once more. Pods of the node itself do not wait
+    /// for that.
+    pub(super) async fn admit(&self, source: Source, pod: &v1::Pod) -> Admission {
+        match self.consider(pod).await {
+            Admission::Refused(Order::Reject { reason, .. })
+                if source == Source::Api && reason == admit::affinity::REASON =>
+            {
+                self.around.glance.again().await;
+                self.consider(pod).await
+            }
+            admission => admission,
+        }
+    }
+
     /// kubelet 1.36: pressure first, a node that goes down last.
-    pub(super) async fn admit(&self, pod: &v1::Pod) -> Admission {
+    async fn consider(&self, pod: &v1::Pod) -> Admission {
         let node = self.around.node.borrow().clone();
         let refused = |reason, message| Admission::Refused(Order::Reject { reason, message });
         if let Some(Verdict::Rejected { reason, message }) = evict::admit(pod, *self.around.pressures.borrow()) {

@@ -10,6 +10,7 @@ use rubelet_agent::clock::Clock;
 use rubelet_agent::cluster::{Cluster, PodSettings};
 use rubelet_agent::events::EventSettings;
 use rubelet_agent::life::{Life, LifeEnd};
+use rubelet_agent::node::NodeSettings;
 use rubelet_agent::references::{ReferenceSettings, Strategy};
 use rubelet_agent::reserve::Reservation;
 use rubelet_agent::roster::RosterNote;
@@ -19,6 +20,7 @@ use rubelet_agent::{PullSettings, Settings, StartError};
 use rubelet_api::pod::{Gates, Origin, static_pod};
 use rubelet_api::v1;
 use rubelet_apiserver::Client;
+use rubelet_core::node::object::Presence;
 use rubelet_core::node::{
     self as core_node, CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, Machine, NodeFacts, NodeLimits, PodGates,
     Registered, RuntimeFacts,
@@ -129,14 +131,34 @@ impl World {
 
     /// The node of that name, whose pods come from an API server, beside static ones of the test.
     pub(crate) async fn joined(&self, name: &str, client: &Client) -> Agent {
-        let node = NodeFacts { name: name.into(), ..node(self.path()) };
+        self.joining(name, client, None).await
+    }
+
+    /// As [`Self::joined`]; it also follows its Node object, which is there already.
+    pub(crate) async fn registered(&self, name: &str, client: &Client) -> Agent {
+        let settings = NodeSettings {
+            client: client.clone(),
+            presence: Presence { name: name.into(), ..Presence::default() },
+            registers: false,
+            gets_on_exists_only: true,
+            update_every: REQUEST_TIMEOUT,
+            report_every: REQUEST_TIMEOUT,
+            lease_secs: 40,
+            seed: 1,
+        };
+        self.joining(name, client, Some(settings)).await
+    }
+
+    async fn joining(&self, name: &str, client: &Client, presence: Option<NodeSettings>) -> Agent {
+        let dns = DnsFacts { cluster_servers: vec!["10.96.0.10".into()], ..DnsFacts::default() };
+        let node = NodeFacts { name: name.into(), dns, ..node(self.path()) };
         let settings = PodSettings { client: client.clone(), seed: 1 };
         let strategy = Strategy::Watch;
         let references = ReferenceSettings { client: client.clone(), strategy, period: REQUEST_TIMEOUT, seed: 1 };
         let events = EventSettings { client: client.clone(), seed: 1 };
         self.attached_to(
             node,
-            Cluster { references, events, node: None, pods: Some(settings) },
+            Cluster { references, events, node: presence, pods: Some(settings) },
             vec![Source::File, Source::Api],
         )
         .await

@@ -7,12 +7,15 @@ use rubelet_api::v1;
 use super::Verdict;
 use crate::node::NodeFacts;
 
+/// Why a pod is refused that does not want a node with these labels.
+pub const REASON: &str = "NodeAffinity";
+
 /// kubelet 1.36: labels first, then `spec.nodeName`.
 pub(super) fn check(pod: &v1::Pod, node: &NodeFacts) -> Option<Verdict> {
     let spec = pod.spec.as_ref()?;
     if !is_selected(spec, node) {
         let message = "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
-        return Some(Verdict::rejected("NodeAffinity", message));
+        return Some(Verdict::rejected(REASON, message));
     }
     let wanted = spec.node_name.as_deref().unwrap_or_default();
     (!wanted.is_empty() && wanted != node.name).then(|| {

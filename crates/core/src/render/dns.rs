@@ -6,12 +6,14 @@ use rubelet_api::v1;
 use rubelet_proto::cri;
 
 use super::{full_name, is_host_network, namespace};
-use crate::node::NodeFacts;
+use crate::node::{DnsFacts, HostResolvConf, NodeFacts};
 
 /// Most name servers that resolvers use.
 const SERVERS_MAX: usize = 3;
 /// Most search domains.
 const SEARCHES_MAX: usize = 32;
+/// Those that pods of a cluster search before the host's.
+const OF_CLUSTER: usize = 3;
 /// Longest search line in characters.
 const SEARCH_LINE_LEN_MAX: usize = 2048;
 /// Longest search domain: longer ones abort some resolvers.
@@ -20,7 +22,7 @@ const SEARCH_LEN_MAX: usize = 253;
 /// Something that users should hear of: an event of type `Warning`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DnsProblem {
-    /// `MissingClusterDNS` or `DNSConfigForming`.
+    /// `MissingClusterDNS`, `DNSConfigForming`, or of the node `CheckLimitsForResolvConf`.
     pub reason: &'static str,
     pub message: String,
 }
@@ -89,6 +91,39 @@ pub fn parse_resolv_conf(text: &str) -> ResolvConf {
     conf
 }
 
+/// A file that cannot be read says nothing.
+fn read(file: &HostResolvConf) -> ResolvConf {
+    file.content.as_deref().map(parse_resolv_conf).unwrap_or_default()
+}
+
+/// What is wrong with the host's own file, whatever pods make of it. kubelet 1.36: the first that is.
+pub fn host_problem(dns: &DnsFacts) -> Option<DnsProblem> {
+    let file = dns.host_resolv_conf.as_ref()?;
+    let problem = |message: String| Some(DnsProblem { reason: "CheckLimitsForResolvConf", message });
+    let path = &file.path;
+    let searches = match &file.content {
+        Err(why) => return problem(why.clone()),
+        Ok(text) => parse_resolv_conf(text).searches,
+    };
+    let most = if dns.cluster_domain.is_empty() { SEARCHES_MAX } else { SEARCHES_MAX - OF_CLUSTER };
+    if searches.len() > most {
+        return problem(format!(
+            "Resolv.conf file '{path}' contains search line consisting of more than {most} domains!"
+        ));
+    }
+    if searches.iter().any(|s| s.len() > SEARCH_LEN_MAX) {
+        return problem(format!(
+            "Resolv.conf file {path:?} contains a search path which length is more than allowed {SEARCH_LEN_MAX} chars!"
+        ));
+    }
+    if searches.join(" ").len() > SEARCH_LINE_LEN_MAX {
+        return problem(format!(
+            "Resolv.conf file '{path}' contains search line which length is more than allowed {SEARCH_LINE_LEN_MAX} chars!"
+        ));
+    }
+    None
+}
+
 fn origin(pod: &v1::Pod, node: &NodeFacts, problems: &mut Vec<DnsProblem>) -> Origin {
     let policy = pod.spec.as_ref().and_then(|s| s.dns_policy.as_deref()).unwrap_or("ClusterFirst");
     let wanted = match policy {
@@ -111,14 +146,14 @@ fn origin(pod: &v1::Pod, node: &NodeFacts, problems: &mut Vec<DnsProblem>) -> Or
 }
 
 fn host(node: &NodeFacts) -> cri::DnsConfig {
-    let Some(text) = &node.dns.host_resolv_conf else {
+    let Some(file) = &node.dns.host_resolv_conf else {
         let mut servers: Vec<String> = node.ips.iter().map(|ip| loopback(*ip).to_owned()).collect();
         if servers.is_empty() {
             servers.push("127.0.0.1".to_owned());
         }
         return cri::DnsConfig { servers, searches: vec![".".to_owned()], options: Vec::new() };
     };
-    let ResolvConf { servers, searches, options } = parse_resolv_conf(text);
+    let ResolvConf { servers, searches, options } = read(file);
     cri::DnsConfig { servers, searches, options }
 }
 
@@ -131,7 +166,7 @@ fn loopback(ip: IpAddr) -> &'static str {
 
 fn cluster(pod: &v1::Pod, node: &NodeFacts) -> cri::DnsConfig {
     let domain = &node.dns.cluster_domain;
-    let of_host = node.dns.host_resolv_conf.as_deref().map(parse_resolv_conf).unwrap_or_default().searches;
+    let of_host = node.dns.host_resolv_conf.as_ref().map(read).unwrap_or_default().searches;
     let of_cluster = if domain.is_empty() {
         Vec::new()
     } else {

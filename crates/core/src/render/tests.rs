@@ -5,7 +5,7 @@ use rubelet_api::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{ContainerView, RenderError, create_container, dns, hostname, hosts, log_link, sandbox, sandbox_config};
-use crate::node::NodeFacts;
+use crate::node::{DnsFacts, HostResolvConf, NodeFacts};
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::ImageFound;
 use crate::pod::needs::Inputs;
@@ -350,6 +350,28 @@ fn more_than_resolvers_take_is_cut_with_a_warning() {
     let long = of(&[], &many(20, 200));
     assert_eq!((long.config.searches.len(), long.problems[0].reason), (10, "DNSConfigForming"));
     assert!(of(&many(3, 1), &many(32, 2)).problems.is_empty());
+}
+
+#[test]
+fn what_is_wrong_with_the_hosts_own_file_is_told() {
+    let of = |domain: &str, content: Result<&str, &str>| {
+        let content = content.map(str::to_owned).map_err(str::to_owned);
+        let file = HostResolvConf { path: "/r".into(), content };
+        let facts = DnsFacts { cluster_domain: domain.into(), host_resolv_conf: Some(file), ..DnsFacts::default() };
+        dns::host_problem(&facts).map(|p| format!("{}: {}", p.reason, p.message))
+    };
+    let search = |n: usize, len: usize| format!("search {}", vec!["x".repeat(len); n].join(" "));
+    let told = |message: &str| Some(format!("CheckLimitsForResolvConf: {message}"));
+    let many = "Resolv.conf file '/r' contains search line consisting of more than 29 domains!";
+    let long = "Resolv.conf file \"/r\" contains a search path which length is more than allowed 253 chars!";
+    let line = "Resolv.conf file '/r' contains search line which length is more than allowed 2048 chars!";
+    assert_eq!(of("cluster.local", Ok(&search(30, 1))), told(many));
+    assert_eq!(of("", Ok(&search(32, 1))), None);
+    assert_eq!(of("", Ok(&search(33, 1))), told(&many.replace("29", "32")));
+    assert_eq!(of("", Ok(&search(1, 254))), told(long));
+    assert_eq!(of("", Ok(&search(9, 250))), told(line));
+    assert_eq!(of("", Err("open /r: gone")), told("open /r: gone"));
+    assert_eq!(dns::host_problem(&DnsFacts::default()), None);
 }
 
 #[test]

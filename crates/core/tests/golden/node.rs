@@ -1,8 +1,8 @@
 //! The two machines on which the real kubelet was recorded.
 
 use rubelet_core::node::{
-    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HandlerFacts, Machine as Amounts, NodeFacts, PodGates,
-    PodSettings, Registered, RuntimeFacts,
+    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HandlerFacts, HostResolvConf, Machine as Amounts, NodeFacts,
+    PodGates, PodSettings, Registered, RuntimeFacts,
 };
 use rubelet_core::now::{Mono, Now, Wall};
 
@@ -70,7 +70,10 @@ impl Machine {
             dns: DnsFacts {
                 cluster_servers: vec!["10.96.0.10".into()],
                 cluster_domain: "cluster.local".into(),
-                host_resolv_conf: Some("nameserver 10.0.0.2\nsearch host.test\n".into()),
+                host_resolv_conf: Some(HostResolvConf {
+                    path: "/etc/resolv.conf".into(),
+                    content: Ok("nameserver 10.0.0.2\nsearch host.test\n".into()),
+                }),
             },
             host_etc_hosts: String::new(),
             settings: settings(),

@@ -10,7 +10,7 @@ use rubelet_core::node::addresses::AddressRules;
 use rubelet_core::node::features::declared;
 use rubelet_core::node::object::{Presence, unseen};
 use rubelet_core::node::{
-    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, NodeFacts, PodGates, PodSettings, RuntimeFacts,
+    CgroupDriver, CgroupFacts, CgroupVersion, DnsFacts, HostResolvConf, NodeFacts, PodGates, PodSettings, RuntimeFacts,
 };
 use rubelet_host::cgroup::{self, Version};
 use rubelet_host::{chain, proc};
@@ -49,7 +49,7 @@ pub(super) fn facts(assembled: &Assembled, driver: CgroupDriver, cgroup_root: St
         dns: DnsFacts {
             cluster_servers: config.network.cluster_dns.clone(),
             cluster_domain: config.network.cluster_domain.clone(),
-            host_resolv_conf: resolv_conf(&config.network.resolv_conf)?,
+            host_resolv_conf: resolv_conf(&config.network.resolv_conf),
         },
         host_etc_hosts: proc::read_bounded(Path::new("/etc/hosts"), HOST_FILE_MAX).unwrap_or_default(),
         settings: settings(assembled),
@@ -118,18 +118,15 @@ fn look_up(name: &str) -> Vec<IpAddr> {
     told.recv_timeout(LOOKUP_PATIENCE).unwrap_or_default()
 }
 
-fn resolv_conf(path: &str) -> Result<Option<String>, String> {
+fn resolv_conf(path: &str) -> Option<HostResolvConf> {
     if path.is_empty() {
-        return Ok(None);
+        return None;
     }
-    match proc::read_bounded(Path::new(path), HOST_FILE_MAX) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) => {
-            let err = chain(&error);
-            tracing::warn!(path, err, "resolvConf cannot be read; pods get no servers from it");
-            Ok(Some(String::new()))
-        }
+    let content = proc::read_bounded(Path::new(path), HOST_FILE_MAX).map_err(|e| chain(&e));
+    if let Err(err) = &content {
+        tracing::warn!(path, err, "resolvConf cannot be read; pods get no servers from it");
     }
+    Some(HostResolvConf { path: path.to_owned(), content })
 }
 
 fn settings(assembled: &Assembled) -> PodSettings {
