@@ -64,7 +64,7 @@ test_swap() {
   kubelet=$(kubelet_binary) || { tally failed 1 "swap: the kubelet does not build"; return; }
   upstream=$(reference_kubelet) || { tally failed 1 "swap: upstream's kubelet does not build"; return; }
   if programs=$(containerd2); then options=(--containerd "$programs"); fi
-  unshare -m -n tests/golden/swap --kubelet "$kubelet" --upstream "$upstream" --recorder "$X_CACHE/bin/crirecord" \
+  tests/lib/own.sh tests/golden/swap --kubelet "$kubelet" --upstream "$upstream" --recorder "$X_CACHE/bin/crirecord" \
     --images "$X_CACHE/images/golden.tar" "${options[@]}" 2>&1 | tee "$log" || true
   if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
     tally passed "$passed"
@@ -74,11 +74,11 @@ test_swap() {
   fi
 }
 
-# play_golden KUBELET NAME ARG...: plays all recordings on one containerd.
+# play_golden KUBELET NAME ARG...: plays all recordings on one runtime, on a machine of its own.
 play_golden() {
   local kubelet=$1 log=$logs/golden-$2.log out=$logs/golden-$2
   shift 2
-  tests/golden/play --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
+  tests/lib/own.sh tests/golden/play --kubelet "$kubelet" --recorder "$X_CACHE/bin/crirecord" --images "$X_CACHE/images/golden.tar" \
     "$@" --only "${X_ONLY:-.}" --allow tests/golden/allowed.tsv --out "$out" 2>&1 | tee "$log" || true
   tally_golden "$log"
 }
@@ -98,18 +98,21 @@ tally_golden() {
 # The main job as a user does it: ./x run, looked at from outside, and ^C.
 test_run() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "run: needs root"; return; fi
+  local kubelet
   # First as on a machine that has no container runtime.
   need_embedded_run || { tally failed 1 "run: packages are missing"; return; }
-  check_run "$logs/run.log" ./x run
+  # What must be fetched is fetched now: the machine that it runs on is its own, and has no way out.
+  kubelet=$(kubelet_binary) || { tally failed 1 "run: the kubelet does not build"; return; }
+  X_KUBELET=$kubelet check_run "$logs/run.log" ./x run
   need_run || { tally failed 1 "run: packages are missing"; return; }
-  check_run "$logs/run-containerd.log" ./x run --on-containerd
+  X_KUBELET=$kubelet check_run "$logs/run-containerd.log" ./x run --on-containerd
 }
 
 # check_run LOG COMMAND...: counts what check_run.py finds.
 check_run() {
   local log=$1 passed failed
   shift
-  python3 tests/lib/check_run.py "$@" 2>&1 | tee "$log" || true
+  tests/lib/own.sh python3 tests/lib/check_run.py "$@" 2>&1 | tee "$log" || true
   if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
     tally passed "$passed"
     [ "$failed" = 0 ] || tally failed "$failed" "run: see $log"
@@ -382,7 +385,7 @@ tally_vm() {
   done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
 }
 
-[ $# -gt 0 ] || set -- unit tidy run metrics golden contract streaming scenarios fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
