@@ -237,7 +237,15 @@ impl Place {
         if own.len() > self.at {
             return Ok(true);
         }
-        let mut rotated = rotated(&self.path).into_iter();
+        let rotated = rotated(&self.path);
+        // A file that got its new name while names were listed may be missing, although one after it is there.
+        match fs::metadata(&self.path) {
+            Ok(now) if (now.dev(), now.ino()) == (newest.dev(), newest.ino()) => {}
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        }
+        let mut rotated = rotated.into_iter();
         // One that was removed since (it is compressed now) is older than all that are left.
         let next =
             if own.nlink() == 0 { rotated.next() } else { rotated.skip_while(|(_, meta)| !is_same(meta)).nth(1) };
