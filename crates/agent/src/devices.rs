@@ -5,6 +5,8 @@
 mod checkpoint;
 mod plugin;
 mod registration;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

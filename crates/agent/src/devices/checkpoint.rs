@@ -19,13 +19,13 @@ const NO_NODE: i64 = -1;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct File {
-    data: Data,
+    data: Content,
     checksum: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Data {
+struct Content {
     pod_device_entries: Option<Vec<Entry>>,
     registered_devices: Option<BTreeMap<String, Option<Vec<String>>>>,
 }
@@ -56,7 +56,7 @@ pub(super) fn text(devices: &Devices) -> Result<String, serde_json::Error> {
         }
     }
     let registered = devices.registered().map(|(name, ids)| (name.clone(), Some(ids.iter().cloned().collect())));
-    let data = Data {
+    let data = Content {
         pod_device_entries: (!entries.is_empty()).then_some(entries),
         registered_devices: Some(registered.collect()),
     };
@@ -114,7 +114,7 @@ impl Entry {
     }
 }
 
-impl Data {
+impl Content {
     /// kubelet 1.36: FNV-1a over the data as Go's `spew` prints it with types.
     fn checksum(&self) -> Result<u64, String> {
         let mut out = String::from("(checkpoint.checkpointData){PodDeviceEntries:([]checkpoint.PodDevicesEntry)");

@@ -36,7 +36,16 @@ pub(crate) fn spawn(
     node: watch::Sender<Arc<NodeFacts>>,
     roster: mpsc::Sender<RosterNote>,
 ) {
-    match listen(&devices) {
+    take_registrations(life, &devices);
+    let expiring = devices.clone();
+    life.spawn(async move { expiring.expire().await });
+    life.spawn(tell_node(devices.clone(), node));
+    life.spawn(tell_pods(devices, roster));
+}
+
+/// Listens on the socket.
+pub(super) fn take_registrations(life: &Life, devices: &Arc<Devices>) {
+    match listen(devices) {
         Ok(listener) => drop(life.spawn(serve(listener, devices.clone(), life.clone()))),
         Err(e) => {
             let why = chain(&e);
@@ -47,10 +56,6 @@ pub(crate) fn spawn(
             *devices.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }
     }
-    let expiring = devices.clone();
-    life.spawn(async move { expiring.expire().await });
-    life.spawn(tell_node(devices.clone(), node));
-    life.spawn(tell_pods(devices, roster));
 }
 
 fn listen(devices: &Devices) -> io::Result<UnixListener> {
