@@ -203,10 +203,7 @@ pub async fn lay(
         container_logs_dir: settings.container_logs_dir,
         metrics: settings.metrics,
     });
-    let surveyed =
-        survey::survey(&hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
-    foreign::refuse_foreign_pods(&hands, &surveyed)
-        .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
+    let surveyed = first_look(&hands, endpoint).await?;
     settle(&hands, &node, &settings.reservations, life)?;
     csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
@@ -261,6 +258,15 @@ pub async fn lay(
     watcher::spawn(life, hands, node_tx, roster.clone());
     let agent = Agent { picture, pulse, node, stats, devices, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// All that the runtime has, if it is this node's runtime.
+async fn first_look(hands: &Arc<Hands>, endpoint: &str) -> Result<survey::Surveyed, StartError> {
+    let surveyed =
+        survey::survey(hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
+    foreign::refuse_foreign_pods(hands, &surveyed)
+        .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
+    Ok(surveyed)
 }
 
 /// Cgroups for pods and for those that something is kept for, and what an earlier life left in use.

@@ -110,7 +110,8 @@ async fn all_pods_and_those_for_whom_something_is_kept_are_held() {
     assert_eq!(held(&tree, "system"), [shares[1], "268435456", "300"]);
     assert_eq!(held(&tree, "kube"), [shares[2], most, "max"]);
     let root = &world.root;
-    let of_limits: Vec<String> = told.lines().into_iter().filter(|line| line.contains("NodeAllocatableEnforced")).collect();
+    let of_limits: Vec<String> =
+        told.lines().into_iter().filter(|line| line.contains("NodeAllocatableEnforced")).collect();
     assert_eq!(
         of_limits,
         [
