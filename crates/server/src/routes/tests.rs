@@ -67,7 +67,8 @@ async fn the_report_names_every_check() {
 async fn a_stuck_sync_loop_is_no_health() {
     let view = Shown { sync_loop: Err("sync Loop took longer than expected".into()), ..healthy() };
     let (status, body) = ask(FULL, &view, Method::GET, "/healthz").await;
-    let report = "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\nhealthz check failed\n";
+    let report =
+        "[+]ping ok\n[+]log ok\n[-]syncloop failed: reason withheld\n[+]device-plugin ok\nhealthz check failed\n";
     assert_eq!((status, body.as_str()), (500, report));
     let (status, body) = ask(FULL, &view, Method::GET, "/healthz/syncloop").await;
     let why = "internal server error: sync Loop took longer than expected\n";
