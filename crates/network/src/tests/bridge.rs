@@ -11,6 +11,8 @@ use super::world::{
 };
 use crate::{NetworkError, PortMapping, Protocol, Subnet};
 
+/// On a machine that does much beside: a connection that is tried again comes to pass.
+const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 #[test]
@@ -81,11 +83,7 @@ fn a_port_on_one_address_is_on_no_other() {
             (&outside, ("192.0.2.1", 84), false),
             (&outside, ("2001:db8::1", 85), true),
         ] {
-            assert_eq!(
-                ask_within(from, to, SHORT.max(if want { Duration::from_secs(5) } else { SHORT })).is_ok(),
-                want,
-                "{to:?}"
-            );
+            assert_eq!(ask_within(from, to, if want { PATIENCE } else { SHORT }).is_ok(), want, "{to:?}");
         }
         // Other addresses of one port are others'.
         let rest = Pod::new("rest", &[bound("192.0.2.1", 81), bound("::", 82)]);
