@@ -340,8 +340,8 @@ test_fresh() {
   fi
 }
 
-# The recordings of cgroup v2 and the systemd driver, and what else only such a machine can show, in emulated ones. These mostly wait: they run beside
-# the other parts, one for each runtime.
+# The recordings of cgroup v2 and the systemd driver, and what else only such a machine can show, in emulated ones, one for each
+# runtime, side by side. They take all that the processors have: the other parts come before.
 test_vm() {
   [ -n "$vm_job" ] || vm_begin
   wait "$vm_job" || tally failed 1 "vm: broke off, see $logs/vm.log"
@@ -390,7 +390,6 @@ for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
 need_rust
-case " $* " in *" vm "*) vm_begin ;; esac
 for part in "$@"; do
   SECONDS=0
   echo "== $part"
