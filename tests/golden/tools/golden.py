@@ -119,7 +119,7 @@ def with_names(archive, out, names):
     """Writes an archive of images anew in which some have a second name, docker.io's."""
     import tarfile
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(archive) as tar: tar.extractall(folder, filter="data")
+        with tarfile.open(archive) as tar: tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # Debian 12's Python has none
         with open(f"{folder}/index.json") as f: index = json.load(f)
         key = "org.opencontainers.image.ref.name"
         for have, want in names.items():
