@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::checks::{ensure, refused, same, until};
 use super::pod::SOON;
@@ -55,12 +58,25 @@ fn parse(line: &str) -> Result<Line> {
     Ok(line)
 }
 
-/// Stream, tag and text of each line that a script wrote.
-async fn written(bench: &Arc<Bench>, script: &str) -> Result<Vec<(String, String, String)>> {
+/// How long after its end a container's output may still be on its way to the log: CRI promises nothing.
+const LATE: Duration = Duration::from_secs(10);
+
+/// Stream, tag and text of each line that a script wrote: that many, or what is there when no more come.
+async fn written(bench: &Arc<Bench>, script: &str, lines: usize) -> Result<Vec<(String, String, String)>> {
     let pod = bench.pod().await?;
     let id = pod.start(pod.container("a", &["sh", "-c", script])).await?;
     pod.ended(&id).await?;
-    Ok(pod.log("a")?.into_iter().map(|line| (line.stream, line.tag, line.text)).collect())
+    let give_up_at = Instant::now() + LATE;
+    let all = until("the log", LATE + LATE, async || {
+        let is_late = Instant::now() > give_up_at;
+        match pod.log("a") {
+            Ok(found) => Ok((found.len() >= lines || is_late).then_some(found)),
+            // The last line may be half there.
+            Err(error) if is_late => Err(error),
+            Err(_) => Ok(None),
+        }
+    });
+    Ok(all.await?.into_iter().map(|line| (line.stream, line.tag, line.text)).collect())
 }
 
 fn line(stream: &str, tag: &str, text: &str) -> (String, String, String) {
@@ -75,12 +91,12 @@ async fn lines(bench: Arc<Bench>) -> Result {
         line("stdout", "F", ""),
         line("stdout", "F", " three  words "),
     ];
-    same("the log", written(&bench, script).await?, wanted)
+    same("the log", written(&bench, script, wanted.len()).await?, wanted)
 }
 
 async fn parts(bench: Arc<Bench>) -> Result {
     // 40000 letters and an end, then a short line.
-    let found = written(&bench, "head -c 40000 /dev/zero | tr '\\0' x; echo; echo end").await?;
+    let found = written(&bench, "head -c 40000 /dev/zero | tr '\\0' x; echo; echo end", 4).await?;
     let tags: Vec<&str> = found.iter().map(|(_, tag, _)| tag.as_str()).collect();
     let whole: String = found.iter().take(found.len().saturating_sub(1)).map(|(_, _, text)| text.as_str()).collect();
     same("the text's length", whole.len(), 40_000)?;
@@ -91,7 +107,7 @@ async fn parts(bench: Arc<Bench>) -> Result {
 
 async fn unfinished(bench: Arc<Bench>) -> Result {
     // The tag of such a line differs between runtimes; readers take what is there.
-    let found = written(&bench, "printf 'a\\nb'").await?;
+    let found = written(&bench, "printf 'a\\nb'", 2).await?;
     let texts: Vec<&str> = found.iter().map(|(_, _, text)| text.as_str()).collect();
     same("the lines", texts, ["a", "b"])
 }
@@ -139,7 +155,7 @@ async fn without(bench: Arc<Bench>) -> Result {
 }
 
 async fn flood(bench: Arc<Bench>) -> Result {
-    let found = written(&bench, "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done").await?;
+    let found = written(&bench, "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done", 20_000).await?;
     same("the number of lines", found.len(), 20_000)?;
     let wrong = found.iter().enumerate().find(|(number, (_, _, text))| *text != format!("line {number}"));
     ensure(wrong.is_none(), || format!("out of order: {wrong:?}"))
