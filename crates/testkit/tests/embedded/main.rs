@@ -18,9 +18,18 @@ use rubelet_testkit::contract::Bench;
 
 /// What the embedded runtime does otherwise: nothing.
 const KNOWN: &[(&str, &str)] = &[];
+/// What it does otherwise with runc.
+const KNOWN_RUNC: &[(&str, &str)] = &[NO_USERS[0], NO_USERS[1]];
 /// What it does otherwise with crun.
-const KNOWN_CRUN: &[(&str, &str)] =
-    &[("a directory in the way of the command is a StartError", "crun does not name the program")];
+const KNOWN_CRUN: &[(&str, &str)] = &[
+    ("a directory in the way of the command is a StartError", "crun does not name the program"),
+    NO_USERS[0],
+    NO_USERS[1],
+];
+const NO_USERS: [(&str, &str); 2] = [
+    ("a pod may have users of its own", "by our own shim only"),
+    ("what a pod with users of its own mounts belongs to whom it belonged", "by our own shim only"),
+];
 
 fn main() -> ExitCode {
     // Shims are this program, too.
@@ -40,7 +49,7 @@ fn embedded() {
         on(Creator::BuiltIn, "embedded", KNOWN);
     }
     if is_wanted("runc") {
-        on(Creator::from("runc"), "embedded with runc", KNOWN);
+        on(Creator::from("runc"), "embedded with runc", KNOWN_RUNC);
     }
     if is_wanted("crun") {
         // It refuses hybrid cgroups. The test is in a mount namespace of its own; where nothing is mounted there, nothing happens.
