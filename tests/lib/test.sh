@@ -341,7 +341,7 @@ test_fresh() {
 }
 
 # The recordings of cgroup v2 and the systemd driver, and what else only such a machine can show, in emulated ones, one for each
-# runtime, side by side. They take all that the processors have: the other parts come before.
+# runtime. They take all that the processors have: the other parts come before.
 test_vm() {
   [ -n "$vm_job" ] || vm_begin
   wait "$vm_job" || tally failed 1 "vm: broke off, see $logs/vm.log"
@@ -358,16 +358,17 @@ vm_machines() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "vm: needs root"; return; fi
   if ! need_go; then tally skipped 1 "vm: needs Go"; return; fi
   golden_tools || { tally failed 1 "vm: its tools do not build"; return; }
-  local kubelet runtime machine machines=()
+  local kubelet runtime machine=
+  trap '[ -z "${machine:-}" ] || kill "$machine" 2>/dev/null || true' EXIT
   kubelet=$(kubelet_binary) || { tally failed 1 "vm: the kubelet does not build"; return; }
   tests/vm/image.sh || { tally failed 1 "vm: the machine could not be built"; return; }
-  trap '[ ${#machines[@]} = 0 ] || kill "${machines[@]}" 2>/dev/null || true' EXIT
+  # One after the other: each takes all that the processors have, and some pods have deadlines.
   for runtime in ${X_VM_RUNTIMES:-embedded containerd}; do
     X_VM_RUNTIMES=$runtime tests/vm/run.sh "$kubelet" "$logs/vm-$runtime" "${X_ONLY:-.}" >"$logs/vm-$runtime.log" 2>&1 &
-    machines+=("$!")
+    machine=$!
+    wait "$machine" || true
+    machine=
   done
-  for machine in "${machines[@]}"; do wait "$machine" || true; done
-  machines=()
   for runtime in ${X_VM_RUNTIMES:-embedded containerd}; do
     cat "$logs/vm-$runtime.log"
     tally_vm "$logs/vm-$runtime.log"
