@@ -15,6 +15,17 @@ X_TALLY=$(mktemp)
 export X_TALLY
 trap '[ -z "${vm_job:-}" ] || kill "$vm_job" 2>/dev/null || true; rm -f "$X_TALLY"' EXIT
 
+# tally_check LOG PART: counts what a check said in its last line, `check: N passed, N failed`.
+tally_check() {
+  local log=$1 part=$2 passed failed
+  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+    tally passed "$passed"
+    [ "$failed" = 0 ] || tally failed "$failed" "$part: see $log"
+  else
+    tally failed 1 "$part: not checked, see $log"
+  fi
+}
+
 # cargo_test NAME ARG...: shows what is worth seeing while it runs, keeps all of it in a log, counts it.
 cargo_test() {
   local log=$logs/$1.log
@@ -60,18 +71,13 @@ test_swap() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "swap: needs root"; return; fi
   if ! need_go; then tally skipped 1 "swap: needs Go"; return; fi
   golden_tools || { tally failed 1 "swap: its tools do not build"; return; }
-  local kubelet upstream programs log=$logs/swap.log passed failed options=()
+  local kubelet upstream programs log=$logs/swap.log options=()
   kubelet=$(kubelet_binary) || { tally failed 1 "swap: the kubelet does not build"; return; }
   upstream=$(reference_kubelet) || { tally failed 1 "swap: upstream's kubelet does not build"; return; }
   if programs=$(containerd2); then options=(--containerd "$programs"); fi
   tests/lib/own.sh tests/golden/swap --kubelet "$kubelet" --upstream "$upstream" --recorder "$X_CACHE/bin/crirecord" \
     --images "$X_CACHE/images/golden.tar" "${options[@]}" 2>&1 | tee "$log" || true
-  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "swap: see $log"
-  else
-    tally failed 1 "swap: not played, see $log"
-  fi
+  tally_check "$log" "swap"
 }
 
 # play_golden KUBELET NAME ARG...: plays all recordings on one runtime, on a machine of its own.
@@ -110,15 +116,10 @@ test_run() {
 
 # check_run LOG COMMAND...: counts what check_run.py finds.
 check_run() {
-  local log=$1 passed failed
+  local log=$1
   shift
   tests/lib/own.sh python3 tests/lib/check_run.py "$@" 2>&1 | tee "$log" || true
-  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "run: see $log"
-  else
-    tally failed 1 "run: not checked, see $log"
-  fi
+  tally_check "$log" "run"
 }
 
 # The same of a node of a real control plane: recordings of 13 pods and of the node's registration, on a machine of its own.
@@ -161,15 +162,10 @@ test_metrics() {
 
 # check_metrics LOG ARG...: counts what check_metrics.py finds.
 check_metrics() {
-  local log=$1 passed failed
+  local log=$1
   shift
   tests/lib/alone.sh python3 tests/lib/check_metrics.py "$@" 2>&1 | tee "$log" || true
-  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "metrics: see $log"
-  else
-    tally failed 1 "metrics: not checked, see $log"
-  fi
+  tally_check "$log" "metrics"
 }
 
 # What people run on a cluster (deployments, daemons, stateful pods on a CSI driver, jobs, streams, eviction), on the embedded runtime and on containerd.
@@ -298,7 +294,7 @@ test_conformance() {
 test_api() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "api: needs root"; return; fi
   if ! need_go; then tally skipped 1 "api: needs Go to build the control plane"; return; fi
-  local kubelet containerd scraper log=$logs/api.log passed failed kind options=()
+  local kubelet containerd scraper log=$logs/api.log kind options=()
   need_embedded_run && need_run || { tally failed 1 "api: packages are missing"; return; }
   controlplane_programs >"$logs/api-programs.log" || { tally failed 1 "api: no control plane"; return; }
   grep -q '^kubectl ' "$logs/api-programs.log" || { tally skipped 1 "api: no kubectl from Debian forky"; return; }
@@ -307,12 +303,7 @@ test_api() {
   if scraper=$(scraper_binary); then options+=(--scraper "$scraper"); else tally skipped 1 "api: metrics-server does not build"; fi
   for kind in ${X_RUNTIMES:-embedded ${containerd:+containerd2}}; do options+=(--runtime "$kind"); done
   tests/lib/alone.sh python3 tests/api/run.py --kubelet "$kubelet" "${options[@]}" 2>&1 | tee "$log" || true
-  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "api: see $log"
-  else
-    tally failed 1 "api: it broke off, see $log"
-  fi
+  tally_check "$log" "api"
 }
 
 # What reads strangers' bytes, tried on damaged ones for 20 s each.
@@ -343,17 +334,12 @@ test_fresh() {
 # The recordings of cgroup v2 and the systemd driver, and what else only such a machine can show, in emulated ones, one for each
 # runtime. They take all that the processors have: the other parts come before.
 test_vm() {
-  [ -n "$vm_job" ] || vm_begin
+  vm_machines >"$logs/vm.log" 2>&1 &
+  vm_job=$!
   wait "$vm_job" || tally failed 1 "vm: broke off, see $logs/vm.log"
   vm_job=
   cat "$logs/vm.log"
 }
-vm_job=
-vm_begin() {
-  vm_machines >"$logs/vm.log" 2>&1 &
-  vm_job=$!
-}
-
 vm_machines() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "vm: needs root"; return; fi
   if ! need_go; then tally skipped 1 "vm: needs Go"; return; fi
