@@ -3,44 +3,21 @@
 use std::sync::Arc;
 
 use rubelet_api::groups::storage_v1::{CSIDriver, CSIDriverSpec, TokenRequest, VolumeAttachment};
+use rubelet_apiserver::Path;
 use rubelet_apiserver::backoff::{Backoff, Growth};
-use rubelet_apiserver::{Change, Path, Selector};
 use rubelet_core::pod::needs::{AttachmentNeed, CsiDriver, DriverToken, FsGroupPolicy, Got};
-use tokio::time::{Duration, Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant, sleep};
 
-use super::fetch::{PATIENCE, Teller, Tools, refusal_text};
+use super::fetch::{PATIENCE, Teller, Tools, follow_one, refusal_text};
 
 /// How often an attachment that is not there yet is asked for.
 const AGAIN: Growth = Growth { first: Duration::from_millis(500), most: Duration::from_secs(5), jitter: 0.2 };
 
 /// The object of a driver; upstream's assumptions where there is none.
 pub(super) async fn driver(name: &str, tools: &Tools, teller: &Teller) {
-    let mut watch = tools.client.list_watch::<CSIDriver>(Path::all::<CSIDriver>(), Selector::name(name));
-    let deadline = Instant::now() + PATIENCE;
-    let (mut is_known, mut is_late) = (false, false);
-    loop {
-        let change = tokio::select! {
-            change = watch.next() => change,
-            () = sleep_until(deadline), if !is_known && !is_late => {
-                is_late = true;
-                teller.tell(Got::Failed(format!("timed out waiting for CSIDriver {name}"))).await;
-                continue;
-            }
-        };
-        let object = match change {
-            None => return,
-            Some(Change::Interrupted(error)) => {
-                tracing::debug!(driver = name, err = %error, "watching a CSIDriver is interrupted");
-                continue;
-            }
-            Some(Change::Replaced(all, _)) => all.into_iter().next(),
-            Some(Change::Upserted(object)) => Some(object),
-            Some(Change::Removed(_)) => None,
-        };
-        is_known = true;
-        let facts = object.map(|o| facts(&o.spec)).unwrap_or_default();
-        teller.tell(Got::CsiDriver(Arc::new(facts))).await;
-    }
+    let late = format!("timed out waiting for CSIDriver {name}");
+    let got = |object: Option<CSIDriver>| Got::CsiDriver(Arc::new(object.map(|o| facts(&o.spec)).unwrap_or_default()));
+    follow_one(name, late, got, tools, teller).await;
 }
 
 fn facts(spec: &CSIDriverSpec) -> CsiDriver {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rubelet_api::groups::certificates_v1beta1::ClusterTrustBundle;
 use rubelet_api::groups::node_v1::RuntimeClass;
 use rubelet_api::v1;
-use rubelet_apiserver::{Change, Client, Error, Path, Selector};
+use rubelet_apiserver::{Change, Client, Error, Object, Path, Selector};
 use rubelet_core::pod::needs::{AnchorsNeed, Got, Need};
 use rubelet_core::pod::services::Service;
 use tokio::sync::mpsc;
@@ -172,7 +172,24 @@ fn replace(known: &mut Option<Vec<Service>>, object: &v1::Service, now: Option<S
 
 /// The handler that a class stands for, for as long as somebody needs it.
 async fn runtime_class(name: &str, tools: &Tools, teller: &Teller) {
-    let mut watch = tools.client.list_watch::<RuntimeClass>(Path::all::<RuntimeClass>(), Selector::name(name));
+    let late = format!("failed to lookup RuntimeClass {name}: it has not been read yet");
+    let got = |class: Option<RuntimeClass>| match class {
+        Some(class) => Got::RuntimeClass(class.handler.into()),
+        // kubelet 1.36: the words.
+        None => Got::NotFound(format!("runtimeclass.node.k8s.io \"{name}\" not found")),
+    };
+    follow_one(name, late, got, tools, teller).await;
+}
+
+/// Tells what follows from an object of the whole cluster, now and whenever it changes; `late` if nothing is known in time.
+pub(super) async fn follow_one<T: Object>(
+    name: &str,
+    late: String,
+    got: impl Fn(Option<T>) -> Got,
+    tools: &Tools,
+    teller: &Teller,
+) {
+    let mut watch = tools.client.list_watch::<T>(Path::all::<T>(), Selector::name(name));
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let (mut is_known, mut is_late) = (false, false);
     loop {
@@ -180,15 +197,14 @@ async fn runtime_class(name: &str, tools: &Tools, teller: &Teller) {
             change = watch.next() => change,
             () = tokio::time::sleep_until(deadline), if !is_known && !is_late => {
                 is_late = true;
-                let why = format!("failed to lookup RuntimeClass {name}: it has not been read yet");
-                teller.tell(Got::Failed(why)).await;
+                teller.tell(Got::Failed(late.clone())).await;
                 continue;
             }
         };
         let object = match change {
             None => return,
             Some(Change::Interrupted(error)) => {
-                tracing::debug!(name, err = %error, "watching a RuntimeClass is interrupted");
+                tracing::debug!(name, err = %error, "watching an object of the cluster is interrupted");
                 continue;
             }
             Some(Change::Replaced(all, _)) => all.into_iter().next(),
@@ -196,12 +212,7 @@ async fn runtime_class(name: &str, tools: &Tools, teller: &Teller) {
             Some(Change::Removed(_)) => None,
         };
         is_known = true;
-        let got = match object {
-            Some(class) => Got::RuntimeClass(class.handler.into()),
-            // kubelet 1.36: the words.
-            None => Got::NotFound(format!("runtimeclass.node.k8s.io \"{name}\" not found")),
-        };
-        teller.tell(got).await;
+        teller.tell(got(object)).await;
     }
 }
 
