@@ -336,6 +336,11 @@ impl Tree {
         Ok(uids)
     }
 
+    /// The same tree as `driver` names what is in it.
+    pub fn named_by(&self, driver: Driver) -> Self {
+        Self { driver, ..self.clone() }
+    }
+
     /// Whether a process lives in the cgroup of this pod, at any level. What cannot be read counts as living.
     pub fn pod_has_processes(&self, uid: &str) -> bool {
         LEVELS.iter().any(|level| self.pids(format!("{level}/pod{uid}")).map_or(true, |pids| !pids.is_empty()))

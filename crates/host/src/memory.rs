@@ -1,5 +1,7 @@
 //! Keeping the process small: glibc's allocator gives memory back when told to.
 
+use std::path::Path;
+
 /// One arena and a low trim threshold. To be called before threads are started; without glibc nothing happens.
 pub fn keep_small() {
     #[cfg(target_env = "gnu")]
@@ -19,21 +21,36 @@ pub fn trim() {
     }
 }
 
-/// Lets go of the program's own code that start-up brought into memory. What is still needed comes back from the page cache.
+/// Lets go of the program's own code and constants that were brought into memory. What is still needed comes back from the page
+/// cache.
 ///
-/// Says how many bytes of address space it was; 0 when the kernel does not tell where the code is.
+/// Says how many bytes of address space it was; 0 when the kernel does not tell where they are.
 pub fn forget_code() -> usize {
     let Ok(exe) = std::fs::read_link("/proc/self/exe") else { return 0 };
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return 0 };
-    maps.lines().filter_map(|line| code_in(line, &exe)).map(|(start, len)| forget(start, len)).sum()
+    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return 0 };
+    unwritten(&maps, &exe).into_iter().map(|(start, len)| forget(start, len)).sum()
 }
 
-/// Address and length of a mapping of the program's code: private, executable, never written to.
-fn code_in(line: &str, exe: &std::path::Path) -> Option<(usize, usize)> {
+/// Address and length of the mappings of the program's file that are private, not writable and never were written to: the linker
+/// writes to some while it starts the program and closes them to writing then.
+fn unwritten(smaps: &str, exe: &Path) -> Vec<(usize, usize)> {
+    let (mut found, mut last) = (Vec::new(), None);
+    for line in smaps.lines() {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match word {
+            "Anonymous:" if rest.trim() == "0 kB" => found.extend(last.take()),
+            _ if word.ends_with(':') => {}
+            _ => last = mapping_in(line, exe),
+        }
+    }
+    found
+}
+
+fn mapping_in(line: &str, exe: &Path) -> Option<(usize, usize)> {
     let mut fields = line.splitn(6, ' ');
     let (range, perms) = (fields.next()?, fields.next()?);
     let path = fields.nth(3)?.trim_start();
-    if perms != "r-xp" || std::path::Path::new(path) != exe {
+    if !matches!(perms, "r-xp" | "r--p") || Path::new(path) != exe {
         return None;
     }
     let (start, end) = range.split_once('-')?;
@@ -42,8 +59,8 @@ fn code_in(line: &str, exe: &std::path::Path) -> Option<(usize, usize)> {
 }
 
 fn forget(start: usize, len: usize) -> usize {
-    // SAFETY: the range is one mapping of this program's file that is private and not writable, so its pages equal the file's and are
-    // read from it again when they are touched; nothing in memory is lost.
+    // SAFETY: the range is one mapping of this program's file that is private, cannot be written to and holds no page of its own, so
+    // its pages equal the file's and are read from it again when they are touched; nothing in memory is lost.
     let result = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_DONTNEED) };
     if result == 0 { len } else { 0 }
 }
@@ -55,11 +72,18 @@ mod tests {
         assert!(super::forget_code() > 0);
         assert_eq!(format!("{:?}", [1, 2]), "[1, 2]");
         let exe = std::path::Path::new("/a b");
-        let line = |perms| format!("1000-3000 {perms} 00001000 fe:00 42     /a b");
-        assert_eq!(super::code_in(&line("r-xp"), exe), Some((0x1000, 0x2000)));
-        assert_eq!(super::code_in(&line("rw-p"), exe), None);
-        assert_eq!(super::code_in("1000-3000 r-xp 0 fe:00 42     /c", exe), None);
-        assert_eq!(super::code_in("1000-3000 r-xp 0 00:00 0", exe), None);
+        let of = |perms, anonymous| {
+            let smaps =
+                format!("1000-3000 {perms} 00001000 fe:00 42     /a b\nSize: 8 kB\nAnonymous: {anonymous} kB\n");
+            super::unwritten(&smaps, exe)
+        };
+        assert_eq!(of("r-xp", "       0"), [(0x1000, 0x2000)]);
+        assert_eq!(of("r--p", "0"), [(0x1000, 0x2000)]);
+        // Relocated when the program started.
+        assert_eq!(of("r--p", "4"), []);
+        assert_eq!(of("rw-p", "0"), []);
+        let others = "1000-3000 r-xp 0 fe:00 42     /c\nAnonymous: 0 kB\n5000-6000 r-xp 0 00:00 0\nAnonymous: 0 kB\n";
+        assert_eq!(super::unwritten(others, exe), []);
     }
 
     fn resident_kb() -> u64 {

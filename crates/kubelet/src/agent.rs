@@ -29,6 +29,7 @@ use rubelet_runtime::Embedded;
 use rubelet_server::Servers;
 use rubelet_server::metrics::HttpCounts;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::assemble::{Assembled, EMBEDDED};
@@ -36,7 +37,7 @@ use crate::{control, embedded, klog};
 
 /// How often a runtime that does not answer is asked again.
 const RUNTIME_AGAIN: Duration = Duration::from_secs(1);
-/// How long the start may leave memory behind before it is given back.
+/// How long work on pods may leave memory behind before it is given back.
 const SETTLED: Duration = Duration::from_secs(15);
 /// Links to logs, by pod and container; from kubelet 1.36.
 const CONTAINER_LOGS_DIR: &str = "/var/log/containers";
@@ -119,6 +120,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         control::serve(listener, embedded, agent.clone());
     }
     let pulse = agent.pulse.clone();
+    life.spawn(keep_small(agent.picture.version()));
     let http: Arc<HttpCounts> = Arc::default();
     let view = Arc::new(view::NodeView {
         picture: agent.picture,
@@ -135,13 +137,20 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
     let servers = servers::config(&assembled).map_err(failed)?;
     let reviews = joined.map(|joined| rubelet_server::by_api_server(joined.client, http));
     let servers = rubelet_server::serve(servers, view, reviews).await.map_err(|error| failed(chain(&error)))?;
-    life.spawn(async {
+    info!(node = assembled.node_name.as_str(), "Started kubelet");
+    Ok(Running { pulse, _servers: servers, _end: end })
+}
+
+/// Gives back what work on pods has left in memory, a while after their picture has changed.
+async fn keep_small(mut changes: watch::Receiver<u64>) {
+    loop {
         tokio::time::sleep(SETTLED).await;
         rubelet_host::memory::trim();
         rubelet_host::memory::forget_code();
-    });
-    info!(node = assembled.node_name.as_str(), "Started kubelet");
-    Ok(Running { pulse, _servers: servers, _end: end })
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The embedded runtime, and where others ask for it.

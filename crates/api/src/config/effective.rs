@@ -33,6 +33,8 @@ const EFFECTIVE: &[&str] = &[
     "enableSystemLogHandler",
     "enableSystemLogQuery",
     "enforceNodeAllocatable",
+    "eventBurst",
+    "eventRecordQPS",
     "evictionHard",
     "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
@@ -43,7 +45,6 @@ const EFFECTIVE: &[&str] = &[
     "failSwapOn",
     "featureGates",
     "fileCheckFrequency",
-    "hairpinMode",
     "healthzBindAddress",
     "healthzPort",
     "httpCheckFrequency",
@@ -57,12 +58,14 @@ const EFFECTIVE: &[&str] = &[
     "kubeAPIQPS",
     "kubeReserved",
     "kubeReservedCgroup",
+    "kubeletCgroups",
     "localStorageCapacityIsolation",
     "logging",
     "makeIPTablesUtilChains",
     "maxOpenFiles",
     "maxParallelImagePulls",
     "maxPods",
+    "memorySwap",
     "mergeDefaultEvictionSettings",
     "nodeLeaseDurationSeconds",
     "nodeStatusMaxImages",
@@ -95,6 +98,7 @@ const EFFECTIVE: &[&str] = &[
     "staticPodURL",
     "staticPodURLHeader",
     "syncFrequency",
+    "systemCgroups",
     "systemReserved",
     "systemReservedCgroup",
     "tlsCertFile",
@@ -103,11 +107,13 @@ const EFFECTIVE: &[&str] = &[
     "tlsMinVersion",
     "tlsPrivateKeyFile",
     "tracing",
+    "userNamespaces",
+    "volumeStatsAggPeriod",
 ];
 
 /// Fields that have no effect upstream either.
 const WITHOUT_EFFECT_ANYWHERE: &[&str] =
-    &["iptablesDropBit", "iptablesMasqueradeBit", "streamingConnectionIdleTimeout", "kind", "apiVersion"];
+    &["hairpinMode", "iptablesDropBit", "iptablesMasqueradeBit", "streamingConnectionIdleTimeout", "kind", "apiVersion"];
 
 /// What does not exist yet can be switched off.
 const OFF_IS_EFFECTIVE: &[&str] = &["enableControllerAttachDetach"];

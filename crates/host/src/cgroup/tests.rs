@@ -131,6 +131,23 @@ fn pods_are_listed() {
 }
 
 #[test]
+fn pods_are_found_under_the_names_of_the_other_driver() {
+    let Some(scratch) = Scratch::new("names") else { return };
+    let other = scratch.tree.named_by(Driver::Systemd);
+    let slice = other.fs_name("kubepods/burstable/pod1-2").unwrap();
+    assert!(slice.ends_with("-kubepods-burstable-pod1_2.slice"), "{slice}");
+    // Directories as systemd calls them, made by hand: no systemd is asked.
+    let by_hand = Tree { root: Vec::new(), ..scratch.tree.clone() };
+    by_hand.ensure(&slice, &Values::default()).unwrap();
+    assert_eq!((scratch.tree.list_pods(), other.list_pods()), (Vec::new(), vec!["1-2".to_owned()]));
+    assert!(!other.pod_has_processes("1-2"));
+    let mut child = spawn_in(&by_hand, &slice);
+    assert!(other.pod_has_processes("1-2"));
+    by_hand.remove(slice.split('/').next().unwrap()).unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn the_levels_are_made() {
     let Some(scratch) = Scratch::new("levels") else { return };
     scratch.tree.ensure_levels(2048).unwrap();
