@@ -112,8 +112,14 @@ const EFFECTIVE: &[&str] = &[
 ];
 
 /// Fields that have no effect upstream either.
-const WITHOUT_EFFECT_ANYWHERE: &[&str] =
-    &["hairpinMode", "iptablesDropBit", "iptablesMasqueradeBit", "streamingConnectionIdleTimeout", "kind", "apiVersion"];
+const WITHOUT_EFFECT_ANYWHERE: &[&str] = &[
+    "hairpinMode",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "streamingConnectionIdleTimeout",
+    "kind",
+    "apiVersion",
+];
 
 /// What does not exist yet can be switched off.
 const OFF_IS_EFFECTIVE: &[&str] = &["enableControllerAttachDetach"];
