@@ -97,7 +97,7 @@ async fn sandbox_as_rendered(
     let answer = hands.runtime.pod_sandbox_status(&sandbox.id, true).await?;
     let reported = reported_config(&answer.info)?;
     let rendered = render::sandbox::sandbox_config(pod, sandbox.attempt, node).map_err(|e| e.to_string())?;
-    let rendered = serde_json::to_value(&rendered).map_err(|e| e.to_string())?;
+    let rendered = rubelet_api::tree::to_tree(&rendered).map_err(|e| e.to_string())?;
     let (rendered, mut reported) = (comparable(rendered), comparable(reported));
     forget_added(&rendered, &mut reported);
     difference("sandbox", &rendered, &reported)?;
@@ -143,7 +143,7 @@ async fn container_as_rendered(
             mount.host_path = subpath.target.display().to_string();
         }
     }
-    let rendered = comparable(serde_json::to_value(&config).map_err(|e| e.to_string())?);
+    let rendered = comparable(rubelet_api::tree::to_tree(&config).map_err(|e| e.to_string())?);
     let reported = without_services(comparable(reported), &rendered);
     Ok(difference(&format!("container {}", container.name), &rendered, &reported)?)
 }
@@ -194,7 +194,7 @@ fn mounted_images(pod: &v1::Pod, container: &str, reported: &Value) -> BTreeMap<
 /// The `config` of verbose status; containerd and CRI-O put it into `info["info"]`.
 fn reported_config(info: &BTreeMap<String, String>) -> Result<Value, String> {
     let text = info.get("info").ok_or("the runtime reports no configuration")?;
-    let mut value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let mut value: Value = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
     value
         .get_mut("config")
         .map(Value::take)

@@ -148,7 +148,7 @@ fn read(path: &Path) -> Result<BTreeMap<(Source, PodKey), Known>, String> {
         }
         Err(e) => return Err(rubelet_host::chain(&e)),
     };
-    let file: File = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    let file: File = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
     if file.version != VERSION {
         return Err(format!("version {} is not known, {VERSION} is", file.version));
     }

@@ -1,6 +1,7 @@
 //! The life of one agent: all its tasks end together, wherever they are.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -26,6 +27,11 @@ impl Life {
 
     /// Spawns a task of this life.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.spawn_boxed(Box::pin(task))
+    }
+
+    /// One type for all tasks: the runtime's code for a task is there once, not for each.
+    fn spawn_boxed(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) -> AbortHandle {
         let mut ended = self.ended.clone();
         tokio::spawn(async move {
             tokio::select! {

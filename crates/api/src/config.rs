@@ -73,7 +73,7 @@ macro_rules! configuration {
                 map.insert("apiVersion".to_owned(), API_VERSION.into());
                 $(
                     // A section is an object of plain values; writing one cannot fail.
-                    if let Ok(Value::Object(section)) = serde_json::to_value(&self.$field) {
+                    if let Ok(Value::Object(section)) = crate::tree::to_tree(&self.$field) {
                         map.extend(section);
                     }
                 )*

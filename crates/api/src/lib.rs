@@ -14,6 +14,7 @@ pub mod quote;
 mod schema;
 pub mod stats;
 mod suggest;
+pub mod tree;
 mod walk;
 mod yaml;
 

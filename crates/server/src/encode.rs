@@ -11,7 +11,7 @@ mod tests;
 
 /// One pod as an item of a `PodList`: without `kind` and `apiVersion`.
 pub fn pod_json(pod: &v1::Pod) -> Value {
-    let mut value = match serde_json::to_value(pod) {
+    let mut value = match rubelet_api::tree::to_tree(pod) {
         Ok(value) => value,
         // Maps of a pod have text keys and its numbers are whole: there is nothing that JSON cannot hold.
         Err(error) => return json!({ "metadata": { "name": format!("not encodable: {error}") } }),

@@ -142,7 +142,7 @@ async fn label(client: &Client, node: &str, driver: &str, info: &NodeFacts) -> R
 fn node_patch(node: &v1::Node, driver: &str, info: &NodeFacts) -> Option<Value> {
     let annotation = node.metadata.annotations.as_ref().and_then(|a| a.get(NODE_IDS));
     let mut ids: BTreeMap<String, String> =
-        annotation.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        annotation.and_then(|text| serde_json::from_slice(text.as_bytes()).ok()).unwrap_or_default();
     let labels: BTreeMap<String, String> = segments(info)
         .into_iter()
         .filter(|(key, value)| node.metadata.labels.as_ref().and_then(|l| l.get(key)) != Some(value))

@@ -86,7 +86,7 @@ fn entry(pod: &PodUid, container: &str, resource: &str, grant: &Grant) -> Entry 
 /// # Errors
 /// It cannot be read, or is not what was written.
 pub(super) fn parse(text: &str) -> Result<(Holdings, Vec<String>), String> {
-    let file: File = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let file: File = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
     let checksum = file.data.checksum()?;
     if checksum != file.checksum {
         return Err(format!("checkpoint is corrupted: its checksum is {}, its data's {checksum}", file.checksum));

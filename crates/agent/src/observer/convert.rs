@@ -117,5 +117,5 @@ pub struct Verbose {
 
 /// Reads the verbose part of a container's status; empty when the runtime gives none.
 pub fn verbose(info: &BTreeMap<String, String>) -> Verbose {
-    info.get("info").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    info.get("info").and_then(|text| serde_json::from_slice(text.as_bytes()).ok()).unwrap_or_default()
 }

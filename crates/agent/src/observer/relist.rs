@@ -116,11 +116,11 @@ fn read_annotations(spec: &mut v1::PodSpec, row: &cri::Container) {
     let told = |key: &str| row.annotations.get(&format!("io.kubernetes.{key}"));
     let secs = told("pod.terminationGracePeriod").and_then(|s| s.parse::<i64>().ok());
     spec.termination_grace_period_seconds = spec.termination_grace_period_seconds.max(secs);
-    let pre_stop = told("container.preStopHandler").and_then(|h| serde_json::from_str(h).ok());
+    let pre_stop = told("container.preStopHandler").and_then(|h| serde_json::from_slice(h.as_bytes()).ok());
     spec.containers.push(v1::Container {
         name: name.clone(),
         lifecycle: pre_stop.map(|h| v1::Lifecycle { pre_stop: Some(h), ..Default::default() }),
-        ports: told("container.ports").and_then(|p| serde_json::from_str(p).ok()),
+        ports: told("container.ports").and_then(|p| serde_json::from_slice(p.as_bytes()).ok()),
         ..Default::default()
     });
 }

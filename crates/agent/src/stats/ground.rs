@@ -187,7 +187,7 @@ struct Verbose {
 async fn ask(inner: &Inner, id: &str) -> Sandbox {
     let answer = inner.hands.runtime.pod_sandbox_status(&SandboxId::new(id), true).await;
     let text = answer.ok().and_then(|answer| answer.info.get("info").cloned());
-    let told: Verbose = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let told: Verbose = text.and_then(|text| serde_json::from_slice(text.as_bytes()).ok()).unwrap_or_default();
     Sandbox { id: id.to_owned(), image: told.image, pid: (told.pid != 0).then_some(told.pid) }
 }
 

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use super::hint::hint;
 use super::schema::POD;
 use crate::problem::{Path, Problem};
-use crate::v1;
 use crate::walk::{Walk, at, found, locate};
 use crate::yaml::{Contents, Node};
+use crate::{tree, v1};
 
 /// A manifest whose fields all exist and have the right types.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ pub(crate) fn decode_pod(node: &Node, base: &Path, kind_needed: bool) -> Result<
     }
     forget(&mut manifest, node, base, &mut walk.warnings);
     let manifest = Value::Object(manifest);
-    match serde_json::from_value::<v1::Pod>(with_type(&manifest)) {
+    match tree::from_tree::<v1::Pod>(&with_type(&manifest)) {
         Ok(pod) => Ok(Decoded { manifest, pod, warnings: walk.warnings }),
         // The walk has checked every type; what is left is a disagreement of the table with the structs.
         Err(error) => Err(at(node, base, format!("cannot become a Pod: {error}")).into()),

@@ -58,8 +58,10 @@ impl<'de, T: Object> Visitor<'de> for EventVisitor<T> {
         match (event, early, kind) {
             (Some(event), ..) => Ok(event),
             (None, Some(early), Some(kind)) => {
+                let text = serde_json::to_vec(&early).map_err(A::Error::custom)?;
+                let mut again = serde_json::Deserializer::from_slice(&text);
                 let seed = OfKind::<T>(&kind, PhantomData);
-                serde::de::DeserializeSeed::deserialize(seed, early).map_err(A::Error::custom)
+                serde::de::DeserializeSeed::deserialize(seed, &mut again).map_err(A::Error::custom)
             }
             (None, None, _) => Err(A::Error::missing_field("object")),
             (None, Some(_), None) => Err(A::Error::missing_field("type")),

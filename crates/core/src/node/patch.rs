@@ -1,6 +1,6 @@
 //! The difference of two Node objects, as the API server takes it: a strategic merge patch.
 
-use rubelet_api::v1;
+use rubelet_api::{tree, v1};
 use serde_json::{Map, Value, json};
 
 /// What has to be written of labels, annotations and status; `None` if nothing has.
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 pub fn status_patch(known: &v1::Node, new: &v1::Node) -> Option<Value> {
     let metadata =
         |node: &v1::Node| json!({ "labels": node.metadata.labels, "annotations": node.metadata.annotations });
-    let status = |node: &v1::Node| serde_json::to_value(node.status.clone().unwrap_or_default()).unwrap_or_default();
+    let status = |node: &v1::Node| tree::to_tree(&node.status.clone().unwrap_or_default()).unwrap_or_default();
     let (mut before, mut after) = (status(known), status(new));
     let conditions = conditions(before.get("conditions"), after.get("conditions"));
     let addresses = (before.get("addresses") != after.get("addresses")).then(|| replaced(after.get("addresses")));

@@ -9,7 +9,7 @@ const MERGED: [(&str, &str); 3] = [("conditions", "type"), ("hostIPs", "ip"), ("
 /// What makes `old` into `new`; `None`: they are the same.
 pub(super) fn of_status(old: &v1::PodStatus, new: &v1::PodStatus) -> Option<Value> {
     // A status is a tree of texts and numbers: it can always be written.
-    let tree = |status: &v1::PodStatus| serde_json::to_value(status).unwrap_or_default();
+    let tree = |status: &v1::PodStatus| rubelet_api::tree::to_tree(status).unwrap_or_default();
     match (tree(old), tree(new)) {
         (Value::Object(old), Value::Object(new)) => of_object(&old, &new).map(Value::Object),
         _ => None,

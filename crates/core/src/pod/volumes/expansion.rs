@@ -76,7 +76,7 @@ fn conditions(
     is_kept: impl Fn(&v1::PersistentVolumeClaimCondition) -> bool,
 ) -> Vec<Value> {
     let all = claim.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    all.filter(|c| is_kept(c)).filter_map(|c| serde_json::to_value(c).ok()).collect()
+    all.filter(|c| is_kept(c)).filter_map(|c| rubelet_api::tree::to_tree(c).ok()).collect()
 }
 
 #[cfg(test)]
