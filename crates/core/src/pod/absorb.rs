@@ -214,6 +214,11 @@ impl PodRecord {
 
     fn step_done(&mut self, key: &StepKey, outcome: Outcome, now: Now) {
         match outcome {
+            Ok(Done::GroundGone) => {
+                self.steps.cancel(key);
+                self.ground.has_dirs = false;
+                self.ground.volumes.mounted.clear();
+            }
             Ok(done) => {
                 if self.steps.succeed(key, now.mono) {
                     self.succeeded(key, done, now);
@@ -280,6 +285,7 @@ impl PodRecord {
                 | Done::Sandbox(_)
                 | Done::Image(_)
                 | Done::Container(_)
+                | Done::GroundGone
                 | Done::Probe(_)
                 | Done::Mounted
                 | Done::Volume(_),
