@@ -121,8 +121,8 @@ def count(out):
 
 def alone(out):
     """This program once more, where nobody else is; nothing of it is left."""
-    work = tempfile.mkdtemp(prefix="rubelet-conformance-"); own = os.path.join(HERE, "../lib/own_cgroups.sh")
-    child = subprocess.Popen([own, "unshare", "-n", sys.executable, *sys.argv], env=dict(os.environ, RUBELET_ALONE=work))
+    work = tempfile.mkdtemp(prefix="rubelet-conformance-"); own = os.path.join(HERE, "../lib/own.sh")
+    child = subprocess.Popen([own, "--bare", sys.executable, *sys.argv], env=dict(os.environ, RUBELET_ALONE=work))
     for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, lambda *_: child.terminate())
     try: return child.wait()
     finally: shutil.rmtree(work, ignore_errors=True)

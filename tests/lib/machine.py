@@ -1,5 +1,5 @@
 """A machine for pods in one folder: containerd, a network, a registry on loopback and a kubelet, all private and all taken down again."""
-import glob, json, os, re, shutil, signal, socket, subprocess, sys, time
+import base64, glob, json, os, re, shutil, signal, socket, subprocess, sys, time
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../golden/tools"))
@@ -45,7 +45,7 @@ class Machine:
     def __init__(self, work, containerd=None, bridge="rubelet0", subnet="10.88.0.0/16"):
         self.work, self.bridge, self.subnet, self.procs, self.mirror = work, bridge, subnet, [], None
         self.sock, self.env = f"{work}/containerd.sock", dict(os.environ, PATH=(containerd + ":" if containerd else "") + os.environ["PATH"])
-        self.kubepods_before, self.netns_before = kubepods(), set(glob.glob("/run/netns/*"))
+        self.kubepods_before = kubepods()
         self.folders_before = {f for f in FOLDERS if os.path.exists(f)}
         for folder in ("cni", "certs.d", "log", "manifests", "kubelet"): os.makedirs(f"{work}/{folder}", exist_ok=True)
 
@@ -105,6 +105,16 @@ class Machine:
     def remove_containers(self):
         for name in self.containers() if self.procs else (): self.ctr("t", "rm", "-f", name); self.ctr("c", "rm", name)
 
+    def network_leftovers(self, cache="/var/lib/cni/results"):
+        """What CNI plugins remember of this machine's pods, no other's: its files, and the network namespaces in them."""
+        files, namespaces = [], set()
+        for path in glob.glob(f"{cache}/{self.bridge}-*"):
+            with open(path) as f: known = json.load(f)
+            # The configuration that it was made by names this machine's folder.
+            if f'"{self.work}/ipam"'.encode() not in base64.b64decode(known.get("config", "")): continue
+            files.append(path); namespaces.update(i["sandbox"] for i in known.get("result", {}).get("interfaces", ()) if i.get("sandbox"))
+        return files, namespaces
+
     def stop(self):
         """Ends the processes and removes what pods leave on a machine. What the kubelet did not take down is taken down here."""
         for process in reversed([p for p in self.procs if p.args[0] not in ("containerd", "docker-registry")]): end(process)
@@ -113,9 +123,10 @@ class Machine:
             if process.poll() is None: end(process)
         for pid in shims_of(self.work): os.kill(pid, signal.SIGKILL)
         for point in mounts_below(self.work): subprocess.run(["umount", "-l", point], capture_output=True)
-        for netns in set(glob.glob("/run/netns/cni-*")) - self.netns_before: subprocess.run(["ip", "netns", "del", os.path.basename(netns)], capture_output=True)
+        files, namespaces = self.network_leftovers()
+        for netns in namespaces: subprocess.run(["ip", "netns", "del", os.path.basename(netns)], capture_output=True)
         subprocess.run(["ip", "link", "del", self.bridge], capture_output=True)
-        for result in glob.glob(f"/var/lib/cni/results/{self.bridge}-*"): os.unlink(result)
+        for path in files: os.unlink(path)
         for top in kubepods() - self.kubepods_before:
             for folder, _, _ in os.walk(top, topdown=False):
                 try: os.rmdir(folder)

@@ -15,10 +15,10 @@ X_TALLY=$(mktemp)
 export X_TALLY
 trap '[ -z "${vm_job:-}" ] || kill "$vm_job" 2>/dev/null || true; rm -f "$X_TALLY"' EXIT
 
-# tally_check LOG PART: counts what a check said in its last line, `check: N passed, N failed`.
+# tally_check LOG PART: counts what checks said, `check: N passed, N failed`, one line for each.
 tally_check() {
   local log=$1 part=$2 passed failed
-  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
+  if read -r passed failed < <(awk '/^check: [0-9]+ passed, [0-9]+ failed$/ { p += $2; f += $4; n++ } END { if (n) print p, f }' "$log"); then
     tally passed "$passed"
     [ "$failed" = 0 ] || tally failed "$failed" "$part: see $log"
   else
@@ -179,7 +179,7 @@ test_faults() { on_a_cluster faults embedded containerd; }
 
 # on_a_cluster SCRIPT RUNTIME...: runs tests/cluster/SCRIPT.py on a machine of its own, for each runtime.
 on_a_cluster() {
-  local script=$1 runtime kubelet containerd log passed failed
+  local script=$1 runtime kubelet containerd log
   shift
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "$script: needs root"; return; fi
   if ! need_go; then tally skipped 1 "$script: needs Go"; return; fi
@@ -195,12 +195,7 @@ on_a_cluster() {
     [ "$script" != scenarios ] || more+=(--csi "$CARGO_TARGET_DIR/debug/csi-driver")
     tests/lib/own.sh python3 "tests/cluster/$script.py" --kubelet "$kubelet" --runtime "$runtime" --bin "$X_CACHE/bin" \
       --images "$X_CACHE/images/golden.tar" --only "${X_ONLY:-.}" "${more[@]}" 2>&1 | tee "$log" || true
-    if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
-      tally passed "$passed"
-      [ "$failed" = 0 ] || tally failed "$failed" "$script: see $log"
-    else
-      tally failed 1 "$script: it broke off, see $log"
-    fi
+    tally_check "$log" "$script"
   done
 }
 
@@ -261,15 +256,10 @@ test_cluster() {
 check_node() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "cluster: a whole node needs root"; return; fi
   need_embedded_run || { tally failed 1 "cluster: packages are missing"; return; }
-  local kubelet log=$logs/cluster-node.log passed failed
+  local kubelet log=$logs/cluster-node.log
   kubelet=$(kubelet_binary) || { tally failed 1 "cluster: the kubelet does not build"; return; }
   tests/lib/alone.sh python3 tests/lib/check_node.py "$kubelet" 2>&1 | tee "$log" || true
-  if read -r passed failed < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log"); then
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "cluster: a whole node, see $log"
-  else
-    tally failed 1 "cluster: a whole node was not checked, see $log"
-  fi
+  tally_check "$log" "cluster: a whole node"
 }
 
 # Upstream's node conformance suite with our kubelet, on containerd (the first time it is built: ten minutes; then it runs for half an hour).
@@ -321,14 +311,9 @@ test_fuzz() {
 # The main job on a Debian 12 that has nothing installed yet.
 test_fresh() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "fresh: needs root"; return; fi
-  local log=$logs/fresh.log passed failed
+  local log=$logs/fresh.log
   tests/fresh/run.sh run 2>&1 | tee "$log" || true
-  if read -r passed failed < <(awk '/^check: [0-9]+ passed, [0-9]+ failed$/ { p += $2; f += $4; n++ } END { if (n) print p, f }' "$log"); then
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "fresh: see $log"
-  else
-    tally failed 1 "fresh: not checked, see $log"
-  fi
+  tally_check "$log" "fresh"
 }
 
 # The recordings of cgroup v2 and the systemd driver, and what else only such a machine can show, in emulated ones, one for each
@@ -363,13 +348,10 @@ vm_machines() {
 
 # tally_vm LOG: counts what one machine did.
 tally_vm() {
-  local log=$1 passed failed
+  local log=$1
   if grep -q '^vm: timed out' "$log"; then tally failed 1 "vm: timed out or did not boot, see $log"; return; fi
   tally_golden "$log"
-  while read -r passed failed; do
-    tally passed "$passed"
-    [ "$failed" = 0 ] || tally failed "$failed" "vm: see $log"
-  done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
+  ! grep -q '^check: ' "$log" || tally_check "$log" "vm"
 }
 
 [ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios fuzz vm

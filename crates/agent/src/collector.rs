@@ -67,7 +67,7 @@ impl Collector {
                     None => return,
                 },
                 _ = images.tick() => self.look_at_images().await,
-                _ = rest.tick() => leftovers::remove(&self.hands, &self.roster).await,
+                _ = rest.tick() => self.remove_leftovers().await,
             }
         }
     }
@@ -79,6 +79,14 @@ impl Collector {
         };
         if let Err(err) = outcome {
             tracing::warn!(?what, err, "freeing what is of no use failed");
+        }
+    }
+
+    /// kubelet 1.36: every failure is told.
+    async fn remove_leftovers(&self) {
+        if let Err(err) = leftovers::remove(&self.hands, &self.roster).await {
+            tracing::error!(err, "removing what containers have left failed, it is tried again in a minute");
+            self.hands.events.tell_of_node(&self.node_name, "Warning", "ContainerGCFailed", &err);
         }
     }
 

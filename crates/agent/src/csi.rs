@@ -13,6 +13,7 @@ use rubelet_apiserver::Client;
 use rubelet_host::chain;
 use rubelet_host::watch::Watcher;
 use rubelet_volumes::csi::{self, Driver, NodeFacts, Plugin};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::hands::Hands;
@@ -23,8 +24,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Without inotify, or in case it missed something: how often the registry is read.
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
 
-/// Starts looking for drivers.
-pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) {
+/// Starts looking for drivers. When the answer is rung, those that there are say anew how many volumes the node takes.
+pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) -> Arc<Notify> {
+    let full = Arc::new(Notify::new());
     if let Some(client) = hands.client.clone() {
         life.spawn(limits::introduce(client, node.clone()));
     }
@@ -33,11 +35,13 @@ pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) {
         client: hands.client.clone(),
         hands,
         node,
+        full: full.clone(),
         life: life.clone(),
         known: BTreeMap::new(),
         told: BTreeMap::new(),
     };
     life.spawn(registrar.run());
+    full
 }
 
 /// What a socket in the registry turned out to be.
@@ -55,6 +59,7 @@ struct Registrar {
     hands: Arc<Hands>,
     node: String,
     client: Option<Client>,
+    full: Arc<Notify>,
     life: Life,
     known: BTreeMap<PathBuf, Known>,
     /// The last trouble with each socket, so that it is told once.
@@ -147,8 +152,9 @@ impl Registrar {
                     tracing::warn!(driver = plugin.name, err, "unstaging volumes that no pod has failed");
                 }
                 let limits = self.client.clone().map(|client| {
-                    let (name, node, hands) = (plugin.name.clone(), self.node.clone(), self.hands.clone());
-                    self.life.spawn(limits::keep(client, node, name, hands))
+                    let (name, node, hands, full) =
+                        (plugin.name.clone(), self.node.clone(), self.hands.clone(), self.full.clone());
+                    self.life.spawn(limits::keep(client, node, name, hands, full))
                 });
                 Ok(Known::Driver(plugin.name, limits))
             }

@@ -78,10 +78,10 @@ impl References {
         Self(None)
     }
 
-    /// Starts the task that fetches from an API server.
-    pub fn start(settings: ReferenceSettings, life: &Life) -> Self {
+    /// Starts the task that fetches from an API server. `full` is rung when the node has no room for a volume.
+    pub fn start(settings: ReferenceSettings, full: Arc<Notify>, life: &Life) -> Self {
         let is_polled = settings.strategy != Strategy::Watch;
-        let tools = fetch::Tools::new(settings, life.clone());
+        let tools = fetch::Tools::new(settings, full, life.clone());
         Self::start_with(life, is_polled, move |root, number, reports| tools.start(root, number, reports))
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
-use rubelet_core::pod::{Fact, Order, PodRecord, Source, granted};
+use rubelet_core::pod::{Fact, Order, PodEvent, PodRecord, Source, granted};
 use rubelet_core::resources;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -160,6 +160,9 @@ impl Roster {
     /// Takes a source's whole wish: retires what it wants no more, starts what is new.
     async fn desired(&mut self, set: DesiredSet) {
         let source = set.source;
+        for double in set.problems.iter().filter_map(|problem| problem.double.as_ref()) {
+            self.around.hands.events.tell(double, &PodEvent::of_double(double, source));
+        }
         let mut wanted = Vec::new();
         self.questions.drop_all_of(source);
         for desired in set.pods {

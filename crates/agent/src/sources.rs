@@ -38,11 +38,19 @@ pub struct DesiredPod {
 }
 
 /// A file (or URL) that does not do what it should.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
     /// Path of the file, or the URL.
     pub file: String,
     pub message: String,
+    /// The pod in it, when another one has its name.
+    pub double: Option<Arc<v1::Pod>>,
+}
+
+impl Problem {
+    fn new(file: impl Into<String>, message: String) -> Self {
+        Self { file: file.into(), message, double: None }
+    }
 }
 
 impl DesiredPod {

@@ -205,7 +205,7 @@ pub async fn lay(
     });
     let surveyed = first_look(&hands, endpoint).await?;
     settle(&hands, &node, &settings.reservations, life)?;
-    csi::spawn(life, hands.clone(), node.name.clone());
+    let full = csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());
@@ -215,8 +215,9 @@ pub async fn lay(
     let (pressures_tx, pressures) = watch::channel(Pressures::default());
     let (shutting_down_tx, is_shutting_down) = watch::channel(false);
     let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
-    let references =
-        settings.cluster.map_or_else(References::standalone, |cluster| References::start(cluster.references, life));
+    let references = settings
+        .cluster
+        .map_or_else(References::standalone, |cluster| References::start(cluster.references, full, life));
     let on = node::Standing {
         hands: hands.clone(),
         facts: node_tx.clone(),

@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::hands::Hands;
 use crate::roster::RosterNote;
 
-/// Removes both. Nothing is removed before every source has spoken.
-pub(super) async fn remove(hands: &Arc<Hands>, roster: &mpsc::Sender<RosterNote>) {
+/// Removes both; says what could not be removed. Nothing is removed before every source has spoken.
+pub(super) async fn remove(hands: &Arc<Hands>, roster: &mpsc::Sender<RosterNote>) -> Result<(), String> {
+    let mut failures = Vec::new();
     // Looked at before the pods are asked for: what is made meanwhile is not among them.
     let (pod_logs, links) = (hands.pod_logs_dir.clone(), hands.container_logs_dir.clone());
     let looked = tokio::task::spawn_blocking(move || (names(&pod_logs), dead_links(&links))).await;
-    let Ok((dirs, dead)) = looked else { return };
+    let (dirs, dead) = looked.map_err(|e| format!("looking for logs of pods that are gone: {e}"))?;
     let (asker, answer) = oneshot::channel();
     if !dirs.is_empty()
         && roster.send(RosterNote::Known(asker)).await.is_ok()
@@ -26,23 +27,27 @@ pub(super) async fn remove(hands: &Arc<Hands>, roster: &mpsc::Sender<RosterNote>
         && known.is_all
     {
         let gone = gone(&hands.pod_logs_dir, dirs, &known.uids);
-        let removed = tokio::task::spawn_blocking(move || {
-            for dir in gone {
-                tracing::info!(path = %dir.display(), "removing logs of a pod that is gone");
-                if let Err(e) = paths::remove_tree(&dir) {
-                    tracing::warn!(err = %chain(&e), "removing logs of a pod that is gone failed");
-                }
-            }
-        });
-        drop(removed.await);
+        let removed = tokio::task::spawn_blocking(move || remove_trees(gone)).await;
+        failures.extend(removed.map_err(|e| format!("removing logs of pods that are gone: {e}"))?);
     }
     for link in dead {
         if !is_alive(hands, &link).await
             && let Err(e) = fs::remove_file(&link)
+            && e.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %link.display(), err = %e, "removing a link to a log that is gone failed");
+            failures.push(format!("remove link {}: {e}", link.display()));
         }
     }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join(", ")) }
+}
+
+/// Removes directories; says what could not be removed.
+fn remove_trees(dirs: Vec<PathBuf>) -> Vec<String> {
+    let remove = |dir: PathBuf| {
+        tracing::info!(path = %dir.display(), "removing logs of a pod that is gone");
+        paths::remove_tree(&dir).err().map(|e| chain(&e))
+    };
+    dirs.into_iter().filter_map(remove).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -7,6 +7,7 @@ use rubelet_api::groups::storage_v1::CSIDriver;
 use rubelet_apiserver::backoff::{Backoff, Growth};
 use rubelet_apiserver::{Change, Client, Path, Selector};
 use rubelet_host::chain;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::known;
@@ -26,13 +27,19 @@ pub(super) async fn introduce(client: Client, node: String) {
     }
 }
 
-/// Asks the driver as often as its CSIDriver says, and tells the cluster what it takes. Runs until it is dropped.
-pub(super) async fn keep(client: Client, node: String, driver: String, hands: Arc<Hands>) {
+/// Asks the driver as often as its CSIDriver says, and when it turned out to have no room, and tells the cluster what it takes. Runs until it is dropped.
+pub(super) async fn keep(client: Client, node: String, driver: String, hands: Arc<Hands>, full: Arc<Notify>) {
     let mut watch = client.list_watch::<CSIDriver>(Path::all::<CSIDriver>(), Selector::name(&driver));
     let mut period: Option<Duration> = None;
     let mut asked = Instant::now();
     loop {
         let due = period.map(|period| asked + period);
+        let late = async {
+            tokio::select! {
+                () = sleep_until(due.unwrap_or_else(Instant::now)) => {}
+                () = full.notified() => {}
+            }
+        };
         tokio::select! {
             change = watch.next() => match change {
                 None => return,
@@ -41,7 +48,7 @@ pub(super) async fn keep(client: Client, node: String, driver: String, hands: Ar
                 Some(Change::Upserted(object)) => period = period_of(&object),
                 Some(Change::Removed(_)) => period = None,
             },
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+            () = late, if due.is_some() => {
                 asked = Instant::now();
                 if let Err(err) = tell(&client, &node, &driver, &hands).await {
                     tracing::warn!(driver, err, "telling how many volumes the node takes failed, trying again later");

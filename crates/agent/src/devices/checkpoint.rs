@@ -169,7 +169,7 @@ mod tests {
     use rubelet_core::now::Mono;
     use rubelet_proto::deviceplugin::{Device, Mount};
 
-    /// Written by upstream's code.
+    /// Replicas, in the format of upstream's code.
     const EMPTY: &str = r#"{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":3467439661}"#;
     const FULL: &str = r#"{"Data":{"PodDeviceEntries":[{"PodUID":"uid-1","ContainerName":"c1","ResourceName":"example.com/dongle","DeviceIDs":{"-1":["b","a"],"1":["z"]},"AllocResp":""},{"PodUID":"uid-2","ContainerName":"c1","ResourceName":"example.com/dongle","DeviceIDs":{"0":["d"]},"AllocResp":""}],"RegisteredDevices":{"a.b/c":[],"a.b/d":null,"example.com/dongle":["a","b"]}},"Checksum":282879219}"#;
 

@@ -66,6 +66,11 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         }
         Err(e) => return (Err(failed("CreateContainerError", e)), Vec::new()),
     }
+    let (on_disk, of) = (hands.clone(), pod.clone());
+    if let Ok(false) = tokio::task::spawn_blocking(move || dirs::are_there(&on_disk, &of)).await {
+        tracing::warn!(pod = %pod.key, "somebody removed the pod's directory, it is made again");
+        return (Ok(Done::GroundGone), Vec::new());
+    }
     let grants = match hands.devices.prepare(&pod.pod, create.container.as_str()).await {
         Ok(grants) => grants,
         Err(e) => return (Err(failed(CONFIG_ERROR, e)), Vec::new()),

@@ -92,6 +92,13 @@ pub(crate) fn log_counts(hands: &Hands, pod: &PodRef) -> Vec<(ContainerName, u32
     counts
 }
 
+/// Whether what [`prepare`] made is there.
+pub(super) fn are_there(hands: &Hands, pod: &PodRef) -> bool {
+    let dir = hands.pod_dir(&pod.uid);
+    // Volumes in memory, which cannot be removed, keep a directory that somebody has emptied otherwise.
+    dir.join("volumes").is_dir() && dir.join("plugins").is_dir()
+}
+
 /// Writes a container's files and binds its subpaths; returns the configuration to create it from.
 pub(super) fn prepare_container(
     hands: &Hands,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rubelet_api::groups::storage_v1::{CSIDriver, CSIDriverSpec, TokenRequest, VolumeAttachment};
+use rubelet_api::groups::storage_v1::{CSIDriver, CSIDriverSpec, TokenRequest, VolumeAttachment, VolumeError};
 use rubelet_apiserver::Path;
 use rubelet_apiserver::backoff::{Backoff, Growth};
 use rubelet_core::pod::needs::{AttachmentNeed, CsiDriver, DriverToken, FsGroupPolicy, Got};
@@ -36,6 +36,7 @@ fn facts(spec: &CSIDriverSpec) -> CsiDriver {
         are_tokens_secret: spec.service_account_token_in_secrets.unwrap_or(false),
         is_republished: spec.requires_republish.unwrap_or(false),
         mounts_selinux: spec.se_linux_mount.unwrap_or(false),
+        has_moving_limits: spec.node_allocatable_update_period_seconds.is_some_and(|secs| secs > 0),
     }
 }
 
@@ -43,11 +44,16 @@ fn driver_token(of: &TokenRequest) -> DriverToken {
     DriverToken { audience: of.audience.clone(), expiration_secs: of.expiration_seconds }
 }
 
+/// kubelet 1.36: how long a pod waits for its volumes until it is looked at why.
+const ROOM_PATIENCE: Duration = Duration::from_secs(123);
+/// `ResourceExhausted`, as gRPC numbers it.
+const EXHAUSTED: i32 = 8;
+
 /// Asks until the volume is attached. A node may read its attachments one at a time, and not watch them.
 pub(super) async fn attachment(of: &AttachmentNeed, tools: &Tools, teller: &Teller) {
     let path = Path::to_cluster::<VolumeAttachment>(&of.name);
     let mut backoff = Backoff::new(AGAIN, tools.seed());
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     loop {
         let trouble = match tools.client.get::<VolumeAttachment>(&path).await {
             Ok(found) => match found.status {
@@ -55,12 +61,15 @@ pub(super) async fn attachment(of: &AttachmentNeed, tools: &Tools, teller: &Tell
                     let metadata = status.attachment_metadata.unwrap_or_default();
                     return teller.tell(Got::Attachment(Arc::new(metadata))).await;
                 }
-                Some(status) => status.attach_error.and_then(|e| e.message),
+                Some(status) => status.attach_error.map(|error| refused(error, begun.elapsed())),
                 None => None,
             },
             Err(error) if error.is_not_found() || error.is_unreachable() => None,
-            Err(error) => Some(refusal_text(&error)),
+            Err(error) => Some(Got::Failed(refusal_text(&error))),
         };
+        if matches!(trouble, Some(Got::NoRoom(_))) {
+            tools.full.notify_waiters();
+        }
         // kubelet 1.36: the words when nothing happens.
         let waiting = || {
             format!(
@@ -69,12 +78,19 @@ pub(super) async fn attachment(of: &AttachmentNeed, tools: &Tools, teller: &Tell
             )
         };
         match trouble {
-            Some(trouble) => teller.tell(Got::Failed(trouble)).await,
-            None if Instant::now() > deadline => teller.tell(Got::Failed(waiting())).await,
+            Some(trouble) => teller.tell(trouble).await,
+            None if begun.elapsed() > PATIENCE => teller.tell(Got::Failed(waiting())).await,
             None => {}
         }
         sleep(backoff.fail()).await;
     }
+}
+
+/// What is told of a volume that could not be attached after so long.
+fn refused(error: VolumeError, waited: Duration) -> Got {
+    let is_full = error.error_code == Some(EXHAUSTED);
+    let message = error.message.unwrap_or_default();
+    if is_full && waited >= ROOM_PATIENCE { Got::NoRoom(message) } else { Got::Failed(message) }
 }
 
 #[cfg(test)]
@@ -89,7 +105,8 @@ mod tests {
         assert_eq!(of(json!({})), CsiDriver::default());
         let said = of(json!({"attachRequired": false, "podInfoOnMount": true, "fsGroupPolicy": "File",
             "volumeLifecycleModes": ["Ephemeral"], "tokenRequests": [{"audience": "x"}, {"audience": "", "expirationSeconds": 600}],
-            "serviceAccountTokenInSecrets": true, "requiresRepublish": true, "seLinuxMount": true}));
+            "serviceAccountTokenInSecrets": true, "requiresRepublish": true, "seLinuxMount": true,
+            "nodeAllocatableUpdatePeriodSeconds": 60}));
         let token = |audience: &str, expiration_secs| DriverToken { audience: audience.to_owned(), expiration_secs };
         let wanted = CsiDriver {
             needs_attachment: false,
@@ -101,7 +118,21 @@ mod tests {
             are_tokens_secret: true,
             is_republished: true,
             mounts_selinux: true,
+            has_moving_limits: true,
         };
         assert_eq!(said, wanted);
+    }
+
+    #[test]
+    fn a_node_without_room_is_given_time() {
+        let of = |code: Option<i32>, secs: u64| {
+            let error: VolumeError =
+                serde_json::from_value(json!({"message": "no", "errorCode": code})).expect("an error");
+            refused(error, Duration::from_secs(secs))
+        };
+        assert_eq!(of(Some(8), 123), Got::NoRoom("no".to_owned()));
+        for (code, secs) in [(Some(8), 122), (Some(13), 500), (None, 500)] {
+            assert_eq!(of(code, secs), Got::Failed("no".to_owned()), "{code:?} {secs}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use rubelet_api::v1;
 use rubelet_apiserver::{Change, Client, Error, Object, Path, Selector};
 use rubelet_core::pod::needs::{AnchorsNeed, Got, Need};
 use rubelet_core::pod::services::Service;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::objects::{self, Kind};
@@ -59,6 +59,8 @@ pub(super) struct Tools {
     pub(super) client: Client,
     pub(super) strategy: Strategy,
     pub(super) period: Duration,
+    /// Rung when the node has no room for a volume.
+    pub(super) full: Arc<Notify>,
     seeds: Arc<AtomicU64>,
     life: Life,
 }
@@ -80,9 +82,9 @@ impl Teller {
 }
 
 impl Tools {
-    pub(super) fn new(settings: ReferenceSettings, life: Life) -> Self {
+    pub(super) fn new(settings: ReferenceSettings, full: Arc<Notify>, life: Life) -> Self {
         let ReferenceSettings { client, strategy, period, seed } = settings;
-        Self { client, strategy, period, seeds: Arc::new(AtomicU64::new(seed)), life }
+        Self { client, strategy, period, full, seeds: Arc::new(AtomicU64::new(seed)), life }
     }
 
     /// A seed of its own for each who asks.

@@ -30,7 +30,7 @@ impl Claims {
             if owner != pod.origin || taken.contains(&key) {
                 let message =
                     format!("pod {key} is already defined in {owner}, which stays; {} is ignored", pod.origin);
-                problems.push(Problem { file: pod.origin, message });
+                problems.push(Problem { file: pod.origin, message, double: Some(pod.pod) });
             } else if uid_owner != pod.origin || taken_uids.contains(pod.uid()) {
                 let message = format!(
                     "pod {key} has the UID {} of the pod in {uid_owner}, which stays; {} is ignored",
@@ -38,7 +38,7 @@ impl Claims {
                     pod.origin
                 );
                 self.names.remove(&key);
-                problems.push(Problem { file: pod.origin, message });
+                problems.push(Problem::new(pod.origin, message));
             } else {
                 taken.insert(key);
                 taken_uids.insert(pod.uid().to_owned());

@@ -102,11 +102,11 @@ impl Task {
         if let Err(message) = taken {
             let message =
                 if self.pods.is_some() { format!("{message} (what it answered last stays in force)") } else { message };
-            problems.push(Problem { file: self.source.url.clone(), message });
+            problems.push(Problem::new(&self.source.url, message));
         }
         if self.hash.is_none() && self.pods.is_some() {
             let message = format!("zero-length data received from {}", self.source.url);
-            problems.push(Problem { file: self.source.url.clone(), message });
+            problems.push(Problem::new(&self.source.url, message));
         }
         problems.extend(self.conflicts.iter().cloned());
         let words: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();

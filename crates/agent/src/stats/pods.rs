@@ -17,7 +17,7 @@ use super::disks::BUDGET;
 use super::drivers;
 use super::figures::image_file_systems;
 use super::ground::{Container, Ground, Pod, child_of};
-use super::summary::{fs_stats, network_stats, rate, usage_stats};
+use super::summary::{fs_stats, network_stats, or_none_felt, rate, usage_stats};
 use super::{Inner, now};
 
 /// Volumes of a pod that are looked for on the disk.
@@ -61,7 +61,7 @@ impl<'a> Pods<'a> {
             ..PodStats::default()
         };
         if let Some((usage, pressures)) = pod.cgroup.as_deref().and_then(|cgroup| self.read(cgroup)) {
-            let cgroup = pod.cgroup.as_deref().unwrap_or_default();
+            let (cgroup, pressures) = (pod.cgroup.as_deref().unwrap_or_default(), or_none_felt(pressures));
             stats.usage = usage_stats(&usage, &pressures, time, rate(self.inner, cgroup, &usage));
             // kubelet 1.36: of a pod only the use of swap.
             stats.usage.swap = stats.usage.swap.map(|swap| SwapStats { swap_available_bytes: None, ..swap });

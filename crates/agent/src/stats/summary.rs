@@ -53,7 +53,7 @@ impl Summary {
 fn node(inner: &Inner, ground: &Ground, is_cpu_and_memory_only: bool) -> NodeStats {
     let time = now();
     let memory = proc::memory().unwrap_or_default();
-    let (usage, pressures) = (inner.node_usage().unwrap_or_default(), proc::pressures());
+    let (usage, pressures) = (inner.node_usage().unwrap_or_default(), or_none_felt(proc::pressures()));
     let boot = proc::boot_secs().and_then(|secs| Timestamp::from_second(i64::try_from(secs).ok()?).ok());
     let mut shown = usage_stats(&usage, &pressures, time, rate(inner, "/", &usage));
     if let Some(one) = &mut shown.memory {
@@ -98,7 +98,7 @@ fn system_containers(inner: &Inner) -> Vec<ContainerStats> {
     let mut found = Vec::new();
     for (name, cgroup) in all {
         let mut opened = reader.open(&cgroup);
-        let (Some(usage), Some(pressures)) = (opened.usage(), opened.pressure()) else { continue };
+        let (Some(usage), Some(pressures)) = (opened.usage(), opened.pressure().map(or_none_felt)) else { continue };
         let made = opened.made_at_secs().and_then(|secs| Timestamp::from_second(secs).ok());
         let mut usage_stats = usage_stats(&usage, &pressures, now(), rate(inner, &cgroup, &usage));
         if name == "pods"
@@ -149,6 +149,13 @@ pub(super) fn usage_stats(usage: &Usage, pressures: &Pressures, time: Time, nano
             swap_usage_bytes: usage.swap_bytes,
         }),
     }
+}
+
+/// kubelet 1.36: of the node, parts of the system and pods, pressure that the kernel does not count is zero. Of containers it is
+/// left out.
+pub(super) fn or_none_felt(pressures: Pressures) -> Pressures {
+    let or_zero = |one: Option<Pressure>| Some(one.unwrap_or_default());
+    Pressures { cpu: or_zero(pressures.cpu), memory: or_zero(pressures.memory), io: or_zero(pressures.io) }
 }
 
 fn psi(pressure: Pressure) -> PsiStats {

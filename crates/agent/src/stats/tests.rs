@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use rubelet_api::stats::PodStats;
-use rubelet_host::cgroup::usage::Pressure;
+use rubelet_host::cgroup::usage::Pressures;
 use rubelet_host::proc::{Interface, Traffic};
 use serde_json::Value;
 
@@ -44,9 +44,10 @@ fn full_usage() -> rubelet_host::cgroup::usage::Usage {
 #[test]
 fn every_recorded_field_has_its_place() {
     let time = now();
-    let pressure = Some(Pressure::default());
-    let pressures = rubelet_host::cgroup::usage::Pressures { cpu: pressure, memory: pressure, io: pressure };
-    let usage = summary::usage_stats(&full_usage(), &pressures, time, Some(1));
+    // On cgroup v1, where it was recorded, the kernel counts no pressure of cgroups.
+    let unknown = Pressures::default();
+    let usage = summary::usage_stats(&full_usage(), &summary::or_none_felt(unknown), time, Some(1));
+    let of_container = summary::usage_stats(&full_usage(), &unknown, time, Some(1));
     let fs = Some(summary::fs_stats(&rubelet_host::disk::FileSystem::default(), None, time));
     let interface = Interface { name: "eth0".into(), received: Traffic::default(), sent: Traffic::default() };
     let container =
@@ -61,11 +62,14 @@ fn every_recorded_field_has_its_place() {
         runtime: Some(rubelet_api::stats::RuntimeStats { image_fs: fs, container_fs: fs }),
         rlimit: Some(rubelet_api::stats::RlimitStats { time, max_pid: Some(1), current_processes: Some(1) }),
     };
-    let pod = PodStats { containers: vec![container], usage, ephemeral_storage: fs, ..PodStats::default() };
+    let inner = rubelet_api::stats::ContainerStats { usage: of_container, ..container };
+    let pod = PodStats { containers: vec![inner], usage, ephemeral_storage: fs, ..PodStats::default() };
     let ours = serde_json::json!({ "node": node, "pods": [pod] });
     let (mut recorded, mut told) = (BTreeSet::new(), BTreeSet::new());
     paths(&serde_json::from_str(GOLDEN).unwrap(), "", &mut recorded);
     paths(&ours, "", &mut told);
+    let is_pressure = |path: &&String| path.contains("psi");
+    assert_eq!(told.iter().filter(is_pressure).count(), recorded.iter().filter(is_pressure).count());
     let missing: Vec<&String> = recorded.difference(&told).collect();
     assert_eq!(missing, Vec::<&String>::new());
     assert!(recorded.len() > 100, "the record was read: {}", recorded.len());

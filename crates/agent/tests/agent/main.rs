@@ -7,6 +7,7 @@ mod cluster;
 mod containerd;
 mod drivers;
 mod edits;
+mod ground;
 mod hung;
 mod logind;
 mod objects;

@@ -164,3 +164,37 @@ async fn logs_of_pods_that_nobody_knows_go_once_every_source_has_spoken() {
     world.until("they are gone", || !gone.exists() && link.symlink_metadata().is_err()).await;
     assert_eq!(world.pod_logs().len(), 1, "those of the pod that runs stay");
 }
+
+#[test]
+fn logs_that_cannot_be_removed_are_told_of() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("not run: needs root");
+    }
+    let story = || {
+        rubelet_host::mount::enter_private_namespace().expect("a mount namespace");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.expect("a runtime").block_on(logs_that_somebody_mounted());
+    };
+    if let Err(panic) = std::thread::spawn(story).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+async fn logs_that_somebody_mounted() {
+    let (told, _listening) = Told::listen();
+    let (world, _figures) = world(&[]);
+    let agent = world.agent().await;
+    agent.wants(vec![pod("web", &[("app", &["serve"])])]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    let gone = world.path().join("logs/default_gone_1234");
+    std::fs::create_dir_all(&gone).expect("made");
+    let memory = rubelet_host::mount::Tmpfs { size_bytes: Some(4096), noswap: false, is_data_only: true };
+    rubelet_host::mount::tmpfs(&gone, memory).expect("mounted");
+    let count = || told.lines().iter().filter(|l| l.starts_with("node-a ContainerGCFailed: ")).count();
+    world.until("it is told every minute", || count() == 2).await;
+    let line = told.lines().into_iter().find(|l| l.contains("ContainerGCFailed")).expect("told");
+    assert!(line.contains("logs/default_gone_1234"), "{line}");
+    rustix::mount::unmount(&gone, rustix::mount::UnmountFlags::DETACH).expect("unmounted");
+    world.until("it is gone", || !gone.exists()).await;
+    assert_eq!(count(), 2);
+}

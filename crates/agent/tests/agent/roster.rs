@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rubelet_agent::roster::RosterNote;
+use rubelet_agent::sources::{DesiredSet, Problem};
 use rubelet_core::pod::Source;
 use serde_json::{Value, json};
 
+use crate::told::Told;
 use crate::world::{World, container, pod, pod_of};
 
 #[tokio::test(start_paused = true)]
@@ -114,4 +117,23 @@ async fn a_node_that_goes_down_stops_all_and_its_next_life_goes_on_with_them() {
     let count = || agent.shown("b-node-a").and_then(|status| Some(status.container_statuses?[0].restart_count));
     world.until("the end of the last life counts", || count() == Some(1)).await;
     assert_eq!(world.runtime.violations(), Vec::<String>::new());
+}
+
+/// kubelet 1.36: the words, as an event of the pod that is ignored.
+#[tokio::test(start_paused = true)]
+async fn of_two_pods_of_one_name_the_second_is_told_of() {
+    let (told, _listening) = Told::listen();
+    let world = World::new();
+    let agent = world.agent().await;
+    let (first, second) = (pod("web", &[("app", &["serve"])]), pod("web", &[("app", &["other"])]));
+    let uid = second.pod.metadata.uid.clone().unwrap();
+    let problem = Problem { file: second.origin, message: "it is ignored".to_owned(), double: Some(second.pod) };
+    let set = DesiredSet { source: Source::File, complete: true, pods: vec![first], problems: vec![problem] };
+    agent.ground.roster.send(RosterNote::Desired(set)).await.unwrap();
+    world.until("the first runs", || world.runtime.running().len() == 1).await;
+    let text = format!(
+        "default/web-node-a FailedValidation: Error validating pod web-node-a_default({uid}) from file due to duplicate \
+         pod name \"web-node-a\", ignoring"
+    );
+    assert!(told.lines().contains(&text), "{:#?}", told.lines());
 }

@@ -12,7 +12,7 @@ use super::kill::{Hook, KillCause, Why};
 use super::needs::{Got, Need};
 use super::record::PodRecord;
 use super::spec;
-use super::stage::active::UNPREPARED;
+use super::stage::active::{NO_ROOM, UNPREPARED};
 use super::stage::{Stage, StopCause};
 use super::step::{HookKind, StepKey};
 use crate::now::Now;
@@ -214,6 +214,11 @@ impl PodRecord {
 
     fn step_done(&mut self, key: &StepKey, outcome: Outcome, now: Now) {
         match outcome {
+            Ok(Done::GroundGone) => {
+                self.steps.cancel(key);
+                self.ground.has_dirs = false;
+                self.ground.volumes.mounted.clear();
+            }
             Ok(done) => {
                 if self.steps.succeed(key, now.mono) {
                     self.succeeded(key, done, now);
@@ -280,6 +285,7 @@ impl PodRecord {
                 | Done::Sandbox(_)
                 | Done::Image(_)
                 | Done::Container(_)
+                | Done::GroundGone
                 | Done::Probe(_)
                 | Done::Mounted
                 | Done::Volume(_),
@@ -425,6 +431,9 @@ impl PodRecord {
             StepKey::PrepareDirs => {
                 let message = format!("error making pod data directories: {text}");
                 self.events.push(PodEvent::warning("", "Failed", message));
+            }
+            StepKey::Mount(_) if failure.reason == NO_ROOM => {
+                self.ordered(Order::Reject { reason: failure.reason, message: text }, now);
             }
             StepKey::Mount(_) => {
                 let reason = if failure.reason.is_empty() { "FailedMount" } else { &failure.reason };

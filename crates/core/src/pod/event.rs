@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use rubelet_api::v1;
+
+use super::fact::Source;
+use super::review::full_name;
+
 /// One event to tell of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PodEvent {
@@ -28,6 +33,17 @@ impl PodEvent {
 
     pub(super) fn warning(field_path: impl Into<String>, reason: &str, message: impl Into<String>) -> Self {
         Self { type_: "Warning", ..Self::normal(field_path, reason, message) }
+    }
+
+    /// kubelet 1.36: of a pod whose name another one of its source has.
+    pub fn of_double(pod: &v1::Pod, source: Source) -> Self {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let message = format!(
+            "Error validating pod {} from {} due to duplicate pod name {name:?}, ignoring",
+            full_name(pod),
+            source.as_str()
+        );
+        Self::warning("", "FailedValidation", message)
     }
 }
 

@@ -106,6 +106,8 @@ pub enum Done {
     Sandbox(SandboxId),
     Image(ImageFound),
     Container(ContainerId),
+    /// The container was not created: somebody has removed the pod's directory.
+    GroundGone,
     Probe(ProbeAnswer),
     /// Volumes are mounted.
     Mounted,

@@ -99,6 +99,8 @@ pub enum Got {
     CsiDriver(Arc<CsiDriver>),
     /// Attached; what the driver's controller says of it.
     Attachment(Arc<BTreeMap<String, String>>),
+    /// It is not attached, and has not been for long, because the node takes no more of its kind; in its driver's words.
+    NoRoom(String),
     /// The handler's name.
     RuntimeClass(Arc<str>),
     /// The object does not exist; the text is the API server's (`secret "x" not found`).
@@ -128,6 +130,7 @@ impl fmt::Debug for Got {
             Self::CsiDriver(driver) => f.debug_tuple("CsiDriver").field(driver).finish(),
             Self::Attachment(_) => f.write_str("Attachment(…)"),
             Self::RuntimeClass(handler) => f.debug_tuple("RuntimeClass").field(handler).finish(),
+            Self::NoRoom(text) => f.debug_tuple("NoRoom").field(text).finish(),
             Self::NotFound(text) => f.debug_tuple("NotFound").field(text).finish(),
             Self::Failed(text) => f.debug_tuple("Failed").field(text).finish(),
         }
@@ -165,6 +168,8 @@ pub struct CsiDriver {
     pub is_republished: bool,
     /// `seLinuxMount`: it can be mounted with a label.
     pub mounts_selinux: bool,
+    /// `nodeAllocatableUpdatePeriodSeconds`: how many volumes it takes on a node may change, and the scheduler hears of it.
+    pub has_moving_limits: bool,
 }
 
 /// One of `tokenRequests`.
@@ -197,6 +202,7 @@ impl Default for CsiDriver {
             are_tokens_secret: false,
             is_republished: false,
             mounts_selinux: false,
+            has_moving_limits: false,
         }
     }
 }
@@ -319,7 +325,7 @@ impl Inputs {
         match self.got.get(need) {
             None => Err(Lack::NotYet),
             Some(Got::NotFound(text)) => Err(Lack::NotFound(text.clone())),
-            Some(Got::Failed(text)) => Err(Lack::Failed(text.clone())),
+            Some(Got::Failed(text) | Got::NoRoom(text)) => Err(Lack::Failed(text.clone())),
             Some(got) => Ok(got),
         }
     }

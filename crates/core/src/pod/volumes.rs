@@ -20,6 +20,7 @@ pub mod expansion;
 mod files;
 
 pub use csi::staging as csi_staging;
+pub(super) use csi::{Attaching, attaching};
 
 /// Mode of written files when the pod names none.
 const DEFAULT_MODE: u32 = 0o644;

@@ -1,12 +1,13 @@
 //! Running plugins.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rubelet_host::chain;
-use rubelet_host::exec::{self, Order};
+use rubelet_host::exec::{self, Answer, ExecError, Order};
 use serde_json::{Map, Value, json};
 
 use super::list::{List, word};
@@ -18,6 +19,16 @@ use crate::{NetworkError, Options};
 const OUTPUT_MAX: usize = 1 << 20;
 /// A plugin that is asked how it is has less time than one that is to do something.
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
+/// What lies between two tries of a plugin that is just being written. libcni: five times a second; a daemon that installs its
+/// plugin, and a child of ours between fork and exec, are done much sooner.
+const BUSY_PAUSES: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_millis(1200),
+    Duration::from_millis(3000),
+];
 
 /// What plugins are told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +111,7 @@ impl Call<'_> {
             patience,
             output_max: OUTPUT_MAX,
         };
-        let answer = exec::run(&order).map_err(|e| self.failed(kind, chain(&e)))?;
+        let answer = while_busy(&order, std::thread::sleep).map_err(|e| self.failed(kind, chain(&e)))?;
         if !answer.status.success() {
             let said = complaint(&answer.stdout, &answer.stderr);
             return Err(self.failed(kind, said.unwrap_or_else(|| format!("it ended with {}", answer.status))));
@@ -160,6 +171,17 @@ impl Call<'_> {
         }
         all
     }
+}
+
+/// Runs a program, again after a pause when somebody has it open for writing.
+pub(super) fn while_busy(order: &Order<'_>, mut pause: impl FnMut(Duration)) -> Result<Answer, ExecError> {
+    for length in BUSY_PAUSES {
+        match exec::run(order) {
+            Err(ExecError::Start { source, .. }) if source.kind() == ErrorKind::ExecutableFileBusy => pause(length),
+            other => return other,
+        }
+    }
+    exec::run(order)
 }
 
 /// The error that a plugin prints as a document, or else what it wrote beside.

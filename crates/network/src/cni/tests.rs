@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rubelet_host::exec::Order;
+
 use super::*;
 use crate::Protocol;
 
@@ -230,6 +232,34 @@ fn plugins_that_hang_babble_or_are_missing_are_named() {
     place.plugin("bad", "sleep 100");
     let error = place.add(&list, "a").unwrap_err().to_string();
     assert!(error.ends_with("bin/bad did not end within 0.3 s and was killed"), "{error}");
+}
+
+#[test]
+fn a_plugin_that_is_being_written_is_tried_again() {
+    let place = Place::new();
+    place.plugin("one", "echo done");
+    let program = place.options.cni_bin_dirs[0].join("one");
+    let (patience, output_max) = (Duration::from_secs(20), 100);
+    let order = Order { program: &program, arguments: &[], environment: &[], input: b"", patience, output_max };
+    let open = || fs::OpenOptions::new().append(true).open(&program).unwrap();
+
+    let mut writer = Some(open());
+    let mut pauses = Vec::new();
+    let answer = call::while_busy(&order, |pause| {
+        pauses.push(pause);
+        if pauses.len() == 3 {
+            writer = None;
+        }
+    });
+    assert_eq!(answer.unwrap().stdout, b"done\n");
+    // Another test's child may hold what this one has closed, until it is a program of its own.
+    assert!(pauses.len() >= 3, "{pauses:?}");
+
+    let _writer = open();
+    let mut total = Duration::ZERO;
+    let error = call::while_busy(&order, |pause| total += pause).unwrap_err();
+    assert!(chain(&error).contains("Text file busy"), "{}", chain(&error));
+    assert_eq!(total, Duration::from_secs(5));
 }
 
 #[test]

@@ -68,18 +68,19 @@ impl Scanner {
                 self.files.retain(|path, _| listed.paths.contains(path));
                 if listed.left_out > 0 {
                     let message = format!("{} entries beyond the first {ENTRIES_MAX} are ignored", listed.left_out);
-                    problems.push(Problem { file: self.source.path.display().to_string(), message });
+                    problems.push(Problem::new(self.source.path.display().to_string(), message));
                 }
                 for path in listed.paths.into_iter().filter(|p| !busy.contains(p)) {
                     self.read(path, now);
                 }
             }
             // Nothing is known of the files then: all stay as they were.
-            Err(message) => problems.push(Problem { file: self.source.path.display().to_string(), message }),
+            Err(message) => problems.push(Problem::new(self.source.path.display().to_string(), message)),
         }
-        let of_files = self.files.iter().filter_map(|(path, known)| {
-            Some(Problem { file: path.display().to_string(), message: known.problem.clone()? })
-        });
+        let of_files = self
+            .files
+            .iter()
+            .filter_map(|(path, known)| Some(Problem::new(path.display().to_string(), known.problem.clone()?)));
         problems.extend(of_files);
         let candidates = self.files.values().filter_map(|k| k.good.clone()).collect();
         let (pods, conflicts) = self.claims.settle(candidates);
@@ -138,7 +139,7 @@ impl Scanner {
     /// Each problem once, and a word when it is over.
     fn log(&mut self, problems: &[Problem]) {
         let mut now: BTreeMap<String, String> = BTreeMap::new();
-        for Problem { file, message } in problems {
+        for Problem { file, message, .. } in problems {
             now.entry(file.clone()).and_modify(|m| *m = format!("{m}; {message}")).or_insert_with(|| message.clone());
         }
         for (file, message) in &now {

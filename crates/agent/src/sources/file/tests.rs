@@ -360,6 +360,8 @@ async fn of_two_files_for_one_pod_the_first_stays() {
     for path in ["m.yaml", "a-copy.yaml"] {
         assert!(set.problems[0].message.contains(&rig.at(path).display().to_string()), "{:?}", set.problems);
     }
+    let double = set.problems[0].double.as_ref().unwrap();
+    assert_ne!(double.metadata.uid, set.pods[0].pod.metadata.uid, "the one that is ignored");
     rig.write("m.yaml", &manifest("a", 3));
     rig.pods(&["a:3"]).await;
     fs::remove_file(rig.at("m.yaml")).unwrap();

@@ -15,6 +15,7 @@ use crate::pod::spec::{self, Role, Wanted};
 use crate::pod::step::{
     HookKind, ImageVolume, ImageWish, PullFormat, PullPolicy, PullSecret, Step, StepKey, VolumeKind,
 };
+use crate::pod::volumes::Attaching;
 use crate::pod::{kill, resize, volumes};
 use crate::render::{self, ContainerView, RenderError};
 use crate::resources::cgroup::pod_cgroup;
@@ -60,6 +61,10 @@ fn mount_volumes(p: &mut Planner<'_>) -> bool {
     let record = p.record;
     let ips = render::effective_ips(&record.pod, p.node, &record.sandbox.ips);
     let view = volumes::View { pod: &record.pod, node: p.node, pod_ips: ips, inputs: &record.inputs };
+    if let Some((volume, failure)) = lacks_room(record, &view) {
+        p.refuse(StepKey::Mount(volume), failure);
+        return false;
+    }
     let known = &record.ground.volumes;
     let mut is_all = true;
     for volume in record.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
@@ -86,6 +91,29 @@ fn mount_volumes(p: &mut Planner<'_>) -> bool {
         }
     }
     is_all
+}
+
+/// Reason of a pod that the node has no room for, because of its volumes.
+pub(in crate::pod) const NO_ROOM: &str = "VolumeAttachmentLimitExceeded";
+
+/// kubelet 1.36: a pod whose volumes the node cannot take is given back to the scheduler, in these words.
+fn lacks_room(record: &PodRecord, view: &volumes::View<'_>) -> Option<(String, StepFailure)> {
+    let all = || record.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let is_mounted = |volume: &rubelet_api::v1::Volume| record.ground.volumes.mounted.contains_key(&volume.name);
+    let lacking =
+        all().find(|volume| !is_mounted(volume) && volumes::attaching(view, volume) == Some(Attaching::NoRoom))?;
+    let names = |which: &dyn Fn(&rubelet_api::v1::Volume) -> bool| {
+        let mut names: Vec<&str> = all().filter(|v| which(v)).map(|v| v.name.as_str()).collect();
+        names.sort_unstable();
+        names.join(" ")
+    };
+    let unmounted = names(&|v| !is_mounted(v));
+    let unattached = names(&|v| volumes::attaching(view, v).is_some());
+    let message = format!(
+        "Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[{unmounted}], \
+         unattached volumes=[{unattached}], failed to process volumes=[]: context deadline exceeded"
+    );
+    Some((lacking.name.clone(), StepFailure { reason: NO_ROOM.to_owned(), message }))
 }
 
 /// A mounted volume whose claim has grown is grown, unless its driver did so or has nothing to do for it.

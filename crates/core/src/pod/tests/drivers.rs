@@ -206,3 +206,36 @@ fn a_generic_ephemeral_claim_is_the_pods_own() {
     let claim = crate::pod::needs::claim_of(&pod, volume).expect("a claim");
     assert_eq!(claim.name, "web-scratch");
 }
+
+/// kubelet 1.36: the words; only where the scheduler hears how many volumes the node takes.
+#[test]
+fn a_pod_whose_volumes_the_node_cannot_take_is_given_back() {
+    let attachment = |world: &World| {
+        let all = crate::pod::needs::needs(&world.record.pod, world.record.source, &world.node, &world.record.inputs);
+        all.into_iter().find(|need| matches!(need, Need::Attachment(_))).expect("an attachment")
+    };
+    for (has_moving_limits, phase) in [(true, "Failed"), (false, "Pending")] {
+        let mut world = mounting();
+        let driver = CsiDriver { has_moving_limits, ..CsiDriver::default() };
+        let mut known = known(claim("1Gi", "Filesystem"), driver);
+        world.tell(Fact::Inputs(known.clone()));
+        known.insert(attachment(&world), Got::Failed("rpc error: no".to_owned()));
+        world.tell(Fact::Inputs(known.clone()));
+        world.run_until(3);
+        assert_eq!(world.status.phase.as_deref(), Some("Pending"), "it may be attached yet");
+        known.insert(attachment(&world), Got::NoRoom("rpc error: no".to_owned()));
+        world.tell(Fact::Inputs(known));
+        world.run_until(6);
+        assert_eq!(world.status.phase.as_deref(), Some(phase));
+        let text = "Node has reached its volume attachment limit, rejecting pod. unmounted volumes=[v], \
+                    unattached volumes=[v], failed to process volumes=[]: context deadline exceeded";
+        let told =
+            world.events.iter().filter(|e| e.ends_with(&format!("VolumeAttachmentLimitExceeded : {text}"))).count();
+        assert_eq!(told, usize::from(has_moving_limits), "{:#?}", world.events);
+        if has_moving_limits {
+            assert_eq!(world.status.reason.as_deref(), Some("VolumeAttachmentLimitExceeded"));
+            assert_eq!(world.status.message, Some(format!("Pod was rejected: {text}")));
+        }
+        assert!(world.mounted.is_empty() && world.created.is_empty());
+    }
+}

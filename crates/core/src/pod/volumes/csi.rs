@@ -10,7 +10,7 @@ use super::View;
 use super::claim::{self, Persistent};
 use crate::node::NodeFacts;
 use crate::pod::needs::{
-    AttachmentNeed, Claim, CsiDriver, FsGroupPolicy, Inputs, Lack, Need, Needs, ObjectName, driver_token_need,
+    AttachmentNeed, Claim, CsiDriver, FsGroupPolicy, Got, Inputs, Lack, Need, Needs, ObjectName, driver_token_need,
 };
 use crate::pod::step::{CsiDevice, CsiVolume, Expansion, VolumeKind};
 use crate::render::RenderError;
@@ -32,12 +32,36 @@ pub(in crate::pod) fn needs(pod: &v1::Pod, volume: &v1::Volume, node: &NodeFacts
     let Some(Ok(claim)) = claim::found(&view, volume) else { return needs };
     let Persistent::Csi(source) = claim::persistent(&claim.volume) else { return needs };
     needs.insert(Need::CsiDriver(source.driver.clone()));
-    if inputs.csi_driver(&source.driver).is_ok_and(|d| d.needs_attachment) {
-        needs.insert(Need::Attachment(attachment(source, node)));
-    }
+    needs.extend(awaited(&view, source).map(Need::Attachment));
     let secrets = [&source.node_stage_secret_ref, &source.node_publish_secret_ref, &source.node_expand_secret_ref];
     needs.extend(secrets.into_iter().flatten().map(|s| Need::Secret(secret_name(s))));
     needs
+}
+
+/// The attachment that a volume waits for.
+fn awaited(view: &View<'_>, source: &v1::CSIPersistentVolumeSource) -> Option<AttachmentNeed> {
+    let is_attached = view.inputs.csi_driver(&source.driver).is_ok_and(|driver| driver.needs_attachment);
+    is_attached.then(|| attachment(source, view.node))
+}
+
+/// Whether a volume is to be attached to the node, and is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::pod) enum Attaching {
+    Awaited,
+    /// The node takes no more volumes of its driver, and the scheduler is told how many it takes.
+    NoRoom,
+}
+
+/// `None`: it is attached, or does not have to be.
+pub(in crate::pod) fn attaching(view: &View<'_>, volume: &v1::Volume) -> Option<Attaching> {
+    let Persistent::Csi(source) = claim::persistent(&claim::found(view, volume)?.ok()?.volume) else { return None };
+    match view.inputs.get(&Need::Attachment(awaited(view, source)?)) {
+        Some(Got::Attachment(_)) => None,
+        Some(Got::NoRoom(_)) if view.inputs.csi_driver(&source.driver).is_ok_and(|d| d.has_moving_limits) => {
+            Some(Attaching::NoRoom)
+        }
+        Some(_) | None => Some(Attaching::Awaited),
+    }
 }
 
 /// The driver of a volume, as far as is known which volume it is.

@@ -82,12 +82,21 @@ fn stall(line: &str) -> Option<Stall> {
     })
 }
 
-/// Lines `8:0 Read 4096`; bytes and operations are in two files.
+/// Who counts input and output on version 1: BFQ on the disks that it schedules, and throttling, which newer kernels do only where
+/// there is a limit. libcontainer: the first that has counted anything.
+const COUNTERS_V1: [[(&str, bool); 2]; 2] = [
+    [("blkio.bfq.io_service_bytes_recursive", true), ("blkio.bfq.io_serviced_recursive", false)],
+    [("blkio.throttle.io_service_bytes_recursive", true), ("blkio.throttle.io_serviced_recursive", false)],
+];
+
 pub(super) fn io_v1(files: &mut impl Files) -> Vec<DeviceIo> {
+    COUNTERS_V1.iter().map(|counter| counted_v1(files, counter)).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// Lines `8:0 Read 4096`; bytes and operations are in two files.
+fn counted_v1(files: &mut impl Files, counter: &[(&'static str, bool); 2]) -> Vec<DeviceIo> {
     let mut devices: Vec<DeviceIo> = Vec::new();
-    for (file, is_bytes) in
-        [("blkio.throttle.io_service_bytes_recursive", true), ("blkio.throttle.io_serviced_recursive", false)]
-    {
+    for &(file, is_bytes) in counter {
         files.read("blkio", file, |text| {
             for line in text.lines() {
                 let words: Vec<&str> = line.split(' ').collect();

@@ -147,6 +147,13 @@ fn devices() {
     let disk = DeviceIo { major: 254, minor: 0, read_bytes: 8192, written_bytes: 4096, reads: 2, writes: 1 };
     let loopback = DeviceIo { major: 7, minor: 1, read_bytes: 512, written_bytes: 0, reads: 1, writes: 0 };
     assert_eq!(parse::io_v1(&mut { V1 }), [disk, loopback]);
+    let bytes = ("blkio/blkio.bfq.io_service_bytes_recursive", "254:0 Read 8192\n254:0 Write 4096\nTotal 12288\n");
+    let times = ("blkio/blkio.bfq.io_serviced_recursive", "254:0 Read 2\n254:0 Write 1\nTotal 3\n");
+    let scheduled = |rest: &[(&'static str, &'static str)]| Sample([&[bytes, times], rest].concat().leak());
+    let throttled = ("blkio/blkio.throttle.io_service_bytes_recursive", "7:1 Read 512\nTotal 512\n");
+    assert_eq!(parse::io_v1(&mut scheduled(&[throttled])), [disk]);
+    let idle = ("blkio/blkio.bfq.io_service_bytes_recursive", "Total 0\n");
+    assert_eq!(parse::io_v1(&mut Sample(vec![idle, throttled].leak()))[0].read_bytes, 512);
     assert_eq!(parse::io_v2(&mut { V2 }), [disk, loopback]);
 }
 
