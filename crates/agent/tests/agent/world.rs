@@ -9,6 +9,7 @@ use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::cluster::{Cluster, PodSettings};
 use rubelet_agent::events::EventSettings;
+use rubelet_agent::housing::Housing;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::node::NodeSettings;
 use rubelet_agent::references::{ReferenceSettings, Strategy};
@@ -250,6 +251,7 @@ async fn born(
         care: cgroups.care.unwrap_or_else(Care::off),
         cgroups: cgroups.tree,
         reservations: cgroups.reservations,
+        housing: Housing::default(),
         working_dir: dir.clone(),
         home: None,
         credential_plugins: Arc::default(),
