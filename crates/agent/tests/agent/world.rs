@@ -315,7 +315,12 @@ pub(crate) fn pod_at(path: &str, name: &str, mut spec: Value) -> DesiredPod {
         Origin { source: rubelet_api::pod::Source::File, path_or_url: path.into(), node_name: "node-a".into() };
     let now = Wall::from_second(1_700_000_000).expect("in range");
     let decoded = static_pod(manifest.to_string().as_bytes(), &origin, now, Gates::default()).expect("a good pod");
-    DesiredPod { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.path_or_url }
+    DesiredPod {
+        pod: Arc::new(decoded.pod),
+        digest: decoded.digest.to_string(),
+        origin: origin.path_or_url,
+        removals: 0,
+    }
 }
 
 fn node(dir: &Path) -> NodeFacts {
