@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # usage: build.sh DIR: builds the conformance suite, its runner and its images from the Go module of Kubernetes into DIR, where they stay.
-# Cold ten minutes. Needs go, gcc, curl, nginx, busybox-static.
+# Cold ten minutes. Needs go, gcc, curl, nginx, bash, netcat-openbsd; busybox is fetched.
 set -euo pipefail
 dir=$(realpath -m "$1")
 cd "$(dirname "$(realpath "$0")")"
+. ../lib/forky.sh
 mkdir -p "$dir"
 stamp=$(cat go.mod tools.go images.py ../lib/images.py | sha256sum)
 [ "$(cat "$dir/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
@@ -18,5 +19,5 @@ sources=$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images
 for program in agnhost nonewprivs regression-issue-74839; do
   go build -trimpath -ldflags "-s -w" -o "$dir/$program" "k8s.io/kubernetes/test/images/$program"
 done
-python3 images.py "$dir/images.tar" "$sources" "$dir/agnhost" "$dir/nonewprivs" "$dir/regression-issue-74839"
+BUSYBOX=$(busybox_new) python3 images.py "$dir/images.tar" "$sources" "$dir/agnhost" "$dir/nonewprivs" "$dir/regression-issue-74839"
 echo "$stamp" >"$dir/stamp"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The images that the conformance suite names, as one OCI archive, from Debian's programs and the suite's own Go programs.
 
-usage: images.py OUT.tar SOURCES AGNHOST NONEWPRIVS REGRESSION     (the folder of the module's images, and the programs, static)
+usage: BUSYBOX=PROGRAM images.py OUT.tar SOURCES AGNHOST NONEWPRIVS REGRESSION     (the folder of the module's images, and the programs, static)
 """
 import functools, os, subprocess, sys, tempfile
 
@@ -10,6 +10,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..
 import images
 from images import Layer, image
 
+BUSYBOX = os.environ["BUSYBOX"]
 E2E = "registry.k8s.io/e2e-test-images"
 # What the suite's scripts ask of busybox's nmeter, which Debian's busybox leaves out: the time of day with milliseconds, line by line.
 NMETER = r"""
@@ -37,8 +38,8 @@ def nmeter():
 
 def base(without=()):
     """Busybox with the users that the suite expects."""
-    layer = Layer(); layer.copy("/bin/busybox", "/bin/busybox")
-    for applet in os.popen("busybox --list").read().split():
+    layer = Layer(); layer.copy("/bin/busybox", BUSYBOX)
+    for applet in subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split():
         if applet not in ("busybox", *without): layer.link(f"/bin/{applet}", "busybox")
     layer.file("/bin/nmeter", nmeter(), 0o755)
     layer.file("/etc/passwd", USERS); layer.file("/etc/group", GROUPS)
@@ -48,8 +49,10 @@ def base(without=()):
 
 
 def agnhost(program, sources, **config):
-    """The program that the suite's pods run, with the certificate that it serves."""
-    layer = base()
+    """The program that the suite's pods run, with the certificate that it serves, and an nc that speaks UDP; busybox's shell would take its own."""
+    layer = base(without=("nc", "sh"))
+    for path in ("/bin/bash", "/bin/dash", "/bin/nc.openbsd"): layer.program(path)
+    layer.link("/bin/nc", "nc.openbsd"); layer.link("/bin/sh", "dash")
     for name in ("localhost.crt", "localhost.key"): layer.copy(f"/{name}", f"{sources}/agnhost/porter/{name}", 0o644)
     layer.copy("/agnhost", program); layer.link("/agnhost-2", "agnhost"); layer.program("/usr/bin/curl")
     return image(layer, Entrypoint=["/agnhost"], Cmd=["pause"], Env=[images.PATH], **config)

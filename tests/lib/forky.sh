@@ -32,3 +32,14 @@ containerd2() {
   fi
   "$top/usr/bin/containerd" --version >&2 && echo "$top/usr/bin"
 }
+
+# busybox_new: prints the path of forky's static busybox. Its shell hands on variables whose names are no words of the shell.
+busybox_new() {
+  local top=$X_CACHE/busybox download
+  if [ ! -x "$top/usr/bin/busybox" ]; then
+    download=$(mktemp -d)
+    (cd "$download" && forky_apt apt-get download -qq busybox-static >&2 && dpkg-deb -x busybox-static_*.deb unpacked) && rm -rf "$top" && mv "$download/unpacked" "$top"
+    rm -rf "$download"
+  fi
+  echo "$top/usr/bin/busybox"
+}

@@ -266,7 +266,7 @@ check_node() {
 test_conformance() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "conformance: needs root"; return; fi
   if ! need_go; then tally skipped 1 "conformance: needs Go"; return; fi
-  need_debian "the conformance suite" containerd runc containernetworking-plugins iproute2 iptables busybox-static curl nginx gcc libc6-dev python3
+  need_debian "the conformance suite" containerd runc containernetworking-plugins docker-registry iproute2 iptables busybox-static curl nginx bash netcat-openbsd gcc libc6-dev python3
   local kubelet dir=$X_CACHE/conformance log=$logs/conformance.log passed failed skipped
   kubelet=$(kubelet_binary) || { tally failed 1 "conformance: the kubelet does not build"; return; }
   tests/conformance/build.sh "$dir" || { tally failed 1 "conformance: the suite does not build"; return; }

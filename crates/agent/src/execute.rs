@@ -117,8 +117,8 @@ async fn carry_out(
         Step::StartContainer { id, log, .. } => containers::start(hands, &pod.uid, id, log).await,
         Step::StopContainer { id, grace_secs, .. } => containers::stop(hands, &pod.uid, id, grace_secs).await,
         Step::RemoveContainer { id, keep_logs, .. } => containers::remove(hands, &pod.uid, id, keep_logs).await,
-        Step::RunHook { container, id, handler, timeout, .. } => {
-            let outcome = hooks::run(hands, pod, &container, &id, handler, timeout).await;
+        Step::RunHook { container, id, handler, .. } => {
+            let outcome = hooks::run(hands, pod, &container, &id, handler).await;
             (outcome, look(hands, &pod.uid, Ask::Container(id)).await)
         }
         Step::Probe(probe) => (Ok(Done::Probe(hooks::probe(hands, *probe).await)), Vec::new()),

@@ -14,6 +14,7 @@ mod execute;
 mod facts;
 mod foreign;
 pub mod hands;
+pub mod housing;
 pub mod ledger;
 pub mod life;
 pub mod metrics;

@@ -104,6 +104,11 @@ impl Picture {
         self.lock().get(uid).map(|shown| shown.pod.clone())
     }
 
+    /// What is shown of a pod.
+    pub fn status(&self, uid: &PodUid) -> Option<Arc<v1::PodStatus>> {
+        self.lock().get(uid).map(|shown| shown.status.clone())
+    }
+
     /// Whether every pod that clients see is shown as Failed or Succeeded.
     pub fn is_over(&self) -> bool {
         let is_over = |shown: &Shown| matches!(shown.status.phase.as_deref(), Some("Failed" | "Succeeded"));

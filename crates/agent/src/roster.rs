@@ -28,7 +28,7 @@ use crate::sources::{DesiredPod, DesiredSet};
 use crate::worker::{self, End, Note, Surroundings, WorkerHandle};
 use admission::Admission;
 use adopt::Change;
-use entry::{Answer, Entry, Waiting};
+use entry::{Again, Answer, Entry, Waiting};
 use inquiry::{Finding, Inquiry};
 use questions::Questions;
 use survey::{FoundPod, Surveyed};
@@ -240,7 +240,7 @@ impl Roster {
 
     async fn withdraw_all_but(&mut self, source: Source, wanted: &BTreeSet<&PodUid>) {
         for (_, entry) in self.pods.iter_mut().filter(|(uid, _)| !wanted.contains(uid)) {
-            if entry.again.as_ref().is_some_and(|(of, _)| *of == source) {
+            if entry.again.as_ref().is_some_and(|again| again.source == source) {
                 entry.again = None;
             }
             if entry.source == source && !entry.is_withdrawn {
@@ -258,22 +258,24 @@ impl Roster {
             self.retire(&uid);
         }
         let Some(entry) = self.pods.get_mut(&uid) else {
-            self.start(source, &uid, desired).await;
+            self.start(source, &uid, desired, None).await;
             return;
         };
+        let before = self.around.picture.status(&uid);
         if entry.is_withdrawn {
-            entry.again = Some((source, desired));
+            entry.again = Some(Again { source, desired, before });
             return;
         }
         if entry.source != source {
             tracing::error!(pod = %entry.key, %uid, origin = %desired.origin, "another source wants a pod of the same UID; the first one stays");
             return;
         }
-        if Arc::ptr_eq(&entry.pod, &desired.pod) {
+        let was_away = desired.removals > std::mem::replace(&mut entry.removals, desired.removals);
+        if Arc::ptr_eq(&entry.pod, &desired.pod) && !was_away {
             return;
         }
         match adopt::change(source, &entry.pod, &desired.pod) {
-            Change::Nothing => entry.digest = desired.digest,
+            Change::Nothing if !was_away => entry.digest = desired.digest,
             Change::InPlace => {
                 let granted = entry.granted().clone();
                 self.around.hands.metrics.sizes_wanted(&entry.pod, &desired.pod);
@@ -284,9 +286,9 @@ impl Roster {
                 let since = entry.waiting.as_ref().map_or_else(Instant::now, |waiting| waiting.since);
                 entry.waiting = (!is_same).then_some(Waiting { granted, since, answer: Answer::Open });
             }
-            Change::Other => {
+            Change::Other | Change::Nothing => {
                 entry.is_withdrawn = true;
-                entry.again = Some((source, desired));
+                entry.again = Some(Again { source, desired, before });
                 entry.worker.send(Note::Fact(Fact::Withdrawn)).await;
             }
         }
@@ -298,8 +300,8 @@ impl Roster {
         self.found.contains_key(uid) && known.is_some_and(|known| known.digest != desired.digest)
     }
 
-    /// Starts a pod, or goes on with it where it was found.
-    async fn start(&mut self, source: Source, uid: &PodUid, desired: DesiredPod) {
+    /// Starts a pod, or goes on with it where it was found. `before`: what was shown of the one that it follows.
+    async fn start(&mut self, source: Source, uid: &PodUid, desired: DesiredPod, before: Option<&v1::PodStatus>) {
         let key = desired.key();
         self.leftovers.remove(uid);
         // Somebody is still looking at it: what is listed must be seen before anything is decided.
@@ -326,6 +328,9 @@ impl Roster {
         let granted =
             found.as_ref().filter(|_| source == Source::Api).and_then(|_| granted(&desired.pod)).map(Arc::new);
         let mut record = PodRecord::new(source, granted.as_ref().unwrap_or(&desired.pod).clone());
+        if let Some(before) = before {
+            record.follow(before);
+        }
         if granted.is_some() {
             record.absorb(Fact::Desired(desired.pod.clone()), self.around.clock.now());
         }
@@ -334,12 +339,13 @@ impl Roster {
             record.absorb(Fact::Devices(devices), self.around.clock.now());
         }
         let worker = self.employ(record, found, rejected.clone());
-        let DesiredPod { pod, digest, .. } = desired;
+        let DesiredPod { pod, digest, removals, .. } = desired;
         let entry = Entry {
             key,
             source,
             pod,
             digest,
+            removals,
             worker,
             is_withdrawn: false,
             rejected,
@@ -370,6 +376,7 @@ impl Roster {
             source,
             pod,
             digest,
+            removals: 0,
             worker,
             is_withdrawn: true,
             rejected: None,
@@ -436,14 +443,14 @@ impl Roster {
         self.leave_queue(&entry.key, uid);
         self.around.hands.devices.give_back(uid).await;
         self.ledger.remove(uid);
-        if let Some((source, again)) = &entry.again {
-            self.ledger.put(*source, &again.key(), &again.digest, uid);
+        if let Some(Again { source, desired, .. }) = &entry.again {
+            self.ledger.put(*source, &desired.key(), &desired.digest, uid);
         }
         self.save_ledger().await;
-        if let Some((source, again)) = entry.again {
+        if let Some(Again { source, desired, before }) = entry.again {
             let is_static = if source.is_static() { "true" } else { "" };
             self.around.hands.metrics.pods.restarted.of(&[is_static]).add_one();
-            self.start(source, uid, again).await;
+            self.start(source, uid, desired, before.as_deref()).await;
         } else if entry.source == Source::Api && !entry.is_withdrawn {
             self.done.insert(uid.clone());
         }

@@ -35,6 +35,8 @@ pub struct DesiredPod {
     pub digest: String,
     /// Path of the file, or the URL.
     pub origin: String,
+    /// How often its file was deleted and was back at once: each time the pod starts over.
+    pub removals: u32,
 }
 
 /// A file (or URL) that does not do what it should.
@@ -55,7 +57,7 @@ impl Problem {
 
 impl DesiredPod {
     fn from_static(decoded: StaticPod, origin: &str) -> Self {
-        Self { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.to_owned() }
+        Self { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.to_owned(), removals: 0 }
     }
 
     /// Namespace and name.
@@ -70,7 +72,8 @@ impl DesiredPod {
 
     /// The same manifest under the same identity: only the time of reading may differ.
     fn is_same(&self, other: &Self) -> bool {
-        self.digest == other.digest && self.uid() == other.uid() && self.origin == other.origin
+        let is_same_run = self.uid() == other.uid() && self.removals == other.removals;
+        self.digest == other.digest && self.origin == other.origin && is_same_run
     }
 }
 

@@ -20,6 +20,7 @@ use crate::credentials::plugins::Plugins;
 use crate::devices::{self, Devices};
 use crate::events::Events;
 use crate::hands::Hands;
+use crate::housing::{self, Housing};
 use crate::ledger::Ledger;
 use crate::life::Life;
 use crate::metrics::Metrics;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub cgroups: Option<rubelet_host::cgroup::Tree>,
     /// Cgroups of others that are held to what is kept for them.
     pub reservations: Vec<Reservation>,
+    /// Cgroups of their own for this program and for the rest of the system.
+    pub housing: Housing,
     /// Directory of the process, where credentials are looked for too.
     pub working_dir: PathBuf,
     pub home: Option<PathBuf>,
@@ -206,6 +209,7 @@ pub async fn lay(
     let surveyed = first_look(&hands, endpoint).await?;
     settle(&hands, &node, &settings.reservations, life)?;
     let full = csi::spawn(life, hands.clone(), node.name.clone());
+    housing::begin(settings.housing, life).map_err(StartError::Reserved)?;
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());

@@ -13,6 +13,7 @@ use crate::dbus;
 use crate::mount::{self, Mount};
 use crate::process;
 
+mod home;
 mod notify;
 pub mod systemd_name;
 mod systemd_unit;

@@ -37,8 +37,10 @@ pub enum Change {
     Closed,
     /// Mode, owner, times or link count changed.
     Attributes,
-    /// It is gone: removed or renamed away.
+    /// It is gone.
     Removed,
+    /// It has another name now, or is elsewhere.
+    MovedOut,
 }
 
 /// One event.
@@ -177,7 +179,8 @@ fn change(flags: ReadFlags) -> Option<Change> {
         (ReadFlags::MODIFY, Change::Modified),
         (ReadFlags::CLOSE_WRITE, Change::Closed),
         (ReadFlags::ATTRIB, Change::Attributes),
-        (ReadFlags::DELETE | ReadFlags::MOVED_FROM, Change::Removed),
+        (ReadFlags::DELETE, Change::Removed),
+        (ReadFlags::MOVED_FROM, Change::MovedOut),
     ]
     .into_iter()
     .find(|(flag, _)| flags.intersects(*flag))

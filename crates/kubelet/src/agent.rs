@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_agent::devices::DEVICE_PLUGINS_DIR;
+use rubelet_agent::housing::Housing;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::metrics::Metrics;
 use rubelet_agent::pulse::Pulse;
@@ -101,6 +102,10 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         care: care::care(&assembled).map_err(failed)?,
         cgroups,
         reservations,
+        housing: Housing {
+            own: config.resources.kubelet_cgroups.clone(),
+            others: config.resources.system_cgroups.clone(),
+        },
         working_dir: assembled.around.working_dir.clone(),
         home: assembled.around.variable("HOME").map(PathBuf::from),
         credential_plugins,

@@ -17,32 +17,17 @@ use crate::probe::{self, Hooked};
 /// Kubelet 1.36: a probe's output is cut to this many bytes.
 const OUTPUT_BYTES_MAX: usize = 10 * 1024;
 
-/// Runs a hook to its end, or to `timeout`.
-pub(super) async fn run(
-    hands: &Hands,
-    pod: &PodRef,
-    container: &ContainerName,
-    id: &ContainerId,
-    handler: v1::LifecycleHandler,
-    timeout: Option<Duration>,
-) -> Outcome {
-    let is_sleep = handler.sleep.is_some();
-    let act = act(hands, pod, container, id, handler);
-    match timeout {
-        None => act.await,
-        Some(limit) => match tokio::time::timeout(limit, act).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                if is_sleep {
-                    hands.metrics.containers.early_sleeps.add_one();
-                }
-                Err(failed("", format!("hook did not end within {} s", limit.as_secs_f64())))
-            }
-        },
+/// Counts a sleep that does not come to its end: its step was cancelled.
+struct Sleep<'a>(&'a Hands);
+
+impl Drop for Sleep<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.containers.early_sleeps.add_one();
     }
 }
 
-async fn act(
+/// Runs a hook to its end.
+pub(super) async fn run(
     hands: &Hands,
     pod: &PodRef,
     container: &ContainerName,
@@ -56,7 +41,9 @@ async fn act(
         return http_hook(hands, pod, container, get).await;
     }
     if let Some(sleep) = handler.sleep {
+        let early = Sleep(hands);
         tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+        std::mem::forget(early);
         return Ok(Done::Plain);
     }
     Err(failed("", "invalid handler: no exec, httpGet or sleep"))

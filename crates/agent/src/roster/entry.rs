@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub(super) pod: Arc<v1::Pod>,
     /// Digest of the manifest it came from.
     pub(super) digest: String,
+    /// How often the manifest's file was deleted so far.
+    pub(super) removals: u32,
     pub(super) worker: WorkerHandle,
     pub(super) is_withdrawn: bool,
     /// What admission said when it said no.
@@ -27,7 +29,16 @@ pub(super) struct Entry {
     /// It ends for another pod.
     pub(super) is_preempted: bool,
     /// Wanted again while it was being stopped: started anew when it is gone.
-    pub(super) again: Option<(Source, DesiredPod)>,
+    pub(super) again: Option<Again>,
+}
+
+/// A pod that starts over when the one of its UID is gone.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) source: Source,
+    pub(super) desired: DesiredPod,
+    /// What was shown last of the one before.
+    pub(super) before: Option<Arc<v1::PodStatus>>,
 }
 
 /// A pod that wants other sizes than it has.

@@ -114,8 +114,12 @@ impl Known {
     fn wish(&self) -> DesiredSet {
         let mut pods: Vec<&Arc<v1::Pod>> = self.objects.values().filter(|p| mirror::shows(p).is_none()).collect();
         pods.sort_by_key(|p| p.metadata.creation_timestamp.as_ref().map(|t| t.0));
-        let desired =
-            |pod: &Arc<v1::Pod>| DesiredPod { pod: pod.clone(), digest: String::new(), origin: String::new() };
+        let desired = |pod: &Arc<v1::Pod>| DesiredPod {
+            pod: pod.clone(),
+            digest: String::new(),
+            origin: String::new(),
+            removals: 0,
+        };
         DesiredSet {
             source: Source::Api,
             complete: true,

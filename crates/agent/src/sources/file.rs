@@ -3,6 +3,7 @@
 //! Everything is read anew on each look, and what a look shows is the whole truth; inotify only says when to look. A name
 //! starts a look when it is complete: after its writer closed it (or wrote nothing for two seconds), a moment after the
 //! last change, a longer moment after something went away, since editors take a file away before they put the new one.
+//! A file that was deleted and is back with the same words was gone all the same: its pod starts over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -73,6 +74,7 @@ impl FileSource {
             routes: Routes::default(),
             writing: BTreeMap::new(),
             told: None,
+            deleted: BTreeSet::new(),
             refused: BTreeSet::new(),
         };
         task.run(out).await;
@@ -108,6 +110,8 @@ struct Task {
     /// By the file's real path.
     writing: BTreeMap<PathBuf, Writing>,
     told: Option<DesiredSet>,
+    /// Entries that were deleted since they were read.
+    deleted: BTreeSet<PathBuf>,
     /// Directories that can't be watched and were complained about.
     refused: BTreeSet<PathBuf>,
 }
@@ -145,8 +149,12 @@ impl Task {
             .ok()?;
             self.watch(routes);
             let busy: BTreeSet<PathBuf> = self.writing.keys().flat_map(|real| self.routes.entries_of(real)).collect();
+            let (writing, deleted) =
+                std::mem::take(&mut self.deleted).into_iter().partition(|path| busy.contains(path));
+            self.deleted = writing;
             let mut scanner = scanner;
             let (scanner, set, routes) = tokio::task::spawn_blocking(move || {
+                scanner.forget_runs(&deleted);
                 let set = scanner.look(&busy, jiff::Timestamp::now());
                 let routes = scanner.routes();
                 (scanner, set, routes)
@@ -238,9 +246,13 @@ impl Task {
                 asked.look = true;
             }
             Change::Attributes => asked.look |= !self.writing.contains_key(&path),
-            Change::Removed => {
+            Change::Removed | Change::MovedOut => {
                 self.writing.remove(&path);
                 *asked = Asked { look: true, something_went: true };
+                // What is renamed away is what editors do; they put it back.
+                if change == Change::Removed {
+                    self.deleted.extend(self.routes.entry(dir, name));
+                }
             }
         }
     }

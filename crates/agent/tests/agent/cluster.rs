@@ -125,7 +125,12 @@ impl Stage {
         let origin = Origin { source, path_or_url: format!("/{name}.yaml"), node_name: self.node.into() };
         let now = Wall::from_second(1_700_000_000).expect("in range");
         let decoded = static_pod(manifest.to_string().as_bytes(), &origin, now, Gates::default()).expect("a good pod");
-        DesiredPod { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.path_or_url }
+        DesiredPod {
+            pod: Arc::new(decoded.pod),
+            digest: decoded.digest.to_string(),
+            origin: origin.path_or_url,
+            removals: 0,
+        }
     }
 
     fn close(self) {

@@ -152,7 +152,7 @@ async fn the_story(kubeconfig: &FilePath) {
     let settings =
         ReferenceSettings { client: node, strategy: Strategy::Watch, period: Duration::from_secs(1), seed: 1 };
     let agent = world.attached(settings).await;
-    let desired = DesiredPod { pod: Arc::new(pod), digest: uid.clone(), origin: "api".into() };
+    let desired = DesiredPod { pod: Arc::new(pod), digest: uid.clone(), origin: "api".into(), removals: 0 };
     agent.wants_of(Source::Api, vec![desired]).await;
     until("a container", &world, &agent, async || !world.runtime.running().is_empty()).await;
     what_the_driver_heard(&world, &uid);

@@ -110,7 +110,7 @@ async fn a_pod_gets_its_objects_and_their_changes() {
     };
     let agent = world.attached(settings).await;
     let uid = pod.metadata.uid.clone().expect("a UID");
-    let desired = DesiredPod { pod: Arc::new(pod), digest: uid.clone(), origin: "api".into() };
+    let desired = DesiredPod { pod: Arc::new(pod), digest: uid.clone(), origin: "api".into(), removals: 0 };
     agent.wants_of(Source::Api, vec![desired]).await;
 
     // The secret is missing: volumes wait, and the configMap is there already.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rubelet_agent::roster::RosterNote;
-use rubelet_agent::sources::{DesiredSet, Problem};
+use rubelet_agent::sources::{DesiredPod, DesiredSet, Problem};
 use rubelet_core::pod::Source;
 use serde_json::{Value, json};
 
@@ -37,7 +37,7 @@ async fn nobody_is_stopped_before_every_source_has_spoken() {
     assert_eq!(world.runtime.violations(), Vec::<String>::new());
 }
 
-fn on_port(name: &str, words: &[&str]) -> rubelet_agent::sources::DesiredPod {
+fn on_port(name: &str, words: &[&str]) -> DesiredPod {
     let mut app: Value = container("app", words);
     app["ports"] = json!([{"containerPort": 80, "hostPort": 80}]);
     pod_of(name, json!({"containers": [app]}))
@@ -91,6 +91,22 @@ async fn what_was_wanted_again_and_then_not_stays_away() {
     assert_eq!(world.runtime.calls().iter().filter(|c| c.starts_with("RunPodSandbox")).count(), 1);
     agent.wants(web()).await;
     world.until("it runs again", || world.runtime.running().len() == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_file_was_away_starts_over_and_its_restarts_count_on() {
+    let world = World::new();
+    let web = |removals| vec![DesiredPod { removals, ..pod("web", &[("app", &["serve"])]) }];
+    let agent = world.agent().await;
+    let restarts = || agent.shown("web-node-a").and_then(|s| Some(s.container_statuses?.first()?.restart_count));
+    agent.wants(web(0)).await;
+    world.until("it runs", || world.runtime.running().len() == 1 && restarts() == Some(0)).await;
+    agent.wants(web(1)).await;
+    world.until("it runs again", || world.runtime.running().len() == 1 && restarts() == Some(1)).await;
+    agent.wants(web(1)).await;
+    world.settle().await;
+    assert_eq!(world.runtime.calls().iter().filter(|c| c.starts_with("RunPodSandbox")).count(), 2);
+    assert_eq!(world.runtime.violations(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::cluster::{Cluster, PodSettings};
 use rubelet_agent::events::EventSettings;
+use rubelet_agent::housing::Housing;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::node::NodeSettings;
 use rubelet_agent::references::{ReferenceSettings, Strategy};
@@ -250,6 +251,7 @@ async fn born(
         care: cgroups.care.unwrap_or_else(Care::off),
         cgroups: cgroups.tree,
         reservations: cgroups.reservations,
+        housing: Housing::default(),
         working_dir: dir.clone(),
         home: None,
         credential_plugins: Arc::default(),
@@ -313,7 +315,12 @@ pub(crate) fn pod_at(path: &str, name: &str, mut spec: Value) -> DesiredPod {
         Origin { source: rubelet_api::pod::Source::File, path_or_url: path.into(), node_name: "node-a".into() };
     let now = Wall::from_second(1_700_000_000).expect("in range");
     let decoded = static_pod(manifest.to_string().as_bytes(), &origin, now, Gates::default()).expect("a good pod");
-    DesiredPod { pod: Arc::new(decoded.pod), digest: decoded.digest.to_string(), origin: origin.path_or_url }
+    DesiredPod {
+        pod: Arc::new(decoded.pod),
+        digest: decoded.digest.to_string(),
+        origin: origin.path_or_url,
+        removals: 0,
+    }
 }
 
 fn node(dir: &Path) -> NodeFacts {

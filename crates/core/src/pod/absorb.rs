@@ -8,7 +8,7 @@ use super::backoff::{BackOff, PullBackOff};
 use super::container::{Failure, Launch, ended_at};
 use super::event::{PodEvent, shown};
 use super::fact::{Done, EvictOrder, Fact, Growth, ImageFound, Order, Outcome, Pulled, StepFailure};
-use super::kill::{Hook, KillCause, Why};
+use super::kill::{self, Hook, KillCause, Why};
 use super::needs::{Got, Need};
 use super::record::PodRecord;
 use super::spec;
@@ -332,7 +332,7 @@ impl PodRecord {
         }
     }
 
-    fn field_path(&self, name: &ContainerName) -> String {
+    pub(super) fn field_path(&self, name: &ContainerName) -> String {
         spec::find_any(&self.pod, &self.guests, name.as_str()).map(|w| w.field_path()).unwrap_or_default()
     }
 
@@ -468,11 +468,8 @@ impl PodRecord {
             StepKey::RunHook(id, HookKind::PostStart) => self.post_start_failed(id, &text, now),
             StepKey::RunHook(id, HookKind::PreStop) => {
                 let Some(kill) = self.kills.get(id) else { return };
-                let is_cut_off = now.mono.since(kill.began.mono).as_secs() >= kill.grace_secs.unsigned_abs();
-                if !is_cut_off {
-                    let path = self.field_path(&kill.name.clone());
-                    self.events.push(PodEvent::warning(path, "FailedPreStopHook", "PreStopHook failed"));
-                }
+                let path = self.field_path(&kill.name.clone());
+                self.events.push(PodEvent::warning(path, kill::HOOK_FAILED, kill::HOOK_FAILED_MESSAGE));
                 self.kill_may_go_on(id);
             }
             StepKey::StopContainer(_) | StepKey::StopSandbox(_) => {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rubelet_api::ids::{ContainerId, ContainerName};
+use rubelet_api::v1;
 
 use super::container::{EndedByUs, is_alive};
 use super::decide::Planner;
@@ -16,6 +17,10 @@ use crate::now::{Mono, Now, Wall};
 
 /// kubelet 1.36: the runtime never gets less time than this to stop a container.
 pub(super) const GRACE_SECS_MIN: i64 = 2;
+
+/// Reason and message of the event about a preStop hook that failed.
+pub(super) const HOOK_FAILED: &str = "FailedPreStopHook";
+pub(super) const HOOK_FAILED_MESSAGE: &str = "PreStopHook failed";
 
 /// Why an instance must end; it decides the grace and what follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,6 +131,12 @@ impl PodRecord {
         let over: Vec<ContainerId> = self.kills.keys().filter(|id| !is_living(id)).cloned().collect();
         for id in over {
             let Some(kill) = self.kills.remove(&id) else { continue };
+            let was_in_hook = self.steps.is_under_way(&StepKey::RunHook(id.clone(), HookKind::PreStop));
+            if was_in_hook && pre_stop(&self.pod, &kill.name).is_some_and(|hook| hook.exec.is_some()) {
+                // Its command ended with the container.
+                let path = self.field_path(&kill.name);
+                self.events.push(PodEvent::warning(path, HOOK_FAILED, HOOK_FAILED_MESSAGE));
+            }
             self.containers.entry(kill.name.clone()).or_default().ended_by_us =
                 Some(EndedByUs { id, cause: kill.cause, decided: kill.began.wall, earlier_end: kill.earlier_end });
         }
@@ -149,35 +160,31 @@ pub(super) fn decide(p: &mut Planner<'_>) {
             continue;
         }
         match kill.hook {
-            Hook::Due => run_hook(p, id, kill),
-            Hook::Over if may_signal(p, kill) => stop(p, id, kill),
-            Hook::Over => p.wake(kill.deadline()),
+            Hook::Due if p.now.mono < kill.deadline() => run_hook(p, id, kill),
+            Hook::Due | Hook::Over if may_signal(p, kill) => stop(p, id, kill),
+            Hook::Due | Hook::Over => p.wake(kill.deadline()),
         }
+    }
+    // A hook outlives the grace, but not its container.
+    let under_way = p.record.steps.under_way().filter_map(|key| match key {
+        StepKey::RunHook(id, HookKind::PreStop) => Some(id),
+        _ => None,
+    });
+    let left: Vec<ContainerId> = under_way.filter(|id| p.record.alive().all(|c| c.id != **id)).cloned().collect();
+    for id in left {
+        p.cancel(StepKey::RunHook(id, HookKind::PreStop));
     }
 }
 
+/// kubelet 1.36: a hook that takes longer than the grace is waited for no more, and goes on until the container has ended.
 fn run_hook(p: &mut Planner<'_>, id: &ContainerId, kill: &Kill) {
-    let key = StepKey::RunHook(id.clone(), HookKind::PreStop);
-    if p.record.steps.is_under_way(&key) {
-        // Its own time limit ends it, unless the grace was shortened since.
-        if p.now.mono >= kill.deadline() {
-            p.cancel(key);
-        } else {
-            p.wake(kill.deadline());
-        }
-        return;
-    }
-    let pod = &p.record.pod;
-    let lifecycle = spec::find(pod, kill.name.as_str()).and_then(|w| w.spec.lifecycle.as_ref());
-    let Some(handler) = lifecycle.and_then(|l| l.pre_stop.clone()) else { return };
-    let timeout = kill.deadline().since(p.now.mono);
-    p.issue(Step::RunHook {
-        container: kill.name.clone(),
-        id: id.clone(),
-        kind: HookKind::PreStop,
-        handler,
-        timeout: Some(timeout),
-    });
+    p.wake(kill.deadline());
+    let Some(handler) = pre_stop(&p.record.pod, &kill.name).cloned() else { return };
+    p.issue(Step::RunHook { container: kill.name.clone(), id: id.clone(), kind: HookKind::PreStop, handler });
+}
+
+fn pre_stop<'a>(pod: &'a v1::Pod, name: &ContainerName) -> Option<&'a v1::LifecycleHandler> {
+    spec::find(pod, name.as_str())?.spec.lifecycle.as_ref()?.pre_stop.as_ref()
 }
 
 fn stop(p: &mut Planner<'_>, id: &ContainerId, kill: &Kill) {

@@ -150,19 +150,27 @@ impl PodRecord {
             inputs: Inputs::of(source),
             devices: BTreeMap::new(),
             guests: Vec::new(),
-            pod,
+            pod: pod.clone(),
         };
         record.know_containers();
-        let guests = record.pod.status.iter().flat_map(|s| s.ephemeral_container_statuses.iter().flatten());
-        for shown in pod_statuses(record.pod.status.as_ref()).chain(guests) {
-            if let Some(container) = record.containers.get_mut(&ContainerName::new(&shown.name))
+        if let Some(told) = pod.status.as_ref() {
+            record.follow(told);
+        }
+        record.published = status.map(Arc::new);
+        record
+    }
+
+    /// Restarts count on from what is told of the pod, or of the one of its UID that it follows. kubelet 1.36: a static pod that
+    /// comes back finds its dead containers.
+    pub fn follow(&mut self, told: &v1::PodStatus) {
+        let guests = told.ephemeral_container_statuses.iter().flatten();
+        for shown in pod_statuses(Some(told)).chain(guests) {
+            if let Some(container) = self.containers.get_mut(&ContainerName::new(&shown.name))
                 && (shown.container_id.is_some() || shown.restart_count > 0)
             {
                 container.saw_count(u32::try_from(shown.restart_count).unwrap_or(0));
             }
         }
-        record.published = status.map(Arc::new);
-        record
     }
 
     /// The record of a pod that runs and that nobody wants: it is stopped within its grace and cleaned up.

@@ -9,7 +9,7 @@ use super::container::{ContainerRecord, EndedByUs, ended_at, exit_code};
 use super::kill::KillCause;
 use super::observed::{ContainerState, ObservedContainer};
 use super::record::PodRecord;
-use super::spec::{Role, Wanted};
+use super::spec::{self, Role, Wanted};
 use super::step::StepKey;
 use crate::node::NodeFacts;
 use crate::now::{Now, Wall};
@@ -81,7 +81,30 @@ pub(super) fn is_restarted(pod: &v1::Pod, wanted: &Wanted<'_>, record: &Containe
     }
 }
 
+/// Whether an instance that is being ended is followed by none, whatever its exit code will be.
+fn is_last(pod: &v1::Pod, wanted: &Wanted<'_>, cause: KillCause) -> bool {
+    match cause {
+        KillCause::Probe => policy(pod, wanted) == "Never",
+        KillCause::PostStart | KillCause::Double | KillCause::Stop => {
+            policy(pod, wanted) == "Never" && wanted.spec.restart_policy_rules.is_none()
+        }
+        KillCause::Definition | KillCause::Sandbox | KillCause::RestartAll | KillCause::Unknown | KillCause::Resize => {
+            false
+        }
+    }
+}
+
 impl PodRecord {
+    /// Whether every regular container has ended for good or is about to. kubelet 1.36: nothing else happens in the pod while one is
+    /// being ended, so that from here on no sidecar starts again or is ended for its probes.
+    pub(super) fn is_winding_down(&self) -> bool {
+        let ends = |w: &Wanted<'_>| {
+            let mut kills = self.kills.values().filter(|k| k.name.as_str() == w.name());
+            self.ended_for_good(w).is_some() || kills.any(|k| is_last(&self.pod, w, k.cause))
+        };
+        spec::regulars(&self.pod).all(|w| ends(&w))
+    }
+
     /// The exit code of a dead instance. One that could not be started is dead, too, even where the runtime leaves it as created.
     pub(super) fn end_of(&self, instance: &ObservedContainer) -> Option<i32> {
         let start_failed = self.container(instance.name.as_str()).and_then(|c| c.start_failed.as_ref());

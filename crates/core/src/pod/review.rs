@@ -208,6 +208,7 @@ impl PodRecord {
     fn why_end(&self, wanted: &Wanted<'_>, instance: &ObservedContainer, is_double: bool) -> Option<Why> {
         let grace_secs = spec::grace_secs(&self.pod);
         let name = wanted.name();
+        let is_left_alone = wanted.role == Role::Sidecar && self.is_winding_down();
         let why = |cause, message: Option<String>| Some(Why { cause, grace_secs, message });
         if is_double {
             return why(KillCause::Double, None);
@@ -219,7 +220,7 @@ impl PodRecord {
         if !is_as_defined(wanted, instance) {
             return why(KillCause::Definition, Some(format!("Container {name} definition changed, will be restarted")));
         }
-        let probes = self.container(name)?.probes.as_ref().filter(|p| p.id == instance.id)?;
+        let probes = self.container(name)?.probes.as_ref().filter(|p| p.id == instance.id && !is_left_alone)?;
         let kind = probes.failed()?;
         let (word, probe) = match kind {
             ProbeKind::Startup => ("startup", wanted.spec.startup_probe.as_ref()),

@@ -38,13 +38,12 @@ pub enum Step {
         id: ContainerId,
         log: LogLink,
     },
-    /// Run a lifecycle hook; cut off after `timeout` when given.
+    /// Run a lifecycle hook to its end.
     RunHook {
         container: ContainerName,
         id: ContainerId,
         kind: HookKind,
         handler: v1::LifecycleHandler,
-        timeout: Option<Duration>,
     },
     /// Probe once.
     Probe(Box<ProbeStep>),

@@ -154,17 +154,57 @@ fn a_stubborn_container_gets_its_grace_and_the_hook_counts_in_it() {
     world.tell(Fact::Withdrawn);
     world.run_until(60);
     assert_eq!(world.log, ["5.0 PreStop a", "9.0 stop a 6", "15.0 end a 137", "15.0 stop sandbox s0", "15.0 remove a"]);
-    // A hook that takes longer than the grace is cut off.
+    // One that takes longer than the grace is waited for no more; it goes on until the container has ended, and with it.
     let mut world = World::new(json!({
         "terminationGracePeriodSeconds": 10,
         "containers": [{"name": "a", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}],
     }));
+    world.lives.insert("a", vec![Life::Stubborn]);
     world.hook_secs = 100;
     world.run_until(5);
     world.log.clear();
     world.tell(Fact::Withdrawn);
     world.run_until(60);
-    assert_eq!(world.log[..2], ["5.0 PreStop a", "15.0 stop a 2"]);
+    assert_eq!(
+        world.log,
+        [
+            "5.0 PreStop a",
+            "15.0 stop a 2",
+            "17.0 end a 137",
+            "17.0 cancel RunHook",
+            "17.0 stop sandbox s0",
+            "17.0 remove a"
+        ]
+    );
+    let failures: Vec<&String> = world.events.iter().filter(|e| e.contains("PreStop")).collect();
+    assert_eq!(failures, ["17.0 FailedPreStopHook a: PreStopHook failed"]);
+    assert!(world.record.is_gone());
+}
+
+#[test]
+fn a_sidecar_is_left_alone_while_the_last_regular_container_is_ended_for_good() {
+    let mut world = World::new(json!({
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": 30,
+        "initContainers": [{
+            "name": "side", "restartPolicy": "Always",
+            "livenessProbe": {"exec": {"command": ["x"]}, "periodSeconds": 1, "initialDelaySeconds": 2, "failureThreshold": 1},
+        }],
+        "containers": [{
+            "name": "main", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}},
+            "livenessProbe": {"exec": {"command": ["x"]}, "periodSeconds": 1, "initialDelaySeconds": 5, "failureThreshold": 1},
+        }],
+    }));
+    world.hook_secs = 20;
+    world.lives.insert("side", vec![Life::For(7, 1)]);
+    world.run_until(5);
+    world.probes.insert("main Liveness".into(), ProbeAnswer::Failure("no".into()));
+    world.run_until(7);
+    world.probes.insert("side Liveness".into(), ProbeAnswer::Failure("no".into()));
+    world.log.clear();
+    world.run_until(60);
+    let words: Vec<&str> = world.log.iter().filter_map(|l| l.split_once(' ').map(|(_, w)| w)).collect();
+    assert_eq!(words, ["end side 1", "stop main 10", "end main 143", "stop sandbox s0"], "{:#?}", world.log);
+    assert_eq!(world.status.phase.as_deref(), Some("Failed"));
 }
 
 #[test]

@@ -259,3 +259,24 @@ fn version_2_makes_and_removes_directories() {
     top.remove(&root).unwrap();
     assert!(!top.exists(&root));
 }
+
+#[test]
+fn a_process_is_moved_out_of_the_top() {
+    let Some(scratch) = Scratch::new("home") else { return };
+    let top = scratch.tree.top();
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    let moved = top.move_into(&format!("/{}/home", scratch.root), child.id());
+    let lists: Vec<String> = scratch
+        .tree
+        .dirs("home")
+        .unwrap()
+        .iter()
+        .map(|(_, dir)| fs::read_to_string(dir.join("cgroup.procs")).unwrap())
+        .collect();
+    let homeless = top.homeless().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    moved.unwrap();
+    assert!(lists.iter().all(|list| list.trim() == child.id().to_string()), "{lists:?}");
+    assert!(!homeless.contains(&child.id()) && !homeless.contains(&1), "{homeless:?}");
+}

@@ -41,6 +41,11 @@ impl Routes {
         is_entry || self.root.concerns(dir, name) || self.links.values().any(|c| c.concerns(dir, name))
     }
 
+    /// The entry of the directory that has this name, itself and no target of a link.
+    pub(super) fn entry(&self, dir: &Path, name: &OsStr) -> Option<PathBuf> {
+        (self.dir.as_deref() == Some(dir)).then(|| self.configured.join(name))
+    }
+
     /// The entries that a file's real path is read through.
     pub(super) fn entries_of(&self, real: &Path) -> Vec<PathBuf> {
         let mut entries: Vec<PathBuf> =

@@ -60,6 +60,14 @@ impl Scanner {
         Routes::new(&self.source.path, &list(&self.source.path).map(|l| l.paths).unwrap_or_default())
     }
 
+    /// These were deleted since they were read: those that are there again start over.
+    pub(super) fn forget_runs(&mut self, deleted: &BTreeSet<PathBuf>) {
+        let kept = self.files.iter_mut().filter(|(path, _)| deleted.contains(*path));
+        for good in kept.filter_map(|(_, known)| known.good.as_mut()) {
+            good.removals += 1;
+        }
+    }
+
     /// Reads everything but the files in `busy`, which keep their last version.
     pub(super) fn look(&mut self, busy: &BTreeSet<PathBuf>, now: Timestamp) -> DesiredSet {
         let mut problems = Vec::new();
@@ -125,7 +133,8 @@ impl Scanner {
                 for warning in &decoded.warnings {
                     tracing::warn!(file = %name, "{warning}");
                 }
-                let fresh = DesiredPod::from_static(decoded, &name);
+                let removals = known.good.as_ref().map_or(0, |good| good.removals);
+                let fresh = DesiredPod { removals, ..DesiredPod::from_static(decoded, &name) };
                 known.problem = None;
                 if known.good.as_ref().is_none_or(|good| !good.is_same(&fresh)) {
                     note_accepted(&name, &fresh);

@@ -393,6 +393,7 @@ fn task(path: &Path, watcher: Option<Watcher>, check_every: Duration) -> Task {
         routes: Routes::default(),
         writing: BTreeMap::new(),
         told: None,
+        deleted: BTreeSet::new(),
         refused: BTreeSet::new(),
     }
 }
@@ -453,4 +454,25 @@ fn a_directory_that_cannot_be_listed_keeps_its_pods() {
     assert_eq!((set.pods.len(), set.problems.len()), (1, 1));
     fs::remove_file(&path).unwrap();
     assert_eq!(scanner.look(&BTreeSet::new(), now).pods.len(), 0);
+}
+
+#[tokio::test]
+async fn a_pod_whose_file_was_deleted_and_is_back_starts_over() {
+    let mut rig = Rig::start(|dir| {
+        fs::create_dir(dir.join("pods")).unwrap();
+        fs::write(dir.join("pods/a.yaml"), manifest("a", 1)).unwrap();
+    });
+    rig.pods(&["a:1"]).await;
+    // An editor that writes the same again deletes nothing but its own copy.
+    fs::rename(rig.at("a.yaml"), rig.at("a.yaml~")).unwrap();
+    rig.write("a.yaml", &manifest("a", 1));
+    fs::remove_file(rig.at("a.yaml~")).unwrap();
+    rig.write("b.yaml", &manifest("b", 1));
+    let set = rig.pods(&["a:1", "b:1"]).await;
+    assert_eq!(set.pods.iter().map(|p| p.removals).collect::<Vec<_>>(), [0, 0]);
+    fs::remove_file(rig.at("a.yaml")).unwrap();
+    rig.write("a.yaml", &manifest("a", 1));
+    let set = rig.until("a starts over", |set| set.pods.iter().any(|p| p.removals > 0)).await;
+    assert_eq!(show(&set), ["a:1", "b:1"]);
+    assert_eq!(set.pods.iter().map(|p| p.removals).collect::<Vec<_>>(), [1, 0]);
 }

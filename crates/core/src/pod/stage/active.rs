@@ -325,6 +325,9 @@ fn launch(p: &mut Planner<'_>, wanted: &Wanted<'_>, sandbox: &ObservedSandbox, m
 /// It ended, and nothing starts it again. kubelet 1.36: what was initialized in another sandbox is initialized again.
 fn stays_down(record: &PodRecord, wanted: &Wanted<'_>, container: &ContainerRecord, sandbox: &ObservedSandbox) -> bool {
     let Some(newest) = record.newest(wanted.name()) else { return false };
+    if wanted.role == Role::Sidecar && record.is_winding_down() {
+        return true;
+    }
     if matches!(wanted.role, Role::Init | Role::Sidecar) && newest.sandbox != sandbox.id {
         return false;
     }
@@ -470,6 +473,5 @@ fn run_post_start(p: &mut Planner<'_>, wanted: &Wanted<'_>, id: &rubelet_api::id
         id: id.clone(),
         kind: HookKind::PostStart,
         handler,
-        timeout: None,
     });
 }

@@ -11,7 +11,7 @@ use crate::now::Wall;
 use crate::pod::container::{ContainerRecord, Launch, exit_code};
 use crate::pod::observed::{ContainerState, ObservedContainer};
 use crate::pod::record::PodRecord;
-use crate::pod::restart::is_restarted;
+use crate::pod::restart::{AfterExit, after_exit, is_restarted};
 use crate::pod::spec::{self, Role, Wanted};
 use crate::pod::step::StepKey;
 
@@ -260,6 +260,9 @@ impl<'a> View<'a> {
             old.state.clone().unwrap_or_default()
         } else if let Some(failure) = &container.failure {
             state_waiting(&failure.reason, Some(failure.message.clone()))
+        } else if newest.and_then(|n| exit_code(&n.state)).is_some_and(|code| self.is_against_policy(shown, code)) {
+            // The API server lets no container begin again that was told to have ended so. kubelet 1.36 does not tell of it at all.
+            self.default_waiting()
         } else {
             return;
         };
@@ -278,6 +281,11 @@ impl<'a> View<'a> {
             (Some(_), _, _) => false,
             (None, _, _) => true,
         }
+    }
+
+    /// Whether the policy alone would start nothing after that end.
+    fn is_against_policy(&self, shown: &Shown<'_>, code: i32) -> bool {
+        shown.wanted.is_some_and(|wanted| after_exit(&self.record.pod, &wanted, code) == AfterExit::Stay)
     }
 
     /// `started` and `ready`. kubelet 1.36: plain init containers are ready when they have done their work; ephemeral ones never are.

@@ -4,7 +4,7 @@ use rubelet_api::v1;
 use serde_json::{Value, json};
 
 use super::world::{Life, World};
-use crate::pod::fact::Fact;
+use crate::pod::fact::{Fact, ProbeAnswer};
 
 /// `<seconds> <phase>, sandbox or not | <container> <state> <restarts> …`, one line for each change of these.
 fn life(world: &World) -> Vec<String> {
@@ -87,6 +87,32 @@ fn a_pod_that_completes_says_so_after_its_sandbox_is_down() {
             "6 Running sandbox ready i:exit-0,0 a:runs,1,last-1",
             "10 Running sandbox i:exit-0,0 a:exit-0,1,last-1",
             "10 Succeeded i:exit-0,0 a:exit-0,1,last-1",
+        ]
+    );
+}
+
+#[test]
+fn no_end_is_shown_that_the_policy_would_leave_at_that() {
+    let probe = json!({"exec": {"command": ["x"]}, "periodSeconds": 2, "failureThreshold": 1});
+    let mut world = World::new(json!({
+        "restartPolicy": "OnFailure", "containers": [{"name": "a", "livenessProbe": probe}],
+    }));
+    world.end_code = 0;
+    world.run_until(5);
+    world.probes.insert("a Liveness".into(), ProbeAnswer::Failure("no".into()));
+    world.run_until(8);
+    world.probes.clear();
+    world.run_until(20);
+    assert_eq!(
+        life(&world),
+        [
+            "1 Pending a:ContainerCreating,0",
+            "1 Pending sandbox a:ContainerCreating,0",
+            "1 Running sandbox ready a:runs,0",
+            "6 Running sandbox a:ContainerCreating,0,last-0",
+            "6 Running sandbox ready a:runs,1,last-0",
+            "7 Running sandbox a:ContainerCreating,1,last-0",
+            "7 Running sandbox ready a:runs,2,last-0",
         ]
     );
 }

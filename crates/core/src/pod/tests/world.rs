@@ -13,7 +13,7 @@ use crate::node::NodeFacts;
 use crate::now::{Mono, Now, Wall};
 use crate::pod::fact::{Done, Growth, ImageFound, ProbeAnswer, VolumeImage, VolumeNews};
 use crate::pod::observed::ObservedResources;
-use crate::pod::step::{CreateContainer, ImageWish, ResizeContainer, ResizePod, VolumeKind, VolumePlan};
+use crate::pod::step::{CreateContainer, ImageWish, ResizeContainer, ResizePod, StepKey, VolumeKind, VolumePlan};
 use crate::pod::{
     ContainerState, Fact, Observed, ObservedContainer, ObservedSandbox, PodRecord, Source, Step, StepFailure,
 };
@@ -47,6 +47,8 @@ pub(super) struct World {
     pub(super) probes: BTreeMap<String, ProbeAnswer>,
     /// Seconds that hooks take.
     pub(super) hook_secs: u64,
+    /// Exit code of containers that are stopped.
+    pub(super) end_code: i32,
     pending: Vec<(Duration, Fact)>,
     deaths: Vec<(Duration, ContainerId, i32)>,
     made: usize,
@@ -125,6 +127,7 @@ impl World {
             failing: Vec::new(),
             probes: BTreeMap::new(),
             hook_secs: 0,
+            end_code: 143,
             pending: Vec::new(),
             deaths: Vec::new(),
             made: 100,
@@ -248,6 +251,9 @@ impl World {
     fn take(&mut self, step: Step) {
         let key = step.key();
         if let Step::Cancel(key) = step {
+            if matches!(key, StepKey::RunHook(..)) {
+                self.note("cancel RunHook".to_owned());
+            }
             self.pending.retain(|(_, f)| !matches!(f, Fact::StepDone { key: of, .. } if *of == key));
             let failure = StepFailure { reason: crate::pod::CANCELLED.to_owned(), message: String::new() };
             return self.tell(Fact::StepDone { key, outcome: Err(failure) });
@@ -311,10 +317,9 @@ impl World {
             Step::EnsureImage { wish, .. } => return (at_once, Done::Image(found(wish))),
             Step::CreateContainer(create) => return (at_once, self.create(*create)),
             Step::StartContainer { container, id, .. } => self.start(&container, &id),
-            Step::RunHook { container, kind, timeout, .. } => {
-                let secs = Duration::from_secs(self.hook_secs).min(timeout.unwrap_or(Duration::MAX));
+            Step::RunHook { container, kind, .. } => {
                 self.note(format!("{kind:?} {container}"));
-                return (secs, Done::Plain);
+                return (Duration::from_secs(self.hook_secs), Done::Plain);
             }
             Step::Probe(probe) => {
                 let answer = self.probes.get(&format!("{} {:?}", probe.container, probe.kind)).cloned();
@@ -328,7 +333,7 @@ impl World {
                     self.deaths.push((self.at + after, id, 137));
                     return (after, Done::Plain);
                 }
-                self.die(&id, 143);
+                self.die(&id, self.end_code);
             }
             Step::RemoveContainer { container, id, .. } => {
                 self.note(format!("remove {container}"));
