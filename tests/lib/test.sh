@@ -370,6 +370,8 @@ tally_vm() {
     tally passed "$passed"
     [ "$failed" = 0 ] || tally failed "$failed" "vm: see $log"
   done < <(sed -n 's/^check: \([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log")
+  # A program that broke off counts nothing.
+  if grep -q '^vm: failed' "$log" && ! grep -Eq '^(check: [0-9]+ passed, [1-9]|golden: [0-9]+ agree, [1-9])' "$log"; then tally failed 1 "vm: broke off, see $log"; fi
 }
 
 [ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios fuzz vm
