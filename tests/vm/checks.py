@@ -4,7 +4,7 @@
 One agent, with the pods of all the checks. Prints `check: N passed, N failed`.
 """
 import glob, json, os, shutil, subprocess, sys
-import figures, limits, node, security
+import figures, host, limits, node, security
 
 TOP = "/opt/work/checks"
 
@@ -24,6 +24,7 @@ def units(check):
 
 def main():
     rubelet, images = (os.path.realpath(a) for a in sys.argv[1:3]); check = node.Checks()
+    host.before(check, rubelet, f"{TOP}/protected")
     agent = node.Agent(rubelet, TOP, {"podPidsLimit": limits.PIDS})
     shutil.copy(images, f"{TOP}/import/images.tar")
     agent.wants(*security.pods(), *limits.pods())
@@ -35,7 +36,7 @@ def main():
             return known if told("greedy") and all("terminated" in s for s in told("greedy")) and any("message" in s.get("waiting", {}) for s in told("unknown")) else None
         known = node.until(settled) or node.pods()
         with open("out/pods.json", "w") as f: json.dump(known, f, indent=1)
-        for part in (security, limits, figures): part.check(check, agent, known)
+        for part in (security, limits, figures, host): part.check(check, agent, known)
         units(check)
     finally:
         done = agent.stop_all()
