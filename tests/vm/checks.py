@@ -25,7 +25,7 @@ def units(check):
 def main():
     rubelet, images = (os.path.realpath(a) for a in sys.argv[1:3]); check = node.Checks()
     host.before(check, rubelet, f"{TOP}/protected")
-    agent = node.Agent(rubelet, TOP, {"podPidsLimit": limits.PIDS})
+    agent = node.Agent(rubelet, TOP, {"podPidsLimit": limits.PIDS, "enableSystemLogQuery": True})
     shutil.copy(images, f"{TOP}/import/images.tar")
     agent.wants(*security.pods(), *limits.pods())
     agent.start("out/checks.log")
@@ -37,6 +37,7 @@ def main():
         known = node.until(settled) or node.pods()
         with open("out/pods.json", "w") as f: json.dump(known, f, indent=1)
         for part in (security, limits, figures, host): part.check(check, agent, known)
+        host.asked_logs(check)
         units(check)
     finally:
         done = agent.stop_all()
