@@ -352,6 +352,8 @@ tally_vm() {
   if grep -q '^vm: timed out' "$log"; then tally failed 1 "vm: timed out or did not boot, see $log"; return; fi
   tally_golden "$log"
   ! grep -q '^check: ' "$log" || tally_check "$log" "vm"
+  # A program that broke off counts nothing.
+  if grep -q '^vm: failed' "$log" && ! grep -Eq '^(check: [0-9]+ passed, [1-9]|golden: [0-9]+ agree, [1-9])' "$log"; then tally failed 1 "vm: broke off, see $log"; fi
 }
 
 [ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios fuzz vm

@@ -1,67 +1,48 @@
 #!/usr/bin/env python3
-"""What only a machine with systemd, cgroup v2 and AppArmor can show of the embedded runtime: usage: checks.py RUBELET IMAGES.tar
+"""What only a machine with systemd, cgroup v2 and AppArmor can show of the embedded runtime and its agent: usage: checks.py RUBELET IMAGES.tar
 
-One pod with limits, one with users of its own; what they see is in their logs. Prints `check: N passed, N failed`.
+One agent, with the pods of all the checks. Prints `check: N passed, N failed`.
 """
-import glob, json, os, re, shutil, subprocess, sys, time
+import glob, json, os, shutil, subprocess, sys
+import figures, host, limits, node, security
 
-TOP, IMAGE, WAIT_SECS_MAX = "/opt/work/checks", "registry.k8s.io/e2e-test-images/busybox:1.37.0-1", 240
-SCRIPT = """cat /proc/self/attr/current 2>/dev/null; echo; grep -E '^(Seccomp|NoNewPrivs):' /proc/self/status; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /proc/self/cgroup;
-mknod /tmp/disk b $DISK 0; dd if=/tmp/disk of=/dev/null bs=512 count=1 2>&1; dd if=/dev/zero of=/dev/null count=1 2>&1 | tail -1; mount -t tmpfs x /mnt 2>&1; unshare -U true 2>&1; cat /proc/self/uid_map; touch /own; ls -ln /own /bin/busybox; echo end; sleep 10000"""
-
-
-def manifest(name, **spec):
-    disk = os.major(os.stat("/dev/vda").st_rdev)
-    resources = {"requests": {"memory": "32Mi", "cpu": "100m"}, "limits": {"memory": "64Mi", "cpu": "500m"}}
-    security = {"seccompProfile": {"type": "RuntimeDefault"}}
-    container = {"name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", SCRIPT], "env": [{"name": "DISK", "value": str(disk)}], "resources": resources, "securityContext": security}
-    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [container], **spec}})
+TOP = "/opt/work/checks"
 
 
-def log_of(agent, name):
-    """The lines of a pod's log, once it is at its end."""
-    end = time.time() + WAIT_SECS_MAX
-    while time.time() < end and agent.poll() is None:
-        for path in glob.glob(f"{TOP}/pods/default_{name}-*/main/0.log"):
-            with open(path) as f: lines = [line.rstrip("\n").split(" ", 3)[3] for line in f]
-            if "end" in lines: return lines
-        time.sleep(.5)
-    return []
+def scopes(): return glob.glob("/sys/fs/cgroup/kubepods.slice/**/rubelet-*.scope", recursive=True)
+
+
+def units(check):
+    """A container is a scope, and so is each pod's pause process; systemd knows them all."""
+    running = [pod for pod in node.pods().values() if pod["status"]["phase"] in ("Running", "Pending")]
+    wanted = sum(1 + len([s for s in pod["status"].get("containerStatuses", []) if "running" in s["state"]]) for pod in running)
+    known = [line.split()[0] for line in node.run("systemctl", "list-units", "--no-legend", "--plain", "--state=running", "rubelet-*.scope").stdout.splitlines()]
+    check("containers are scopes that systemd knows", sorted(map(os.path.basename, scopes())) == sorted(known) and len(known) == wanted > 8, (wanted, known, scopes()))
+    subprocess.run(["systemctl", "daemon-reload"], check=True)
+    check("a reload of systemd leaves the limits", any(node.read(f"{scope}/memory.max").strip() == "67108864" for scope in scopes()))
 
 
 def main():
-    rubelet, images = (os.path.realpath(a) for a in sys.argv[1:3]); results = []
-    def check(what, passed, seen=""): results.append(bool(passed)); print(("ok      " if passed else "FAILED  ") + what + ("" if passed else f": {seen}"), flush=True)
-    for folder in ("manifests", "import"): os.makedirs(f"{TOP}/{folder}", exist_ok=True)
+    rubelet, images = (os.path.realpath(a) for a in sys.argv[1:3]); check = node.Checks()
+    host.before(check, rubelet, f"{TOP}/protected")
+    agent = node.Agent(rubelet, TOP, {"podPidsLimit": limits.PIDS, "enableSystemLogQuery": True})
     shutil.copy(images, f"{TOP}/import/images.tar")
-    own = [f"--embedded-root-dir={TOP}/root", f"--embedded-run-dir={TOP}/run", f"--embedded-import-dir={TOP}/import"]
-    with open(f"{TOP}/config.json", "w") as f: json.dump({"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "failSwapOn": False, "cgroupDriver": "systemd", "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}}, "authorization": {"mode": "AlwaysAllow"}, "enableDebuggingHandlers": False, "address": "127.0.0.1", "staticPodPath": f"{TOP}/manifests", "podLogsDir": f"{TOP}/pods"}, f)
-    for name, text in (("plain", manifest("plain")), ("users", manifest("users", hostUsers=False))):
-        with open(f"{TOP}/manifests/{name}.json", "w") as f: f.write(text)
-    with open("out/checks.log", "wb") as log: agent = subprocess.Popen([rubelet, "--config", f"{TOP}/config.json", "--root-dir", f"{TOP}/kubelet", "--cert-dir", f"{TOP}/pki", "--v", "3", *own], stdout=log, stderr=log)
+    agent.wants(*security.pods(), *limits.pods())
+    agent.start("out/checks.log")
     try:
-        plain, users = log_of(agent, "plain"), log_of(agent, "users"); text = "\n".join(plain); both = "\n".join(users)
-        check("both pods run", plain and users, "no log")
-        check("AppArmor: the profile is in force", "rubelet-default (enforce)" in plain, plain[:2])
-        check("seccomp: a filter is in force", re.search(r"Seccomp:\s+2", text), text)
-        check("memory and CPU are limited", {"67108864", "50000 100000"} <= set(plain), text)
-        check("the cgroup is seen from a namespace of its own", "0::/" in plain, text)
-        check("a disk of the host cannot be read", "Operation not permitted" in text and "disk" in text, text)
-        check("a usual device can", re.search(r"512 bytes|1\+0 records out", text), text)
-        check("nothing can be mounted", re.search(r"mount: .*(denied|permitted)", text), text)
-        check("no user namespace can be made", re.search(r"unshare.*(denied|permitted)", text), text)
-        check("users of its own: another range of the host's", any(re.match(r"\s+0\s+(65536|131072)\s+65536$", line) for line in users), both)
-        check("users of its own: its files and the image's belong to its root", len([line for line in users if re.match(r"-rwx?r?.* 0 +0 ", line)]) >= 2, both)
-        scopes = glob.glob("/sys/fs/cgroup/kubepods.slice/**/rubelet-*.scope", recursive=True)
-        units = subprocess.run(["systemctl", "list-units", "--no-legend", "--plain", "rubelet-*.scope"], capture_output=True, text=True).stdout.splitlines()
-        check("containers are scopes that systemd knows", len(scopes) == 4 and len(units) == 4, (scopes, units))
-        subprocess.run(["systemctl", "daemon-reload"], check=True)
-        check("a reload of systemd leaves the limits", any(open(f"{scope}/memory.max").read().strip() == "67108864" for scope in scopes))
+        for name in ("plain", "users", "local", "unconfined", "greedy", "many", "busy"): agent.said(name)
+        def settled():
+            known = node.pods(); told = lambda name: [s["state"] for s in known.get(name, {"status": {}})["status"].get("containerStatuses", [])]
+            return known if told("greedy") and all("terminated" in s for s in told("greedy")) and any("message" in s.get("waiting", {}) for s in told("unknown")) else None
+        known = node.until(settled) or node.pods()
+        with open("out/pods.json", "w") as f: json.dump(known, f, indent=1)
+        for part in (security, limits, figures, host): part.check(check, agent, known)
+        host.asked_logs(check)
+        units(check)
     finally:
-        done = subprocess.run([rubelet, "stop", "--all", *own], capture_output=True, text=True); agent.wait(60)
-    check("stop --all ends the agent and the pods", done.returncode == 0 and not glob.glob("/sys/fs/cgroup/kubepods.slice/**/rubelet-*.scope", recursive=True), done.stderr)
-    for folder in ("manifests",): shutil.rmtree(f"{TOP}/{folder}"); os.makedirs(f"{TOP}/{folder}")
-    print(f"check: {sum(results)} passed, {len(results) - sum(results)} failed"); sys.exit(not all(results))
+        done = agent.stop_all()
+    check("stop --all ends the agent and the pods", done.returncode == 0 and not scopes(), done.stderr)
+    check.end()
 
 
 if __name__ == "__main__":

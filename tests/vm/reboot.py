@@ -1,99 +1,109 @@
 #!/usr/bin/env python3
 """The embedded runtime through a power-down and a boot, under systemd: usage: reboot.py before RUBELET IMAGES.tar | reboot.py after
 
-Before: the units of examples/systemd run the agent, and a pod with a sidecar and a hook comes up. After: it was stopped in order, runs again
-as the same pod, and nothing of the last boot is left. Prints `check: N passed, N failed`.
+Before: the units of examples/systemd run the agent, and pods come up: one with a sidecar and a hook, one behind a port of the node, one that does not end when it is
+told to. After: they were stopped in order and within their graces, run again as the same pods, and nothing of the last boot is left.
 """
-import glob, json, os, shutil, subprocess, sys, time, urllib.request
+import glob, json, os, re, shutil, subprocess, sys, time
+from node import NGINX, Checks, container, fetch, pod, pods, read, ready, run, until, write
 
-TOP, IMAGE, WAIT_SECS_MAX = "/opt/reboot", "registry.k8s.io/e2e-test-images/busybox:1.37.0-1", 300
+TOP, NAMES, PORT, GRACE_SECS = "/opt/reboot", ("told", "ported", "stubborn"), 8080, 5
 UNTIL_TERM = """echo NAME $(cat /proc/sys/kernel/random/boot_id) >> /log/starts; trap 'sleep PAUSE; echo NAME >> /log/ends; exit 0' TERM; while :; do sleep 1 & wait $!; done"""
+NEVER = """trap 'date +%s > /log/told' TERM; while :; do date +%s > /log/beat; sleep .5 & wait $!; done"""
 
 
-def container(name, pause, **more):
-    script = UNTIL_TERM.replace("NAME", name).replace("PAUSE", str(pause))
-    return {"name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": ["sh", "-c", script], "volumeMounts": [{"name": "log", "mountPath": "/log"}], **more}
+def ending(name, pause, **more):
+    return container(UNTIL_TERM.replace("NAME", name).replace("PAUSE", str(pause)), name, volumeMounts=[{"name": "log", "mountPath": "/log"}], **more)
 
 
-def manifest():
+def manifests():
+    log = {"volumes": [{"name": "log", "hostPath": {"path": f"{TOP}/log", "type": "DirectoryOrCreate"}}]}
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /log/ends"]}}}
-    spec = {
-        "terminationGracePeriodSeconds": 120, "volumes": [{"name": "log", "hostPath": {"path": f"{TOP}/log", "type": "DirectoryOrCreate"}}],
-        "initContainers": [container("side", 0, restartPolicy="Always")], "containers": [container("main", 3, lifecycle=hook)],
-    }
-    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "told"}, "spec": spec})
+    ports = [{"containerPort": 80, "hostPort": PORT}]
+    return [
+        pod("told", ending("main", 3, lifecycle=hook), initContainers=[ending("side", 0, restartPolicy="Always")], terminationGracePeriodSeconds=120, **log),
+        pod("ported", {"name": "main", "image": NGINX, "imagePullPolicy": "Never", "ports": ports}),
+        pod("stubborn", container(NEVER, volumeMounts=[{"name": "log", "mountPath": "/log"}]), terminationGracePeriodSeconds=GRACE_SECS, **log),
+    ]
 
 
-def pods():
-    try: return json.load(urllib.request.urlopen("http://127.0.0.1:10255/pods", timeout=30))["items"] or []
-    except (OSError, ValueError): return []
+def lines(name): return read(f"{TOP}/log/{name}").splitlines()
 
 
-def until(condition):
-    """What `condition` says in the end."""
-    end = time.time() + WAIT_SECS_MAX
-    while not (seen := condition()) and time.time() < end: time.sleep(1)
-    return seen
+def rules(): return run("nft", "list", "table", "inet", "rubelet").stdout
 
 
-def ready():
-    """The pod, once it is ready."""
-    found = [pod for pod in pods() if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))]
-    return found[0] if found else None
-
-
-def lines(name):
-    try:
-        with open(f"{TOP}/log/{name}") as f: return f.read().split("\n")[:-1]
-    except FileNotFoundError: return []
+def stale(known):
+    """Addresses in the rules that no pod has, and pods' ports that are not in them."""
+    own = {p["status"].get("podIP") for p in known.values()}; found = set(re.findall(r"\b10\.86\.\d+\.\d+\b(?!/)", rules()))
+    return found - own - {"10.86.0.1"} or (not re.search(rf"\b{PORT}\b.*{known['ported']['status'].get('podIP')}", rules()) and rules())
 
 
 def traces():
     """How much of the runtime there is in the kernel."""
-    with open("/proc/mounts") as f: mounts = [line for line in f if "rubelet" in line]
+    mounts = [line for line in read("/proc/mounts").splitlines() if "rubelet" in line]
     links = [name for name in os.listdir("/sys/class/net") if name not in ("lo", "dummy0")]
     cgroups = glob.glob("/sys/fs/cgroup/kubepods.slice/**/*.scope", recursive=True) + glob.glob("/sys/fs/cgroup/kubepods.slice/**/*-pod*.slice", recursive=True)
-    rules = subprocess.run(["nft", "list", "table", "inet", "rubelet"], capture_output=True, text=True).stdout if shutil.which("nft") else ""
-    return {"mounts": len(mounts), "links": len(links), "cgroups": len(cgroups), "rules": len(rules.splitlines()), "pod dirs": len(os.listdir("/var/lib/kubelet/pods"))}
+    return {"mounts": len(mounts), "links": len(links), "cgroups": len(cgroups), "rules": len(rules().splitlines()), "pod dirs": len(os.listdir("/var/lib/kubelet/pods"))}
+
+
+def served():
+    """What the port answers by the addresses of this machine."""
+    answers = [fetch(f"http://{address}:{PORT}/") for address in ("127.0.0.1", "10.99.0.2")]
+    return all("nginx" in a and not a.startswith("!") for a in answers), answers
 
 
 def before(rubelet, images):
+    check = Checks()
     shutil.copy(rubelet, "/usr/local/bin/rubelet")
-    for folder in ("/etc/rubelet/manifests", "/var/lib/rubelet/import", TOP): os.makedirs(folder, exist_ok=True)
+    for folder in ("/etc/rubelet", "/var/lib/rubelet/import", TOP): os.makedirs(folder, exist_ok=True)
     shutil.copy(images, "/var/lib/rubelet/import/images.tar")
     shutil.copy("config.yaml", "/etc/rubelet/config.yaml")
-    with open("/etc/rubelet/manifests/told.json", "w") as f: f.write(manifest())
+    for manifest in manifests(): write(f"/etc/rubelet/manifests/{manifest['metadata']['name']}.json", json.dumps(manifest))
     for unit in glob.glob("*.service"): shutil.copy(unit, "/etc/systemd/system/")
-    subprocess.run(["systemctl", "enable", "--now", "rubelet", "rubelet-pods"], check=True)
-    pod = until(ready)
-    with open("out/units.log", "w") as f: subprocess.run("systemctl show 'rubelet-*.scope' 'kubepods*.slice' rubelet-pods.service", shell=True, stdout=f)
-    with open(f"{TOP}/before.json", "w") as f: json.dump({"uid": pod and pod["metadata"]["uid"], "traces": traces()}, f)
-    print(("ok      " if pod else "FAILED  ") + "reboot: the pod is up before it", flush=True)
-    if not pod: print("check: 0 passed, 1 failed"); sys.exit(1)
+    subprocess.run(["systemctl", "enable", "--now", "rubelet", "rubelet-pods"], check=True, capture_output=True)
+    found = until(lambda: ready(*NAMES))
+    write("out/units.log", run("sh", "-c", "systemctl show 'rubelet-*.scope' 'kubepods*.slice' rubelet-pods.service").stdout)
+    write(f"{TOP}/before.json", json.dumps({"uids": [p["metadata"]["uid"] for p in found or []], "traces": traces()}))
+    check("reboot: the pods are up before it", found, pods())
+    check("reboot: there are rules for the port, and it answers", traces()["rules"] > 10 and found and not stale(pods()) and until(lambda: served()[0], 30), (rules(), served()))
+    check.end()
+
+
+def unit_times(unit):
+    """When systemd began to stop a unit in the last boot, and when it had."""
+    entries = [json.loads(line) for line in run("journalctl", "-b", "-1", "-o", "json", f"UNIT={unit}", "_PID=1").stdout.splitlines()]
+    return [int(e["__REALTIME_TIMESTAMP"]) / 1e6 for e in entries if re.match(r"(Stopping|Stopped) ", e.get("MESSAGE", ""))]
 
 
 def after():
-    results = []
-    def check(what, passed, seen=""): results.append(bool(passed)); print(("ok      " if passed else "FAILED  ") + what + ("" if passed else f": {seen}"), flush=True)
-    with open(f"{TOP}/before.json") as f: known = json.load(f)
+    check = Checks(); known = json.loads(read(f"{TOP}/before.json"))
     check("reboot: hook, container, sidecar ended in this order", lines("ends") == ["hook", "main", "side"], lines("ends"))
-    pod = until(ready)
-    check("reboot: the pod comes up by itself", pod, pods())
+    told, beat = (int((lines(name) or ["0"])[0]) for name in ("told", "beat"))
+    check("reboot: who does not end had its grace, and no more", GRACE_SECS - 2 <= beat - told <= GRACE_SECS + 10, (told, beat))
+    times = unit_times("rubelet-pods.service"); said = run("journalctl", "-b", "-1", "-u", "rubelet-pods").stdout
+    check("reboot: the pods were stopped side by side, and systemd did not lose patience", len(times) == 2 and GRACE_SECS - 1 <= times[1] - times[0] <= 60 and "timed out" not in said, (times, said[-600:]))
+    found = until(lambda: ready(*NAMES))
+    check("reboot: the pods come up by themselves", found, pods())
     starts = [line.split() for line in lines("starts")]
     check("reboot: each container was started once in each boot", [s[0] for s in starts] == ["side", "main"] * 2 and len({s[1] for s in starts}) == 2, starts)
-    check("reboot: it is the same pod", pod and pod["metadata"]["uid"] == known["uid"], pod and pod["metadata"])
-    counts = pod and [c["restartCount"] for c in pod["status"]["initContainerStatuses"] + pod["status"]["containerStatuses"]]
-    check("reboot: and says that it was restarted", counts == [1, 1], counts)
-    check("reboot: nothing is left of the last boot", until(lambda: traces() == known["traces"]), (known["traces"], traces()))
+    check("reboot: they are the same pods", found and [p["metadata"]["uid"] for p in found] == known["uids"], (known["uids"], found))
+    counts = found and [[c["restartCount"] for c in p["status"].get("initContainerStatuses", []) + p["status"]["containerStatuses"]] for p in found]
+    check("reboot: and say that they were restarted", counts == [[1, 1], [1], [1]], counts)
+    check("reboot: nothing is left of the last boot", until(lambda: traces() == known["traces"]) and not stale(pods()), (known["traces"], traces(), stale(pods())))
+    check("reboot: the port answers", until(lambda: served()[0], 30), served())
     subprocess.run(["systemctl", "restart", "rubelet"], check=True)
-    check("a restart of the unit leaves the pod alone", until(ready) and len(lines("starts")) == 4, lines("starts"))
-    subprocess.run(["/usr/local/bin/rubelet", "stop", "--all"], check=True)
-    is_active = subprocess.run(["systemctl", "is-active", "rubelet"], capture_output=True, text=True).stdout.strip()
-    check("stop --all ends pods and agent, which stays down", lines("ends") == ["hook", "main", "side"] * 2 and is_active == "inactive", (lines("ends"), is_active))
-    log = subprocess.run(["journalctl", "-u", "rubelet", "--no-pager"], capture_output=True, text=True).stdout
-    with open("out/reboot.log", "w") as f: f.write(log)
-    with open("out/shutdown.log", "w") as f: subprocess.run("journalctl -b -1 -o short-precise --no-pager | tail -300", shell=True, stdout=f)
-    print(f"check: {sum(results)} passed, {len(results) - sum(results)} failed"); sys.exit(not all(results))
+    check("a restart of the unit leaves the pods alone", until(lambda: ready(*NAMES)) and len(lines("starts")) == 4, lines("starts"))
+    stopped = run("/usr/local/bin/rubelet", "stop", "--all")
+    is_active = run("systemctl", "is-active", "rubelet").stdout.strip()
+    check("stop --all ends pods and agent, which stays down", stopped.returncode == 0 and lines("ends") == ["hook", "main", "side"] * 2 and is_active == "inactive", (stopped, lines("ends"), is_active))
+    check("stop --all does not read the archives of images before it is done", "imported" not in stopped.stderr, stopped.stderr)
+    check("stop --all takes rules and links along", (traces()["rules"], traces()["links"]) == (0, 0), (rules(), os.listdir("/sys/class/net")))
+    # The next boots are not for them.
+    subprocess.run(["systemctl", "disable", "rubelet", "rubelet-pods"], check=True, capture_output=True)
+    write("out/reboot.log", run("journalctl", "-u", "rubelet", "--no-pager").stdout)
+    write("out/shutdown.log", run("sh", "-c", "journalctl -b -1 -o short-precise --no-pager | tail -300").stdout)
+    check.end()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: run.sh KUBELET OUT [ONLY_RE]: boots the machine that image.sh made, plays the recordings of cgroup v2 in it,
-# on the embedded runtime and on containerd (X_VM_RUNTIMES),
+# on the embedded runtime and on containerd (X_VM_RUNTIMES), does the other checks (X_VM_PARTS: golden checks reboot power),
 # and leaves its log, records and console in OUT. Ends with `vm: passed`, `vm: failed` or `vm: timed out`.
 set -euo pipefail
 kubelet=$(realpath "$1") out=$(realpath -m "$2") only=${3:-.}
@@ -19,10 +19,11 @@ cp "$kubelet" "$work/disk/kubelet"
 cp "$X_CACHE/bin/crirecord" "$X_CACHE/images/golden.tar" "$work/disk/"
 mv "$work/disk/golden.tar" "$work/disk/images.tar"
 cp tests/vm/guest "$work/disk/run"
-cp tests/vm/checks.py tests/vm/reboot.py examples/systemd/* "$work/disk/"
+cp tests/vm/*.py examples/systemd/* "$work/disk/"
 mkdir "$work/disk/out"
 echo "$only" >"$work/disk/only"
 echo "${X_VM_RUNTIMES:-embedded containerd}" >"$work/disk/runtimes"
+echo "${X_VM_PARTS:-golden checks reboot power}" >"$work/disk/parts"
 # One CPU: with more, QEMU 7.2 runs code that the guest is just changing on another one, and the kernel dies of it (int3 at a static key).
 accel=tcg,thread=multi cpu=max slow=8 cpus=1
 # Not by the presence of /dev/kvm: nested ones are seen to end in the boot loader.

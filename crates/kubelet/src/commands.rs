@@ -70,7 +70,11 @@ impl Command {
             _ => return None,
         };
         let driver = if given.text("cgroup-driver") == "systemd" { Driver::Systemd } else { Driver::Cgroupfs };
-        let flags = EmbeddedFlags::read(given);
+        let mut flags = EmbeddedFlags::read(given);
+        if !matches!(verb, Verb::Cri { .. }) {
+            // Who stops pods or names archives does not want those of the import folder read, which takes long.
+            flags.import_dir = PathBuf::new();
+        }
         Some(Self { verb, flags, driver, around: around.clone() })
     }
 
@@ -229,6 +233,18 @@ async fn stop_all(embedded: &Embedded) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_serves_pods_reads_the_import_folder() {
+        let import_dir = |line: &[&str]| {
+            let arguments: Vec<String> = line.iter().map(|&word| word.to_owned()).collect();
+            let given = crate::flags::parse(&arguments, &mut Vec::new()).unwrap();
+            Command::read(&given, &Surroundings::default()).unwrap().flags.import_dir
+        };
+        assert_eq!(import_dir(&["cri"]), Path::new("/var/lib/rubelet/import"));
+        assert_eq!(import_dir(&["stop", "--all"]), Path::new(""));
+        assert_eq!(import_dir(&["image", "import", "x.tar"]), Path::new(""));
+    }
 
     #[test]
     fn hooks_that_execute_something() {

@@ -36,6 +36,13 @@ impl ScratchDir {
         Ok(())
     }
 
+    /// Removes it now. Dropped, it may go only later, or not before the next start.
+    pub(crate) fn remove(mut self) {
+        if let Some(path) = self.path.take() {
+            remove(&path);
+        }
+    }
+
     /// Moves `dir` away at once, to be removed when the answer is dropped.
     pub(crate) fn of_unwanted(dir: &Path, parent: &Path) -> io::Result<Self> {
         let scratch = Self::new(parent, "gone")?;
@@ -47,16 +54,17 @@ impl ScratchDir {
 impl Drop for ScratchDir {
     fn drop(&mut self) {
         let Some(path) = self.path.take() else { return };
-        let remove = move || {
-            if let Err(e) = rubelet_host::paths::remove_tree(&path) {
-                tracing::warn!("{}", rubelet_host::chain(&e));
-            }
-        };
         // Large trees take long, and a task must not block.
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
-            Err(_) => remove(),
+            Ok(runtime) => drop(runtime.spawn_blocking(move || remove(&path))),
+            Err(_) => remove(&path),
         }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(e) = rubelet_host::paths::remove_tree(path) {
+        tracing::warn!("{}", rubelet_host::chain(&e));
     }
 }
 
@@ -64,10 +72,8 @@ impl Drop for ScratchDir {
 pub(crate) fn sweep(parent: &Path) -> io::Result<()> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(PREFIX)
-            && let Err(e) = rubelet_host::paths::remove_tree(&entry.path())
-        {
-            tracing::warn!("{}", rubelet_host::chain(&e));
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            remove(&entry.path());
         }
     }
     Ok(())

@@ -17,7 +17,6 @@ use super::records::Record;
 use super::reference::{Reference, ReferenceError};
 use super::{ImageError, Images, Lease, Store};
 use crate::digest::{Digest, Meter};
-use crate::scratch::ScratchDir;
 use crate::snapshot::LayerError;
 use crate::snapshot::archive::{Archive, Kind};
 use crate::snapshot::compression::unpacked;
@@ -71,7 +70,6 @@ struct Saved {
 
 /// The files of an archive, unpacked beside the store.
 struct Unpacked {
-    dir: ScratchDir,
     files: BTreeMap<String, Taken>,
     links: BTreeMap<String, String>,
 }
@@ -111,7 +109,21 @@ impl Images {
     }
 
     fn import_all(&self, from: impl Read, is_pinned: bool) -> Result<Vec<rubelet_proto::cri::Image>, ImportError> {
-        let archive = Unpacked::read(&self.store, from)?;
+        let dir = self.store.blobs.import_dir()?;
+        let done = self.import_through(dir.path(), from, is_pinned);
+        // Before the answer: who imports from a command line ends with it.
+        dir.remove();
+        done
+    }
+
+    /// Imports by way of an empty directory.
+    fn import_through(
+        &self,
+        dir: &Path,
+        from: impl Read,
+        is_pinned: bool,
+    ) -> Result<Vec<rubelet_proto::cri::Image>, ImportError> {
+        let archive = Unpacked::read(&self.store, dir, from)?;
         self.store.reached("import.read");
         let mut images = Vec::new();
         for image in archive.images(&self.store)? {
@@ -146,9 +158,8 @@ impl Images {
 }
 
 impl Unpacked {
-    fn read(store: &Arc<Store>, from: impl Read) -> Result<Self, ImportError> {
+    fn read(store: &Arc<Store>, dir: &Path, from: impl Read) -> Result<Self, ImportError> {
         let mut archive = Archive::new(unpacked(from).map_err(ImportError::Read)?);
-        let dir = store.blobs.import_dir()?;
         let (mut files, mut links) = (BTreeMap::new(), BTreeMap::new());
         let mut left = store.options.limits.layer_bytes_max;
         while let Some(entry) = archive.next().map_err(ImportError::Read)? {
@@ -158,7 +169,7 @@ impl Unpacked {
                     left = left.checked_sub(entry.size).ok_or_else(|| {
                         ImportError::Read(io::Error::new(io::ErrorKind::FileTooLarge, "the archive is too large"))
                     })?;
-                    let path = dir.path().join(files.len().to_string());
+                    let path = dir.join(files.len().to_string());
                     let mut meter = Meter::new(File::create(&path).map_err(file_error("create", &path))?);
                     io::copy(&mut (&mut archive).take(entry.size), &mut meter).map_err(ImportError::Read)?;
                     let (_, digest, bytes) = meter.finish();
@@ -178,7 +189,7 @@ impl Unpacked {
                 return Err(ImportError::TooManyFiles);
             }
         }
-        Ok(Self { dir, files, links })
+        Ok(Self { files, links })
     }
 
     fn file(&self, name: &str) -> Result<&Taken, ImportError> {
@@ -215,7 +226,6 @@ impl Unpacked {
     /// The images of the archive. Newer archives of Docker have both lists: then the layout's counts, as it has the
     /// manifests, and Docker's adds names.
     fn images(&self, store: &Store) -> Result<Vec<Found>, ImportError> {
-        debug_assert!(self.dir.path().is_dir());
         let saved = self.saved_list()?;
         let index = match (self.file("index.json"), &saved) {
             (Ok(index), _) => index,

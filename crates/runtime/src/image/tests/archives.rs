@@ -56,6 +56,25 @@ async fn an_oci_layout_plain_and_packed() {
     }
 }
 
+/// Nothing else gets to run before the process may end: there is one thread for what blocks.
+#[test]
+fn what_an_import_unpacked_is_gone_when_it_answers() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let ground = Ground::new();
+        let (images, ingest) = (ground.images.clone(), ground.images.root().join("ingest"));
+        let good = layout(&Sample::two_layers(), Some("docker.io/library/x:1"));
+        for (archive, is_good) in [(good.clone(), true), (good[..good.len() / 2].to_vec(), false)] {
+            let (images, ingest) = (images.clone(), ingest.clone());
+            let import = move || {
+                assert_eq!(images.import(archive.as_slice(), "test", false).is_ok(), is_good);
+                assert_eq!(fs::read_dir(&ingest).unwrap().count(), 0);
+            };
+            tokio::task::spawn_blocking(import).await.unwrap();
+        }
+    });
+}
+
 #[tokio::test]
 async fn what_docker_save_writes() {
     let layers = [Tar::new().file("a", "A").end(), Tar::new().file("b", "B").end()];
