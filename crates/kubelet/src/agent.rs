@@ -31,6 +31,7 @@ use rubelet_server::Servers;
 use rubelet_server::metrics::HttpCounts;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::assemble::{Assembled, EMBEDDED};
@@ -38,8 +39,9 @@ use crate::{control, embedded, klog};
 
 /// How often a runtime that does not answer is asked again.
 const RUNTIME_AGAIN: Duration = Duration::from_secs(1);
-/// How long work on pods may leave memory behind before it is given back.
-const SETTLED: Duration = Duration::from_secs(15);
+/// How long nothing has changed when what work on pods has left in memory is given back, and after how long it is in any case.
+const SETTLED: Duration = Duration::from_secs(5);
+const RESTLESS: Duration = Duration::from_secs(60);
 /// Links to logs, by pod and container; from kubelet 1.36.
 const CONTAINER_LOGS_DIR: &str = "/var/log/containers";
 
@@ -146,10 +148,11 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
     Ok(Running { pulse, _servers: servers, _end: end })
 }
 
-/// Gives back what work on pods has left in memory, a while after their picture has changed.
+/// Gives back what work on pods has left in memory, when their picture has settled.
 async fn keep_small(mut changes: watch::Receiver<u64>) {
     loop {
-        tokio::time::sleep(SETTLED).await;
+        let latest = Instant::now() + RESTLESS;
+        while Instant::now() < latest && matches!(timeout(SETTLED, changes.changed()).await, Ok(Ok(()))) {}
         rubelet_host::memory::trim();
         rubelet_host::memory::forget_code();
         if changes.changed().await.is_err() {
