@@ -207,9 +207,8 @@ pub async fn lay(
         metrics: settings.metrics,
     });
     let surveyed = first_look(&hands, endpoint).await?;
-    settle(&hands, &node, &settings.reservations, life)?;
+    settle(&hands, &node, &settings.reservations, settings.housing, life)?;
     let full = csi::spawn(life, hands.clone(), node.name.clone());
-    housing::begin(settings.housing, life).map_err(StartError::Reserved)?;
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
     let pods = settings.cluster.as_ref().and_then(|cluster| cluster.pods.clone());
@@ -275,10 +274,17 @@ async fn first_look(hands: &Arc<Hands>, endpoint: &str) -> Result<survey::Survey
 }
 
 /// Cgroups for pods and for those that something is kept for, and what an earlier life left in use.
-fn settle(hands: &Arc<Hands>, node: &NodeFacts, reservations: &[Reservation], life: &Life) -> Result<(), StartError> {
+fn settle(
+    hands: &Arc<Hands>,
+    node: &NodeFacts,
+    reservations: &[Reservation],
+    housing: Housing,
+    life: &Life,
+) -> Result<(), StartError> {
     reserve::make_levels(hands, node).map_err(StartError::Cgroups)?;
     reserve::hold_pods(hands, node, life);
     reserve::hold_others(hands, node, reservations).map_err(StartError::Reserved)?;
+    housing::begin(housing, life).map_err(StartError::Reserved)?;
     if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
         let err = rubelet_host::chain(&e);
         tracing::warn!(err, "volumes that were staged before are not all told of as in use");
