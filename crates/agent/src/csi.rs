@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_api::metrics::{Gauge, Labelled};
 use rubelet_apiserver::Client;
 use rubelet_host::chain;
 use rubelet_host::watch::Watcher;
@@ -23,6 +24,22 @@ use crate::life::Life;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Without inotify, or in case it missed something: how often the registry is read.
 const LOOK_PERIOD: Duration = Duration::from_secs(30);
+
+/// Tells of the sockets that there are, and of those that have registered. kubelet 1.36: the words for both.
+fn count(plugins: &Labelled<Gauge>, found: &BTreeSet<PathBuf>, is_registered: impl Fn(&Path) -> bool) {
+    const THERE: &str = "actual_state_of_world";
+    plugins.forget(|labels| {
+        let socket = Path::new(&*labels[0]);
+        !found.contains(socket) || (&*labels[1] == THERE && !is_registered(socket))
+    });
+    for socket in found {
+        let name = socket.to_string_lossy();
+        plugins.of(&[&name, "desired_state_of_world"]).set(1.0);
+        if is_registered(socket) {
+            plugins.of(&[&name, THERE]).set(1.0);
+        }
+    }
+}
 
 /// Starts looking for drivers. When the answer is rung, those that there are say anew how many volumes the node takes.
 pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) -> Arc<Notify> {
@@ -111,8 +128,9 @@ impl Registrar {
                 Some(Known::Other) | None => {}
             }
         }
+        self.count(&found);
         let mut is_done = true;
-        let fresh: Vec<PathBuf> = found.into_iter().filter(|s| !self.known.contains_key(s)).collect();
+        let fresh: Vec<PathBuf> = found.iter().filter(|s| !self.known.contains_key(*s)).cloned().collect();
         for socket in fresh {
             match self.register(&socket).await {
                 Ok(known) => {
@@ -128,7 +146,13 @@ impl Registrar {
                 }
             }
         }
+        self.count(&found);
         is_done
+    }
+
+    fn count(&self, found: &BTreeSet<PathBuf>) {
+        let is_registered = |known: &Known| matches!(known, Known::Driver(..) | Known::Devices(_));
+        count(&self.hands.metrics.storage.plugins, found, |socket| self.known.get(socket).is_some_and(is_registered));
     }
 
     async fn register(&self, socket: &Path) -> Result<Known, String> {
@@ -192,4 +216,32 @@ fn dirs(registry: &Path) -> BTreeSet<PathBuf> {
         all.extend(socket.parent().map(Path::to_owned));
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::StorageCounts;
+
+    #[test]
+    fn sockets_are_counted_until_they_go() {
+        let counts = StorageCounts::default();
+        let (one, two) = (PathBuf::from("/r/one.sock"), PathBuf::from("/r/two.sock"));
+        let told = |found: &[&PathBuf], registered: &[&PathBuf]| {
+            let found = found.iter().map(|socket| (*socket).clone()).collect();
+            count(&counts.plugins, &found, |socket| registered.iter().any(|known| *known == socket));
+            let mut page = Vec::new();
+            counts.plugins.tell(&mut rubelet_api::metrics::Text::new(&mut page)).expect("a page");
+            let page = String::from_utf8(page).expect("text");
+            let rows =
+                page.lines().filter_map(|line| line.strip_prefix("plugin_manager_total_plugins{socket_path=\"/r/"));
+            rows.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let wanted = |name: &str| format!("{name}.sock\",state=\"desired_state_of_world\"}} 1");
+        let there = |name: &str| format!("{name}.sock\",state=\"actual_state_of_world\"}} 1");
+        assert_eq!(told(&[&one, &two], &[&one]), [there("one"), wanted("one"), wanted("two")]);
+        assert_eq!(told(&[&one, &two], &[&two]), [wanted("one"), there("two"), wanted("two")]);
+        assert_eq!(told(&[&two], &[]), [wanted("two")]);
+        assert_eq!(told(&[], &[]), Vec::<String>::new());
+    }
 }

@@ -32,6 +32,8 @@ pub(crate) struct PodRef {
     pub pod: Arc<v1::Pod>,
     /// Its addresses; in the host's network the node's.
     pub ips: Vec<IpAddr>,
+    /// When it was seen first, until it runs.
+    pub since: Option<Instant>,
 }
 
 /// Carries out one step. `inbox` is for progress that is worth knowing before the end. The steps of a pod are one trace,

@@ -357,6 +357,7 @@ impl Worker {
         let number = self.step_count;
         let pod = execute::PodRef {
             ips: rubelet_core::render::effective_ips(&self.pod, node, &self.view.ips()).to_vec(),
+            since: self.starting.as_ref().map(|starting| starting.since),
             ..self.pod_ref()
         };
         let (hands, ended) = (self.around.hands.clone(), key.clone());
@@ -374,7 +375,13 @@ impl Worker {
     }
 
     fn pod_ref(&self) -> execute::PodRef {
-        execute::PodRef { uid: self.uid.clone(), key: self.key.clone(), pod: self.pod.clone(), ips: Vec::new() }
+        execute::PodRef {
+            uid: self.uid.clone(),
+            key: self.key.clone(),
+            pod: self.pod.clone(),
+            ips: Vec::new(),
+            since: None,
+        }
     }
 
     fn absorb(&mut self, fact: Fact) {

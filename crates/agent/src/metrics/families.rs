@@ -125,9 +125,13 @@ counted! {
         pub image_volumes_mounted: Plain<Counter> = Family::counter("kubelet_image_volume_mounted_succeed_total", Beta, "Volumes that are images, mounted", &[]);
         pub image_volume_errors: Plain<Counter> = Family::counter("kubelet_image_volume_mounted_errors_total", Beta, "Volumes that are images and could not be mounted", &[]);
         pub operations: Labelled<Histogram> = times("storage_operation_duration_seconds", "How long it took to mount or unmount, in seconds", &["migrated", "operation_name", "status", "volume_plugin"], STORAGE);
+        /// kubelet 1.36: from the wish on, with all that was waited for.
+        pub overall: Labelled<Histogram> = times("volume_operation_total_seconds", "From when a pod was seen first until it had a volume, in seconds", &["operation_name", "plugin_name"], STORAGE);
         /// By how it was found out.
         pub collection: Labelled<Histogram> = times("kubelet_volume_metric_collection_duration_seconds", "How long it took to find out what a volume holds, in seconds", &["metric_source"], SECONDS);
         pub plugin_asked: Labelled<Histogram> = times("kubelet_credential_provider_plugin_duration", "How long programs took that were asked for credentials, in seconds", &["plugin_name"], SECONDS);
+        /// kubelet 1.36: those that are there, and those that have registered.
+        pub plugins: Labelled<Gauge> = shows("plugin_manager_total_plugins", "Sockets of plugins in the registry", &["socket_path", "state"]);
         pub plugin_errors: Labelled<Counter> = counts("kubelet_credential_provider_plugin_errors_total", "Programs that were asked for credentials in vain", &["plugin_name"]);
     }
 }

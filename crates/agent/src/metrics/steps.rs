@@ -115,7 +115,12 @@ impl Metrics {
     pub(crate) fn ended(&self, begun: &Begun, pod: &PodRef, took: Duration, outcome: &Outcome) {
         match begun {
             Begun::Cgroup(operation) => self.containers.cgroup.of(&[operation]).took(took),
-            Begun::Mount(plugin) => self.handled("volume_mount", plugin, took, outcome.is_ok()),
+            Begun::Mount(plugin) => {
+                self.handled("volume_mount", plugin, took, outcome.is_ok());
+                if let Some(since) = pod.since.filter(|_| outcome.is_ok()) {
+                    self.storage.overall.of(&["overall_volume_mount", plugin]).took(since.elapsed());
+                }
+            }
             Begun::Sandbox { handler, has_users } => self.sandbox_ended(handler, *has_users, took, outcome.is_ok()),
             Begun::Image { kind } => {
                 if outcome.is_err() {
@@ -234,6 +239,31 @@ mod tests {
     fn sizes_of_images_have_few_names() {
         for (bytes, name) in [(0, "0-10MB"), (10 << 20, "10MB-100MB"), (1 << 30, "1GB-5GB"), (u64::MAX, "GT100GB")] {
             assert_eq!(size(bytes), name);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_volume_of_a_pod_that_starts_is_timed_from_its_first_sight() {
+        let metrics = Metrics::default();
+        let mut pod = PodRef {
+            uid: "u".into(),
+            key: rubelet_api::ids::PodKey::new("default", "web"),
+            pod: std::sync::Arc::default(),
+            ips: Vec::new(),
+            since: Some(tokio::time::Instant::now()),
+        };
+        tokio::time::advance(Duration::from_secs(7)).await;
+        let begun = Begun::Mount("kubernetes.io/secret".to_owned());
+        metrics.ended(&begun, &pod, Duration::from_secs(1), &Ok(Done::Mounted));
+        metrics.ended(&begun, &pod, Duration::from_secs(1), &Err(rubelet_core::pod::StepFailure::default()));
+        pod.since = None;
+        metrics.ended(&begun, &pod, Duration::from_secs(1), &Ok(Done::Mounted));
+        let mut page = Vec::new();
+        metrics.storage.overall.tell(&mut rubelet_api::metrics::Text::new(&mut page)).expect("a page");
+        let page = String::from_utf8(page).expect("text");
+        let labels = "operation_name=\"overall_volume_mount\",plugin_name=\"kubernetes.io/secret\"";
+        for line in [format!("_sum{{{labels}}} 7"), format!("_count{{{labels}}} 1")] {
+            assert!(page.contains(&line), "{line} in {page}");
         }
     }
 }
