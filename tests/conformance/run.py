@@ -36,6 +36,8 @@ evictionPressureTransitionPeriod: 30s
 evictionHard: {memory.available: 250Mi, nodefs.available: 1%, nodefs.inodesFree: 1%}
 resolvConf: /etc/resolv.conf
 clusterDomain: cluster.local
+imageGCHighThresholdPercent: 99
+imageGCLowThresholdPercent: 98
 """
 REGISTRY, RUNTIME_CGROUP = "127.0.0.1:5000", "docker-daemon"  # the cgroup is the one that the suite names to the kubelet
 
@@ -115,11 +117,10 @@ class Machine:
     def suite(self, endpoint, out, focus, skip, nodes):
         a, bin_dir = self.args, f"{self.work}/bin"
         if not os.path.exists(bin_dir):
-            os.makedirs(bin_dir); os.symlink(os.path.realpath(a.suite), f"{self.work}/e2e_node.test")
-            if a.upstream:
-                with open(f"{bin_dir}/kubelet", "w") as f: f.write(f'#!/bin/sh\nexec {a.kubelet} kubelet "$@"\n')
-                os.chmod(f"{bin_dir}/kubelet", 0o755)
-            else: os.symlink(os.path.realpath(a.kubelet), f"{bin_dir}/kubelet")
+            os.makedirs(bin_dir); os.makedirs(f"{self.work}/unit"); os.symlink(os.path.realpath(a.suite), f"{self.work}/e2e_node.test")
+            for name in ("kubelet", "systemctl", "sudo"): os.symlink(f"{HERE}/unit.sh", f"{bin_dir}/{name}")
+            program = f"{self.work}/kubelet"; os.symlink(os.path.realpath(a.kubelet), program)
+            self.env = dict(os.environ, PATH=f"{bin_dir}:{os.environ['PATH']}", UNIT=f"{self.work}/unit", KUBELET=f"{os.path.realpath(a.kubelet)} kubelet" if a.upstream else program)
         with open(f"{self.work}/kubelet.yaml", "w") as f: f.write(CONFIG)
         with open(f"{self.work}/spec.yaml", "w") as f: f.write("os: Linux\nkernelSpec: {versions: ['.*']}\ncgroups: []\nruntimeSpec: {}\n")
         flags = [f"--k8s-bin-dir={bin_dir}", f"--container-runtime-endpoint={endpoint}", f"--image-service-endpoint={endpoint}", f"--node-name={NODE}", "--prepull-images=false",
@@ -128,7 +129,7 @@ class Machine:
         if a.labels: ginkgo.append(f"--label-filter={a.labels}")
         if focus: ginkgo.append(f"--focus={focus}")
         if skip: ginkgo.append(f"--skip={skip}")
-        self.spawn([*ginkgo, f"{self.work}/e2e_node.test", "--", *flags], f"{out}/suite.log", cwd=self.work).wait()
+        self.spawn([*ginkgo, f"{self.work}/e2e_node.test", "--", *flags], f"{out}/suite.log", cwd=self.work, env=self.env).wait()
 
     def leave(self):
         for process in reversed(self.processes): golden.end(process)

@@ -271,7 +271,7 @@ test_conformance() {
   kubelet=$(kubelet_binary) || { tally failed 1 "conformance: the kubelet does not build"; return; }
   tests/conformance/build.sh "$dir" || { tally failed 1 "conformance: the suite does not build"; return; }
   tests/conformance/run.py --kubelet "$kubelet" --suite "$dir/e2e_node.test" --ginkgo "$dir/ginkgo" --images "$dir/images.tar" --out "$logs/conformance" \
-    --focus "${X_ONLY:-\[NodeConformance\]|\[Conformance\]}" --skip '\[Serial\]|\[Flaky\]|\[Slow\]' 2>&1 | tee "$log" || true
+    --focus "${X_ONLY:-\[NodeConformance\]|\[Conformance\]}" --skip '\[Serial\]|\[Flaky\]|\[Slow\]' --again 2>&1 | tee "$log" || true
   if read -r passed failed skipped < <(sed -n 's/^conformance: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log"); then
     tally passed "$passed"
     [ "$failed" = 0 ] || tally failed "$failed" "conformance: see $log"

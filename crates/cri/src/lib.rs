@@ -6,8 +6,10 @@
 //! - [`Remote`]: the contract over a unix socket (containerd, CRI-O).
 //! - [`Bounded`]: any runtime, with deadlines.
 //! - [`serve`]: any runtime behind the contract, served on a unix socket.
+//! - [`AnyAuthority`]: a connection of a gRPC client that calls a socket by its path.
 //! - [`check_version`]: whether a runtime speaks what we speak.
 
+mod authority;
 mod bounded;
 mod contract;
 mod counts;
@@ -16,6 +18,7 @@ mod remote;
 mod serve;
 mod version;
 
+pub use authority::AnyAuthority;
 pub use bounded::Bounded;
 pub use contract::{Answer, EventStream, Runtime};
 pub use counts::RuntimeCounts;

@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::Runtime;
+use crate::{AnyAuthority, Runtime};
 
 mod call;
 mod socket;
@@ -85,5 +85,5 @@ async fn connection(runtime: Arc<dyn Runtime>, stream: UnixStream) {
         .max_concurrent_streams(CALLS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX);
     // How a connection ends is the client's affair: what it asked for was answered, or nobody waits for it.
-    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+    let _ = http.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service).await;
 }

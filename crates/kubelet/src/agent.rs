@@ -66,6 +66,11 @@ impl Running {
     }
 }
 
+fn housing(config: &KubeletConfiguration) -> Housing {
+    let resources = &config.resources;
+    Housing { own: resources.kubelet_cgroups.clone(), others: resources.system_cgroups.clone() }
+}
+
 /// Waits for the runtime, looks at everything, and starts to look after pods.
 ///
 /// # Errors
@@ -104,10 +109,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         care: care::care(&assembled).map_err(failed)?,
         cgroups,
         reservations,
-        housing: Housing {
-            own: config.resources.kubelet_cgroups.clone(),
-            others: config.resources.system_cgroups.clone(),
-        },
+        housing: housing(config),
         working_dir: assembled.around.working_dir.clone(),
         home: assembled.around.variable("HOME").map(PathBuf::from),
         credential_plugins,

@@ -13,6 +13,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rubelet_api::v1;
+use rubelet_cri::AnyAuthority;
 use rubelet_proto::podresources::{
     AllocatableResourcesResponse, ContainerResources, GetPodResourcesRequest, GetPodResourcesResponse,
     ListPodResourcesResponse, PodResources,
@@ -70,7 +71,7 @@ pub(crate) async fn serve(listener: UnixListener, view: Arc<dyn View>) {
                 http.max_concurrent_streams(CONNECTIONS_MAX as u32).max_header_list_size(16 << 10);
                 connections.spawn(async move {
                     // How a connection ended is the client's affair.
-                    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+                    let _ = http.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service).await;
                 });
             }
             Err(error) => {

@@ -13,6 +13,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rubelet_core::node::NodeFacts;
 use rubelet_core::resources::devices::{VERSION, is_resource_name};
+use rubelet_cri::AnyAuthority;
 use rubelet_host::chain;
 use rubelet_proto::deviceplugin::{Empty, RegisterRequest};
 use tokio::net::{UnixListener, UnixStream};
@@ -132,7 +133,8 @@ async fn connection(devices: Arc<Devices>, life: Life, stream: UnixStream) {
         }
     });
     // How a connection ends is the client's affair: what it asked for was answered, or nobody waits for it.
-    let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+    let stream = TokioIo::new(AnyAuthority::new(stream));
+    let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await;
 }
 
 struct Registering {
