@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::fault::{Doing, Fault};
@@ -38,17 +39,54 @@ pub(crate) fn join(dir: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(b"0")
 }
 
+fn oom_kill(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+}
+
 /// How many processes the kernel killed for memory in the container's cgroup; 0 when that is not known.
 pub(crate) fn oom_kills(cgroups: &[Cgroup]) -> u64 {
-    let count = |path: &Path| {
-        let text = fs::read_to_string(path).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse::<u64>().ok()
-    };
+    let count = |path: &Path| oom_kill(&fs::read_to_string(path).ok()?);
     let v1 = cgroups.iter().find(|cgroup| cgroup.name.split(',').any(|name| name == "memory"));
     let v2 = cgroups.iter().find(|cgroup| cgroup.is_unified());
     v1.and_then(|cgroup| count(&cgroup.dir.join("memory.oom_control")))
         .or_else(|| v2.and_then(|cgroup| count(&cgroup.dir.join("memory.events"))))
         .unwrap_or(0)
+}
+
+/// The same of cgroup v2, followed while the container runs: systemd removes a scope as soon as nobody is in it, and with it what it says.
+pub(crate) struct OomKills {
+    /// Polled for [`PollFlags::PRI`](rustix::event::PollFlags::PRI), it tells of news.
+    file: Option<File>,
+    count: u64,
+}
+
+impl OomKills {
+    pub(crate) fn follow(cgroups: &[Cgroup]) -> Self {
+        let v2 = cgroups.iter().find(|cgroup| cgroup.is_unified());
+        let mut own = Self { file: v2.and_then(|cgroup| File::open(cgroup.dir.join("memory.events")).ok()), count: 0 };
+        own.look();
+        own
+    }
+
+    /// What to poll; nothing once the cgroup is gone.
+    pub(crate) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    /// Reads the count again, and is so told of the next news. What was read last stays when the cgroup is gone.
+    pub(crate) fn look(&mut self) -> u64 {
+        const ROOM: usize = 1024;
+        let Some(file) = &self.file else { return self.count };
+        let mut text = [0; ROOM];
+        match file.read_at(&mut text, 0) {
+            Ok(length) => {
+                let read = oom_kill(&String::from_utf8_lossy(&text[..length.min(ROOM)]));
+                self.count = self.count.max(read.unwrap_or(0));
+            }
+            Err(_) => self.file = None,
+        }
+        self.count
+    }
 }
 
 /// Sends a signal to every process of the container, in sub-cgroups too. How many there were.
@@ -87,4 +125,26 @@ fn read_pids(dir: &Path, depth: usize, pids: &mut Vec<i32>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_counted_and_what_was_seen_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("memory.events");
+        let cgroups = [Cgroup { name: String::new(), dir: dir.path().to_owned() }];
+        assert!(OomKills::follow(&cgroups).file().is_none());
+        fs::write(&file, "low 0\nhigh 0\nmax 7\noom 1\noom_kill 0\noom_group_kill 0\n").unwrap();
+        let mut kills = OomKills::follow(&cgroups);
+        assert_eq!(kills.look(), 0);
+        fs::write(&file, "low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\noom_group_kill 1\n").unwrap();
+        assert_eq!((kills.look(), oom_kills(&cgroups)), (2, 2));
+        fs::write(&file, "").unwrap();
+        assert_eq!((kills.look(), oom_kills(&cgroups)), (2, 0));
+        let v1 = [Cgroup { name: "memory".to_owned(), dir: dir.path().to_owned() }];
+        assert!(OomKills::follow(&v1).file().is_none());
+    }
 }

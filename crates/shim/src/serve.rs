@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::birth::{self, Birth};
+use crate::cgroups::OomKills;
 use crate::create::{self, Created, Release};
 use crate::fault::reason;
 use crate::logfile::LogFile;
@@ -105,6 +106,7 @@ impl Role {
 /// What poll watches.
 #[derive(Clone, Copy)]
 enum Watched {
+    OomKills,
     Signals,
     Listener,
     Connection(usize),
@@ -118,6 +120,7 @@ struct Service {
     signals: OwnedFd,
     connections: Vec<Connection>,
     stdio: Stdio,
+    oom_kills: OomKills,
     pid: i32,
     /// To let the created program run.
     sync: Option<Release>,
@@ -161,6 +164,7 @@ impl Service {
         let connections = vec![Connection { socket: control, role: Role::Asks }];
         let mut service = Self {
             bundle: bundle.to_owned(),
+            oom_kills: OomKills::follow(&setup.cgroups),
             setup,
             listener,
             signals,
@@ -185,6 +189,7 @@ impl Service {
         while !matches!(self.phase, Phase::Ended(_)) {
             for (watched, was_error) in self.poll() {
                 match watched {
+                    Watched::OomKills => drop(self.oom_kills.look()),
                     Watched::Signals => {
                         drain(&self.signals);
                         self.reap();
@@ -204,6 +209,10 @@ impl Service {
         let patience: Option<Duration> = self.stdio.wanted(&mut streams);
         let mut watched = vec![Watched::Signals, Watched::Listener];
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        if let Some(file) = self.oom_kills.file() {
+            watched.push(Watched::OomKills);
+            fds.push(PollFd::new(file, PollFlags::PRI));
+        }
         for (at, connection) in self.connections.iter().enumerate() {
             watched.push(Watched::Connection(at));
             fds.push(PollFd::new(&connection.socket, PollFlags::IN));
@@ -364,11 +373,13 @@ impl Service {
             Phase::Created | Phase::Ended(_) => None,
         };
         let finished_at = end::now_nanos();
+        // First of all, before the cgroup is gone.
+        let oom_kills = self.oom_kills.look().max(cgroups::oom_kills(&self.setup.cgroups));
         if !self.has_own_pids {
             let _ = cgroups::signal_all(&self.setup.cgroups, libc::SIGKILL);
         }
         self.stdio.finish();
-        let exit: Exit = end::of_status(status, started_at_nanos, finished_at, cgroups::oom_kills(&self.setup.cgroups));
+        let exit: Exit = end::of_status(status, started_at_nanos, finished_at, oom_kills);
         // While the bundle is ours: its runtime's notes are in it.
         OciRuntime::of(&self.bundle, &self.setup).inspect(OciRuntime::delete);
         if let Err(e) = end::write(&self.bundle, &exit) {

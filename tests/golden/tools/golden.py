@@ -190,7 +190,7 @@ class Bench:
         self.write("c.toml", (CONTAINERD_2 if "/v2" in version else CONTAINERD_1).format(work=self.work, sock=self.sock, systemd=str(self.driver == "systemd").lower(), restrict=str(not may_lower_oom_score()).lower()))
         NETWORK["plugins"][0]["ipam"]["dataDir"] = f"{self.work}/ipam"; self.write("cni/10-golden.conflist", json.dumps(NETWORK))
         self.spawn(["containerd", "-c", f"{self.work}/c.toml"], "containerd.log")
-        if not wait(lambda: self.ctr("version").returncode == 0, 30): raise RuntimeError(f"containerd does not start; see {self.work}/containerd.log")
+        if not wait(lambda: self.ctr("version").returncode == 0, 30 * self.slow): raise RuntimeError(f"containerd does not start; see {self.work}/containerd.log")
         if (done := self.ctr("images", "import", images)).returncode: raise RuntimeError(done.stderr)
         for have, want in (("nginx:1.15-4", "nginx"), ("busybox:1.37.0-1", "busybox")): self.ctr("images", "tag", f"registry.k8s.io/e2e-test-images/{have}", f"docker.io/library/{want}:latest")
 
