@@ -170,6 +170,8 @@ check_metrics() {
 
 # What people run on a cluster (deployments, daemons, stateful pods on a CSI driver, jobs, streams, eviction), on the embedded runtime and on containerd.
 test_scenarios() { on_a_cluster scenarios embedded containerd; }
+# Resource claims: a driver that prepares and takes back, comes late, fails, and survives kubelets.
+test_dra() { on_a_cluster dra embedded containerd; }
 # Running pods change from upstream's kubelet to ours and back, three times.
 test_takeover() { on_a_cluster swap embedded containerd; }
 # A control plane as static pods, and a reboot.
@@ -193,6 +195,7 @@ on_a_cluster() {
     local more=()
     [ "$runtime" = embedded ] || more=(--containerd "$containerd")
     [ "$script" != scenarios ] || more+=(--csi "$CARGO_TARGET_DIR/debug/csi-driver")
+    [ "$script" != dra ] || more+=(--dra "$CARGO_TARGET_DIR/debug/dra-driver" --rubelet "$kubelet")
     tests/lib/own.sh python3 "tests/cluster/$script.py" --kubelet "$kubelet" --runtime "$runtime" --bin "$X_CACHE/bin" \
       --images "$X_CACHE/images/golden.tar" --only "${X_ONLY:-.}" "${more[@]}" 2>&1 | tee "$log" || true
     tally_check "$log" "$script"
@@ -205,7 +208,7 @@ cluster_tools() {
   for tool in grpcfront faulty; do
     (cd "tests/cluster/$tool" && CGO_ENABLED=0 go build -o "$X_CACHE/bin/$tool" .) || return 1
   done
-  cargo build -q -p rubelet-testkit --bin csi-driver
+  cargo build -q -p rubelet-testkit --bin csi-driver --bin dra-driver
 }
 
 # What any runtime must do, on the embedded one and the containerds of Debian 12 and of Debian forky, in namespaces of their own.

@@ -14,6 +14,8 @@ const SOURCES: &[Source] = &[
     Source { proto: "cri.proto", package: "runtime.v1", module: "cri.rs" },
     Source { proto: "csi.proto", package: "csi.v1", module: "csi.rs" },
     Source { proto: "deviceplugin.proto", package: "v1beta1", module: "deviceplugin.rs" },
+    Source { proto: "dra.proto", package: "k8s.io.kubelet.pkg.apis.dra.v1", module: "dra.rs" },
+    Source { proto: "dra_health.proto", package: "v1alpha1", module: "dra_health.rs" },
     Source { proto: "health.proto", package: "grpc.health.v1", module: "health.rs" },
     Source { proto: "otlp.proto", package: "opentelemetry.proto.trace.v1", module: "otlp.rs" },
     Source { proto: "podresources.proto", package: "v1", module: "podresources.rs" },

@@ -1,13 +1,14 @@
-//! CSI drivers of the node: found by their sockets in `plugins_registry`, made known to the cluster. Device plugins that are found
-//! there are handed on.
+//! CSI drivers of the node: found by their sockets in `plugins_registry`, made known to the cluster. Device plugins and drivers of
+//! resource claims that are found there are handed on.
 
 mod known;
 mod limits;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rubelet_api::metrics::{Gauge, Labelled};
 use rubelet_apiserver::Client;
@@ -67,6 +68,8 @@ enum Known {
     Driver(String, Option<AbortHandle>),
     /// It brings devices of this resource.
     Devices(String),
+    /// A plugin of a driver of resource claims, where it does its work, and which file its socket was.
+    Claims(String, PathBuf, Option<FileId>),
     /// Not for us, and told so.
     Other,
 }
@@ -112,7 +115,13 @@ impl Registrar {
     /// Compares the registry with what is registered; false when something is to be tried again.
     async fn look(&mut self) -> bool {
         let found = csi::sockets(&self.registry);
-        let gone: Vec<PathBuf> = self.known.keys().filter(|s| !found.contains(*s)).cloned().collect();
+        let is_other = |socket: &Path, known: &Known| match known {
+            // Another one may have come while nobody looked.
+            Known::Claims(_, _, file) => file_id(socket) != *file,
+            Known::Driver(..) | Known::Devices(_) | Known::Other => false,
+        };
+        let is_gone = |(socket, known): &(&PathBuf, &Known)| !found.contains(*socket) || is_other(socket, known);
+        let gone: Vec<PathBuf> = self.known.iter().filter(is_gone).map(|(socket, _)| socket.clone()).collect();
         for socket in gone {
             self.told.remove(&socket);
             match self.known.remove(&socket) {
@@ -125,6 +134,7 @@ impl Registrar {
                     self.forget(&name).await;
                 }
                 Some(Known::Devices(name)) => self.hands.devices.lost(&name).await,
+                Some(Known::Claims(name, endpoint, _)) => self.hands.claims.deregister(&name, &endpoint, &self.life),
                 Some(Known::Other) | None => {}
             }
         }
@@ -161,6 +171,11 @@ impl Registrar {
             let outcome = self.hands.devices.found(&plugin, &self.life).await;
             csi::notify(socket, outcome.clone()).await.map_err(|e| chain(&e))?;
             return outcome.map(|()| Known::Devices(plugin.name));
+        }
+        if plugin.kind == "DRAPlugin" {
+            let outcome = self.hands.claims.register(&plugin, &self.life);
+            csi::notify(socket, outcome.clone()).await.map_err(|e| chain(&e))?;
+            return outcome.map(|()| Known::Claims(plugin.name, plugin.endpoint, file_id(socket)));
         }
         if let Err(why) = plugin.check_csi() {
             tracing::info!(plugin = plugin.name, kind = plugin.kind, why, "plugin is not registered");
@@ -207,6 +222,14 @@ impl Registrar {
             tracing::warn!(driver = name, err, "taking a driver out of the CSINode failed");
         }
     }
+}
+
+/// Tells a file from one that takes its place: its number, and when it was made as far as the file system knows.
+type FileId = (u64, Option<SystemTime>);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    let of = std::fs::symlink_metadata(path).ok()?;
+    Some((of.ino(), of.created().ok()))
 }
 
 /// The registry and the folders below it.

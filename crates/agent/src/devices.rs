@@ -18,6 +18,7 @@ use std::time::Duration;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_core::now::Mono;
+use rubelet_core::resources::claims;
 use rubelet_core::resources::devices::{self as rules, Choice, Counts, Grants, Reusable};
 use rubelet_host::chain;
 use rubelet_proto::deviceplugin::ContainerAllocateResponse;
@@ -31,7 +32,7 @@ use crate::life::Life;
 use crate::metrics::Metrics;
 use plugin::Plugin;
 
-pub(crate) use registration::spawn;
+pub(crate) use registration::{spawn, tell_pods};
 
 /// Kubelet 1.36: not configurable, and not below the root directory.
 pub const DEVICE_PLUGINS_DIR: &str = "/var/lib/kubelet/device-plugins";
@@ -296,8 +297,14 @@ impl Devices {
     }
 
     fn wants_any(&self, pod: &v1::Pod) -> bool {
-        let state = self.state();
-        rubelet_core::render::containers(pod).any(|container| !state.devices.wanted(container).is_empty())
+        rubelet_core::render::containers(pod).any(|container| !self.wanted(pod, container).is_empty())
+    }
+
+    /// What a container wants of plugins. kubelet 1.36: not what it has by a resource claim.
+    fn wanted(&self, pod: &v1::Pod, container: &v1::Container) -> Vec<(String, usize)> {
+        let mut wanted = self.state().devices.wanted(container);
+        wanted.retain(|(resource, _)| !claims::is_extended(pod, &container.name, resource));
+        wanted
     }
 
     /// Gives one container, or all of them, what they want and do not have yet.
@@ -307,7 +314,7 @@ impl Devices {
         let init = spec.init_containers.iter().flatten().map(|c| (c, true));
         for (container, is_init) in init.chain(spec.containers.iter().map(|c| (c, false))) {
             if only.is_none_or(|only| container.name == only) {
-                let wanted = self.state().devices.wanted(container);
+                let wanted = self.wanted(pod, container);
                 for (resource, count) in wanted {
                     self.give_one(uid, &container.name, (&resource, count), &reusable).await?;
                 }
@@ -357,7 +364,7 @@ impl Devices {
         let Some(of) = rubelet_core::render::containers(pod).find(|c| c.name == container) else {
             return Ok(Grants::new());
         };
-        let wanted = self.state().devices.wanted(of);
+        let wanted = self.wanted(pod, of);
         if wanted.is_empty() {
             return Ok(Grants::new());
         }

@@ -75,6 +75,8 @@ fn names(step: &Step) -> (&'static str, Option<&str>) {
         Step::PrepareDirs => ("PrepareDirs", None),
         Step::Mount(_) => ("Mount", None),
         Step::Expand(_) => ("Expand", None),
+        Step::PrepareClaims { .. } => ("PrepareClaims", None),
+        Step::ReleaseClaims => ("ReleaseClaims", None),
         Step::Unmount => ("Unmount", None),
         Step::RemoveDirs => ("RemoveDirs", None),
         Step::CreateSandbox { .. } => ("CreateSandbox", None),
@@ -105,9 +107,15 @@ async fn carry_out(
         Step::PrepareDirs => on_disk(hands, pod, dirs::prepare).await,
         Step::Mount(volume) => (dirs::mount(hands, pod, *volume).await, Vec::new()),
         Step::Expand(volume) => (drivers::expand(hands, pod, &volume).await, Vec::new()),
-        Step::Unmount => unmount(hands, pod).await,
+        Step::PrepareClaims { wishes, .. } => (plain(hands.claims.prepare(&pod.uid, &wishes).await), Vec::new()),
+        Step::ReleaseClaims => (plain(hands.claims.release(&pod.uid).await), Vec::new()),
+        Step::Unmount => {
+            hands.claims.count_without("UnprepareResources", &pod.pod);
+            unmount(hands, pod).await
+        }
         Step::RemoveDirs => on_disk(hands, pod, dirs::remove).await,
         Step::CreateSandbox { runtime_handler, config, .. } => {
+            hands.claims.count_without("PrepareResources", &pod.pod);
             containers::run_sandbox(hands, &pod.uid, runtime_handler, *config).await
         }
         Step::StopSandbox { id } => containers::stop_sandbox(hands, &pod.uid, id).await,

@@ -15,6 +15,7 @@ use rubelet_volumes::csi::Drivers;
 
 use crate::credentials::Credentials;
 use crate::devices::Devices;
+use crate::dra::ResourceClaims;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::pulls::Pulls;
@@ -38,6 +39,8 @@ pub struct Hands {
     pub drivers: Drivers,
     /// Devices that plugins bring.
     pub devices: Arc<Devices>,
+    /// What drivers prepared for resource claims.
+    pub claims: Arc<ResourceClaims>,
     /// Where it is told what happens.
     pub events: Events,
     pub root_dir: PathBuf,

@@ -9,6 +9,7 @@ mod compare;
 mod credentials;
 mod csi;
 pub mod devices;
+pub mod dra;
 pub mod events;
 mod execute;
 mod facts;

@@ -8,6 +8,7 @@ mod claims;
 mod csi;
 mod fetch;
 mod objects;
+mod resource_claims;
 mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,7 +149,8 @@ impl Root {
             | Need::Claim(_)
             | Need::CsiDriver(_)
             | Need::Attachment(_)
-            | Need::RuntimeClass(_) => Self::Of(need.clone()),
+            | Need::RuntimeClass(_)
+            | Need::ResourceClaim(_) => Self::Of(need.clone()),
         }
     }
 

@@ -334,7 +334,7 @@ impl Roster {
         if granted.is_some() {
             record.absorb(Fact::Desired(desired.pod.clone()), self.around.clock.now());
         }
-        let devices = self.around.hands.devices.health(uid);
+        let devices = self.health(uid, &desired.pod);
         if !devices.is_empty() {
             record.absorb(Fact::Devices(devices), self.around.clock.now());
         }
@@ -434,6 +434,11 @@ impl Roster {
                 self.retire(&uid);
             }
         }
+        for uid in self.around.hands.claims.pods() {
+            if !self.pods.contains_key(&uid) && !self.looked_at.contains_key(&uid) {
+                self.around.hands.claims.abandon(&uid, &self.around.life);
+            }
+        }
     }
 
     /// A worker ended: whoever waits for its name goes on.
@@ -442,6 +447,7 @@ impl Roster {
         self.room.remove(uid);
         self.leave_queue(&entry.key, uid);
         self.around.hands.devices.give_back(uid).await;
+        self.around.hands.claims.abandon(uid, &self.around.life);
         self.ledger.remove(uid);
         if let Some(Again { source, desired, .. }) = &entry.again {
             self.ledger.put(*source, &desired.key(), &desired.digest, uid);

@@ -18,6 +18,7 @@ use crate::cluster::{Cluster, PodSettings};
 use crate::credentials::Credentials;
 use crate::credentials::plugins::Plugins;
 use crate::devices::{self, Devices};
+use crate::dra::{self, ResourceClaims};
 use crate::events::Events;
 use crate::hands::Hands;
 use crate::housing::{self, Housing};
@@ -112,6 +113,7 @@ pub struct Agent {
     pub node: watch::Receiver<Arc<NodeFacts>>,
     pub stats: Stats,
     pub devices: Arc<Devices>,
+    pub claims: Arc<ResourceClaims>,
     /// What the node has too little of.
     pub pressures: watch::Receiver<Pressures>,
     /// Whether the node goes down: it is not ready then.
@@ -190,6 +192,8 @@ pub async fn lay(
         Arc::new(Bounded::new(runtime, settings.request_timeout, settings.metrics.runtime.clone()));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
+    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
+    let claims = ResourceClaims::open(dra::Settings::of(&node), client.clone(), clock, settings.metrics.clone());
     let hands = Arc::new(Hands {
         runtime,
         cgroups: settings.cgroups,
@@ -197,9 +201,10 @@ pub async fn lay(
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
             .with_plugins(settings.credential_plugins),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
-        client: settings.cluster.as_ref().map(|cluster| cluster.references.client.clone()),
+        client,
         drivers: Drivers::default(),
         devices: Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone())),
+        claims: Arc::new(claims),
         events,
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
@@ -257,10 +262,12 @@ pub async fn lay(
     }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
-    let devices = hands.devices.clone();
+    let (devices, claims) = (hands.devices.clone(), hands.claims.clone());
+    dra::spawn(life, &claims, roster.clone());
     devices::spawn(life, devices.clone(), node_tx.clone(), roster.clone());
     watcher::spawn(life, hands, node_tx, roster.clone());
-    let agent = Agent { picture, pulse, node, stats, devices, pressures, is_shutting_down, roster: roster.clone() };
+    let agent =
+        Agent { picture, pulse, node, stats, devices, claims, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
 }
 

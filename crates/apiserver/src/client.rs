@@ -311,6 +311,14 @@ impl Client {
         self.answer(&Ask::new(Verb::Delete, path, &Query::default()).with_body(options)?).await.map(drop)
     }
 
+    /// Deletes all objects of a collection that the selector chooses.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete_all(&self, path: &Path, selector: &Selector) -> Result<(), Error> {
+        self.answer(&Ask::new(Verb::Delete, path, &Query::of(selector))).await.map(drop)
+    }
+
     async fn typed<T: Object>(&self, ask: &Ask) -> Result<T, Error> {
         let body = self.answer(ask).await?;
         let Kept(object) = serde_json::from_slice(&body).map_err(|e| ask.unreadable(e.to_string()))?;

@@ -227,4 +227,6 @@ pub struct PodGates {
     pub cluster_trust_bundle_projection: bool,
     pub node_declared_features: bool,
     pub resource_health_status: bool,
+    pub resource_health_status_message: bool,
+    pub dra_extended_resource: bool,
 }

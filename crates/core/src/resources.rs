@@ -5,6 +5,7 @@
 pub mod allocatable;
 pub mod amount;
 pub mod cgroup;
+pub mod claims;
 pub mod container;
 pub mod cpu;
 pub mod devices;

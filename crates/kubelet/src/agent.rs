@@ -137,6 +137,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         configz: config.to_value(),
         stats: agent.stats,
         devices: agent.devices,
+        claims: agent.claims,
         http: http.clone(),
         program: Arc::new(program::Program::new(assembled.gates.clone())),
         runtime: asked,

@@ -18,6 +18,16 @@ pub mod csi;
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
 pub mod deviceplugin;
 
+/// Drivers of resource claims, v1 and v1beta1, as of Kubernetes 1.36: what is prepared for a claim, and taken back.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod dra;
+
+/// Health of the devices of such drivers, v1alpha1.
+#[rustfmt::skip]
+#[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]
+pub mod dra_health;
+
 /// gRPC health checking v1: what a gRPC probe asks.
 #[rustfmt::skip]
 #[allow(clippy::all, unreachable_pub, missing_docs, reason = "generated")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::ContainerDevices;
+use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::connection::Protocol;
@@ -44,6 +44,10 @@ impl View for Seen {
     }
 
     fn devices(&self, _pod: &str, _container: &str) -> Vec<ContainerDevices> {
+        Vec::new()
+    }
+
+    fn dynamic_resources(&self, _pod: &v1::Pod, _container: &v1::Container) -> Vec<DynamicResource> {
         Vec::new()
     }
 

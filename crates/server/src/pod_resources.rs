@@ -1,7 +1,7 @@
 //! The socket `pod-resources/kubelet.sock`: which devices, CPUs and memory each container has, over gRPC (v1, and v1alpha1
 //! as far as that goes). Only root reaches it.
 //!
-//! Devices are those of plugins. There is nothing yet that gives containers CPUs or memory of their own, so these lists are empty,
+//! Devices are those of plugins, and what is had by resource claims. There is nothing yet that gives containers CPUs or memory of their own, so these lists are empty,
 //! as upstream's are with its default policies.
 
 use std::convert::Infallible;
@@ -171,6 +171,7 @@ impl Lister {
                 .map(|container| ContainerResources {
                     name: container.name.clone(),
                     devices: self.view.devices(uid, &container.name),
+                    dynamic_resources: self.view.dynamic_resources(pod, container),
                     ..ContainerResources::default()
                 })
                 .collect(),

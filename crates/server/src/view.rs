@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::ContainerDevices;
+use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
 
 use crate::logs::Bells;
 
@@ -32,6 +32,9 @@ pub trait View: Pages + Send + Sync + 'static {
 
     /// The devices that a container of the pod with this UID has from plugins.
     fn devices(&self, pod: &str, container: &str) -> Vec<ContainerDevices>;
+
+    /// What a container of a pod has by resource claims.
+    fn dynamic_resources(&self, pod: &v1::Pod, container: &v1::Container) -> Vec<DynamicResource>;
 
     /// The devices of plugins that containers may have.
     fn allocatable_devices(&self) -> Vec<ContainerDevices>;

@@ -1,7 +1,7 @@
 // Command grpcfront stands before a gRPC server on a Unix socket, at that socket's path. Upstream's kubelet sends a socket's path as the
 // authority of its calls, which Go's servers take and others do not; real drivers are Go's.
 //
-// usage: grpcfront SOCKET...
+// usage: grpcfront [BEHIND=]SOCKET...: without BEHIND, whoever listens at SOCKET is moved aside
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"google.golang.org/grpc"
@@ -31,10 +32,18 @@ func (raw) Unmarshal(data []byte, v any) error {
 }
 
 func front(socket string) error {
-	// A kubelet takes no notice of what is hidden.
-	behind := filepath.Join(filepath.Dir(socket), "."+filepath.Base(socket))
-	if err := os.Rename(socket, behind); err != nil {
-		return err
+	behind, at, found := strings.Cut(socket, "=")
+	if found {
+		socket = at
+		if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	} else {
+		// A kubelet takes no notice of what is hidden.
+		behind = filepath.Join(filepath.Dir(socket), "."+filepath.Base(socket))
+		if err := os.Rename(socket, behind); err != nil {
+			return err
+		}
 	}
 	client, err := grpc.NewClient("unix://"+behind, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithAuthority("localhost"), grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{})))
 	if err != nil {
@@ -47,19 +56,38 @@ func front(socket string) error {
 			return err
 		}
 		md, _ := metadata.FromIncomingContext(stream.Context())
-		ctx := metadata.NewOutgoingContext(context.WithoutCancel(stream.Context()), md.Copy())
+		ctx, end := context.WithCancel(metadata.NewOutgoingContext(context.WithoutCancel(stream.Context()), md.Copy()))
+		defer end()
+		go func() {
+			<-stream.Context().Done()
+			end()
+		}()
 		if deadline, ok := stream.Context().Deadline(); ok {
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithDeadline(ctx, deadline)
 			defer cancel()
 		}
-		if err := client.Invoke(ctx, method, &request, &answer); err != nil {
+		// One answer or several.
+		asked, err := client.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method)
+		if err != nil {
 			return status.Convert(err).Err()
 		}
-		if err := stream.SendMsg(&answer); err != nil && err != io.EOF {
-			return err
+		if err := asked.SendMsg(&request); err != nil && err != io.EOF {
+			return status.Convert(err).Err()
 		}
-		return nil
+		if err := asked.CloseSend(); err != nil {
+			return status.Convert(err).Err()
+		}
+		for {
+			if err := asked.RecvMsg(&answer); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return status.Convert(err).Err()
+			}
+			if err := stream.SendMsg(&answer); err != nil {
+				return err
+			}
+		}
 	}
 	listener, err := net.Listen("unix", socket)
 	if err != nil {

@@ -1,5 +1,6 @@
 //! The socket on which plugins register, and who is told what they bring.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -11,6 +12,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rubelet_api::ids::PodUid;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::resources::devices::{VERSION, is_resource_name};
 use rubelet_cri::AnyAuthority;
@@ -41,7 +43,7 @@ pub(crate) fn spawn(
     let expiring = devices.clone();
     life.spawn(async move { expiring.expire().await });
     life.spawn(tell_node(devices.clone(), node));
-    life.spawn(tell_pods(devices, roster));
+    life.spawn(tell_pods(devices.changed.clone(), roster));
 }
 
 /// Listens on the socket.
@@ -82,12 +84,14 @@ async fn tell_node(devices: Arc<Devices>, node: watch::Sender<Arc<NodeFacts>>) {
     }
 }
 
-async fn tell_pods(devices: Arc<Devices>, roster: mpsc::Sender<RosterNote>) {
-    let mut changed = devices.changed.subscribe();
+/// Has the roster tell each of these pods how its devices are.
+pub(crate) async fn tell_pods(pods: watch::Sender<BTreeSet<PodUid>>, roster: mpsc::Sender<RosterNote>) {
+    let sender = pods;
+    let mut changed = sender.subscribe();
     while changed.changed().await.is_ok() {
         let mut pods = Default::default();
         // Who is told of is taken out; that is no change that anybody waits for.
-        devices.changed.send_if_modified(|known| {
+        sender.send_if_modified(|known| {
             pods = std::mem::take(known);
             false
         });

@@ -9,7 +9,7 @@ use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::step::{CreateContainer, LogLink};
 use rubelet_core::render::CONFIG_ERROR;
 use rubelet_core::render::users::{UserRange, fill_container, fill_sandbox, wants_range};
-use rubelet_core::resources::devices;
+use rubelet_core::resources::{claims, devices};
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 
@@ -71,6 +71,10 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         tracing::warn!(pod = %pod.key, "somebody removed the pod's directory, it is made again");
         return (Ok(Done::GroundGone), Vec::new());
     }
+    let cdi = match hands.claims.cdi_devices(&pod.pod, create.container.as_str()) {
+        Ok(cdi) => cdi,
+        Err(e) => return (Err(failed(CONFIG_ERROR, e)), Vec::new()),
+    };
     let grants = match hands.devices.prepare(&pod.pod, create.container.as_str()).await {
         Ok(grants) => grants,
         Err(e) => return (Err(failed(CONFIG_ERROR, e)), Vec::new()),
@@ -82,6 +86,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
     let config = match prepared {
         Ok(Ok(mut config)) => {
             devices::fill_container(&mut config, &grants);
+            claims::fill_container(&mut config, cdi);
             config
         }
         Ok(Err(failure)) => return (Err(failure), Vec::new()),

@@ -26,6 +26,24 @@ const PULLS: &[f64] = &[
 const SYNCS: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
 /// kubelet 1.36: how long storage takes.
 const STORAGE: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
+/// kubelet 1.36: how long drivers of resource claims take.
+const CLAIMS: &[f64] = &[
+    0.1,
+    0.153_412_740_463_439_1,
+    0.235_354_689_365_024_52,
+    0.361_064_078_764_099_46,
+    0.553_918_298_061_075_2,
+    0.849_781_240_983_936,
+    1.303_672_689_737_678,
+    1.999_999_999_999_999_3,
+    3.068_254_809_268_780_5,
+    4.707_093_787_300_502_5,
+    7.221_281_575_281_985,
+    11.078_365_961_221_499,
+    16.995_624_819_678_714,
+    26.073_453_794_753_54,
+    39.999_999_999_999_97,
+];
 const FEW: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0];
 /// kubelet 1.36: how long certificates lived.
 const LIVES: &[f64] =
@@ -147,6 +165,8 @@ counted! {
         pub streams: Plain<Counter> = counts("kubelet_evented_pleg_connection_success_count", "Streams of events that the runtime opened", &[]);
         pub device_registrations: Labelled<Counter> = counts("kubelet_device_plugin_registration_total", "Registrations of device plugins, by resource", &["resource_name"]);
         pub device_alloc: Labelled<Histogram> = times("kubelet_device_plugin_alloc_duration_seconds", "How long device plugins took to give devices to a container, in seconds, by resource", &["resource_name"], SECONDS);
+        pub claim_operations: Labelled<Histogram> = times("dra_operations_duration_seconds", "How long it took to have the resource claims of a pod prepared or taken back, in seconds", &["is_error", "operation_name"], CLAIMS);
+        pub claim_calls: Labelled<Histogram> = times("dra_grpc_operations_duration_seconds", "How long drivers of resource claims took for a call, in seconds", &["driver_name", "grpc_status_code", "method_name"], CLAIMS);
         pub stream_errors: Plain<Counter> = counts("kubelet_evented_pleg_connection_error_count", "Streams of events that the runtime broke or refused", &[]);
         /// From an event in the runtime until it arrived.
         pub event_age: Plain<Histogram> = times("kubelet_evented_pleg_connection_latency_seconds", "How old events of the runtime are when they arrive, in seconds", &[], SECONDS);

@@ -15,6 +15,12 @@ use crate::stats::ground::Ground;
 const NODE: Family = Family::gauge("kubelet_node_name", Stability::Alpha, "The node's name; always 1", &["node"]);
 const CGROUP_VERSION: Family =
     Family::gauge("kubelet_cgroup_version", Stability::Alpha, "Version of cgroups on the node", &[]);
+const CLAIMS_IN_USE: Family = Family::gauge(
+    "dra_resource_claims_in_use",
+    Stability::Alpha,
+    "Resource claims that drivers have prepared on the node, by driver, and of all drivers together (<any>)",
+    &["driver_name"],
+);
 const PROVIDER: Family = Family::gauge(
     "kubelet_metrics_provider",
     Stability::Alpha,
@@ -73,6 +79,7 @@ const PROBES_STARTED: Family = Family::gauge(
 const READ: &[&Family] = &[
     &NODE,
     &CGROUP_VERSION,
+    &CLAIMS_IN_USE,
     &PROVIDER,
     &LOGS,
     &VOLUME_AVAILABLE,
@@ -169,6 +176,10 @@ impl MetricsPage {
                 Version::V2 => 2.0,
             };
             text.single(&CGROUP_VERSION, version)?;
+        }
+        text.head(&CLAIMS_IN_USE)?;
+        for (driver, count) in inner.hands.claims.in_use() {
+            text.sample(&CLAIMS_IN_USE, &[&driver], count as f64)?;
         }
         text.head(&PROVIDER)?;
         text.sample(&PROVIDER, &["cadvisor"], 1.0)?;

@@ -65,6 +65,8 @@ impl Begun {
                 },
             },
             Step::PrepareDirs
+            | Step::PrepareClaims { .. }
+            | Step::ReleaseClaims
             | Step::RunHook { .. }
             | Step::StopContainer { .. }
             | Step::RemoveContainer { .. }

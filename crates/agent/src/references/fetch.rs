@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use super::objects::{self, Kind};
-use super::{Report, Root, anchors, claims, csi, tokens};
+use super::{Report, Root, anchors, claims, csi, resource_claims, tokens};
 use crate::life::Life;
 
 /// How long the first answer may take before pods are told that it does.
@@ -109,6 +109,7 @@ impl Tools {
                 Root::Of(Need::Attachment(of)) => csi::attachment(&of, &tools, &teller).await,
                 Root::Of(Need::TrustAnchors(of)) => trust_anchors(&of, &tools, &teller).await,
                 Root::Of(Need::RuntimeClass(name)) => runtime_class(&name, &tools, &teller).await,
+                Root::Of(Need::ResourceClaim(of)) => resource_claims::follow(of, &tools, &teller).await,
                 // They are fetched as a whole.
                 Root::Of(Need::Services { .. }) => {}
             }

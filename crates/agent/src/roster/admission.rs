@@ -93,8 +93,18 @@ impl Roster {
     /// A worker is told how the devices of its pod are.
     pub(super) async fn tell_devices(&self, uid: &PodUid) {
         if let Some(entry) = self.pods.get(uid) {
-            entry.worker.send(Note::Fact(Fact::Devices(self.around.hands.devices.health(uid)))).await;
+            entry.worker.send(Note::Fact(Fact::Devices(self.health(uid, &entry.pod)))).await;
         }
+    }
+
+    /// How the devices of a pod are, by container: those of plugins, then those of claims.
+    pub(super) fn health(&self, uid: &PodUid, pod: &v1::Pod) -> BTreeMap<String, Vec<v1::ResourceStatus>> {
+        let hands = &self.around.hands;
+        let mut all = hands.devices.health(uid);
+        for (container, mut of) in hands.claims.health(pod) {
+            all.entry(container).or_default().append(&mut of);
+        }
+        all
     }
 
     /// Ends the pods that another one waits for. They count no more: who comes next may have what is left of theirs.

@@ -376,6 +376,8 @@ fn settings() -> core_node::PodSettings {
         local_storage_isolation: true,
         gates: PodGates {
             resource_health_status: true,
+            resource_health_status_message: true,
+            dra_extended_resource: true,
             container_restart_rules: true,
             restart_all_containers_on_container_exits: true,
             reduce_default_crash_loop_back_off_decay: false,

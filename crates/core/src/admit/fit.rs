@@ -1,10 +1,13 @@
 //! Whether what a pod asks for is still there.
 
+use std::borrow::Cow;
+
 use rubelet_api::v1;
 
 use super::Verdict;
 use crate::node::NodeFacts;
 use crate::resources::amount::Amount;
+use crate::resources::claims::wishes;
 use crate::resources::hugepages;
 use crate::resources::sum::{Amounts, Sum, get};
 
@@ -39,8 +42,10 @@ pub(super) fn lacks(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Vec
     let most = node.settings.max_pods;
     let pods = Lack { resource: "pods".to_owned(), requested: 1, used: count, capacity: most };
     let sum = Sum::requests(node.settings.gates.pod_level_resources);
-    let wanted = sum.of(pod);
-    let used: Vec<Amounts> = active.iter().map(|other| sum.of(other)).collect();
+    let extended = node.settings.gates.dra_extended_resource;
+    let of = |pod: &v1::Pod| sum.of(&without_claimed(pod, extended));
+    let wanted = of(pod);
+    let used: Vec<Amounts> = active.iter().map(|other| of(other)).collect();
     let is_counted = |name: &&str| name.starts_with(hugepages::PREFIX) || node.registered.extended.contains_key(*name);
     let others = wanted.keys().map(String::as_str).filter(is_counted);
     let amounts = ["cpu", "memory", "ephemeral-storage"].into_iter().chain(others).filter_map(|name| {
@@ -51,6 +56,24 @@ pub(super) fn lacks(pod: &v1::Pod, active: &[&v1::Pod], node: &NodeFacts) -> Vec
         (requested > 0 && lack.missing() > 0).then_some(lack)
     });
     (pods.missing() > 0).then_some(pods).into_iter().chain(amounts).collect()
+}
+
+/// kubelet 1.36: what a container has by a resource claim does not count as the node's.
+fn without_claimed(pod: &v1::Pod, extended: bool) -> Cow<'_, v1::Pod> {
+    let is_claimed = pod.status.as_ref().is_some_and(|s| s.extended_resource_claim_status.is_some());
+    if !is_claimed || !extended {
+        return Cow::Borrowed(pod);
+    }
+    let mut bare = pod.clone();
+    let spec = bare.spec.get_or_insert_default();
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        for requests in container.resources.iter_mut().filter_map(|r| r.requests.as_mut()) {
+            let name = &container.name;
+            requests
+                .retain(|resource, _| !wishes::may_be_claimed(resource) || !wishes::is_extended(pod, name, resource));
+        }
+    }
+    Cow::Owned(bare)
 }
 
 /// CPUs count in thousandths, all else in units.

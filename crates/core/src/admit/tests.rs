@@ -294,3 +294,18 @@ fn others_end_for_a_critical_pod_that_only_lacks_resources() {
     let refusal = ("UnexpectedAdmissionError".to_owned(), message.to_owned());
     assert_eq!(answer(decide(&greedy, &active, &node())), refusal);
 }
+
+#[test]
+fn what_is_had_by_a_claim_is_not_the_nodes() {
+    let mut node = node();
+    node.registered.extended.insert("example.test/gpu".into(), 0);
+    let mut wants = pod_with(json!({ "resources": { "requests": { "example.test/gpu": "1" } } }), json!({}));
+    assert_eq!(answer(decide(&wants, &[], &node)).0, "OutOfexample.test/gpu");
+    let container = wants.spec.as_ref().expect("a spec").containers[0].name.clone();
+    let status = json!({ "extendedResourceClaimStatus": { "resourceClaimName": "c", "requestMappings": [
+        { "containerName": container, "resourceName": "example.test/gpu", "requestName": "r" }] } });
+    wants.status = serde_json::from_value(status).expect("a status");
+    assert_eq!(answer(decide(&wants, &[], &node)).0, "");
+    node.settings.gates.dra_extended_resource = false;
+    assert_eq!(answer(decide(&wants, &[], &node)).0, "OutOfexample.test/gpu");
+}

@@ -10,12 +10,13 @@ use super::event::{PodEvent, shown};
 use super::fact::{Done, EvictOrder, Fact, Growth, ImageFound, Order, Outcome, Pulled, StepFailure};
 use super::kill::{self, Hook, KillCause, Why};
 use super::needs::{Got, Need};
-use super::record::PodRecord;
+use super::record::{ClaimStage, PodRecord};
 use super::spec;
-use super::stage::active::{NO_ROOM, UNPREPARED};
+use super::stage::active::NO_ROOM;
 use super::stage::{Stage, StopCause};
 use super::step::{HookKind, StepKey};
 use crate::now::Now;
+use crate::resources::claims::wishes;
 
 /// The outcome of a step that was cancelled: no failure, nobody is told.
 pub const CANCELLED: &str = "Cancelled";
@@ -57,7 +58,11 @@ impl PodRecord {
                 }
             }
             Fact::Inputs(got) => self.inputs_came(got, now),
-            Fact::Devices(devices) => self.devices = devices,
+            Fact::Devices(devices) => {
+                self.devices = devices;
+                // A driver may be there now.
+                self.steps.forgive_claims();
+            }
             Fact::Tick => {}
         }
         self.review(now);
@@ -82,6 +87,9 @@ impl PodRecord {
             || pod.metadata.annotations != self.pod.metadata.annotations
             || pod.spec != self.pod.spec;
         self.ground.volumes.revision += u64::from(is_shown_otherwise);
+        if wishes::named(&pod, true) != wishes::named(&self.pod, true) {
+            self.steps.forgive_claims();
+        }
         self.pod = pod;
         self.know_containers();
         if self.pod.metadata.deletion_timestamp.is_some() {
@@ -98,7 +106,7 @@ impl PodRecord {
         }
         self.inputs = inputs;
         self.ground.volumes.revision += 1;
-        self.steps.forgive_mounts();
+        self.steps.forgive_for_want();
         let lacked = self.containers.values_mut().filter_map(|c| c.failure.as_mut());
         for failure in lacked.filter(|f| f.reason == crate::render::CONFIG_ERROR) {
             failure.retry_at = failure.retry_at.map(|_| now.mono);
@@ -179,6 +187,8 @@ impl PodRecord {
             StepKey::EnsureCgroup
             | StepKey::PrepareDirs
             | StepKey::Expand(_)
+            | StepKey::PrepareClaims(_)
+            | StepKey::ReleaseClaims
             | StepKey::CreateSandbox(_)
             | StepKey::CreateContainer(..)
             | StepKey::StartContainer(_)
@@ -244,6 +254,8 @@ impl PodRecord {
                 self.volume_news(volume, done);
             }
             (StepKey::Expand(volume), done) => self.volume_news(volume, done),
+            (StepKey::PrepareClaims(attempt), _) => self.claims = ClaimStage::Prepared { attempt: *attempt },
+            (StepKey::ReleaseClaims, _) => self.claims = ClaimStage::Released,
             (StepKey::CreateSandbox(attempt), Done::Sandbox(id)) => {
                 self.sandbox.attempt_max = self.sandbox.attempt_max.max(Some(*attempt));
                 if !self.observed.iter().flat_map(|o| &o.sandboxes).any(|s| s.id == id) {
@@ -405,6 +417,8 @@ impl PodRecord {
             | StepKey::PrepareDirs
             | StepKey::Mount(_)
             | StepKey::Expand(_)
+            | StepKey::PrepareClaims(_)
+            | StepKey::ReleaseClaims
             | StepKey::CreateSandbox(_)
             | StepKey::EnsureImage(_)
             | StepKey::CreateContainer(..)
@@ -440,9 +454,10 @@ impl PodRecord {
                 self.events.push(PodEvent::warning("", reason, text));
             }
             StepKey::Expand(_) => self.events.push(PodEvent::warning("", "VolumeResizeFailed", text)),
-            StepKey::CreateSandbox(_) if failure.reason == UNPREPARED => {
-                let message = format!("Failed to prepare dynamic resources: {text}");
-                self.events.push(PodEvent::warning("", UNPREPARED, message));
+            StepKey::PrepareClaims(_) => {
+                // kubelet 1.36: the words.
+                let message = format!("Failed to prepare dynamic resources: prepare dynamic resources: {text}");
+                self.events.push(PodEvent::warning("", "FailedPrepareDynamicResources", message));
             }
             StepKey::CreateSandbox(_) => {
                 let message = format!("Failed to create pod sandbox: {text}");
@@ -479,7 +494,8 @@ impl PodRecord {
             StepKey::Probe(id, kind) => {
                 self.probe_answered(id, *kind, &super::fact::ProbeAnswer::Unknown(text), now);
             }
-            StepKey::RemoveContainer(_)
+            StepKey::ReleaseClaims
+            | StepKey::RemoveContainer(_)
             | StepKey::RemoveSandbox(_)
             | StepKey::Unmount
             | StepKey::RemoveCgroup

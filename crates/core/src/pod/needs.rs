@@ -12,6 +12,7 @@ use rubelet_api::v1;
 use super::fact::Source;
 use super::services::Service;
 use crate::node::NodeFacts;
+use crate::resources::claims::{self, ClaimFacts, Named, Wish};
 
 /// A namespaced object's name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,6 +40,14 @@ pub enum Need {
     Attachment(AttachmentNeed),
     /// Which of the runtime's handlers a RuntimeClass stands for.
     RuntimeClass(String),
+    ResourceClaim(ResourceClaimNeed),
+}
+
+/// A ResourceClaim, until the pod may use it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ResourceClaimNeed {
+    pub claim: ObjectName,
+    pub pod_uid: String,
 }
 
 /// A VolumeAttachment.
@@ -103,6 +112,7 @@ pub enum Got {
     NoRoom(String),
     /// The handler's name.
     RuntimeClass(Arc<str>),
+    ResourceClaim(Arc<ClaimFacts>),
     /// The object does not exist; the text is the API server's (`secret "x" not found`).
     NotFound(String),
     /// It could not be fetched; as users see it.
@@ -131,6 +141,7 @@ impl fmt::Debug for Got {
             Self::Attachment(_) => f.write_str("Attachment(…)"),
             Self::RuntimeClass(handler) => f.debug_tuple("RuntimeClass").field(handler).finish(),
             Self::NoRoom(text) => f.debug_tuple("NoRoom").field(text).finish(),
+            Self::ResourceClaim(claim) => f.debug_tuple("ResourceClaim").field(claim).finish(),
             Self::NotFound(text) => f.debug_tuple("NotFound").field(text).finish(),
             Self::Failed(text) => f.debug_tuple("Failed").field(text).finish(),
         }
@@ -308,6 +319,16 @@ impl Inputs {
         }
     }
 
+    /// What is to be prepared for the pod.
+    pub(crate) fn claim_wishes(&self, pod: &v1::Pod, extended: bool) -> Result<Vec<Wish>, Lack> {
+        let named = claims::named(pod, extended).map_err(Lack::Failed)?;
+        let wish = |named: &Named| match self.found(&resource_claim(pod, named))? {
+            Got::ResourceClaim(claim) => claim.wish(pod, named).map_err(Lack::Failed),
+            other => Err(other.mismatch()),
+        };
+        named.iter().map(wish).collect()
+    }
+
     /// The services of a namespace; none where nobody asked.
     pub(crate) fn services(&self, namespace: &str) -> Result<&[Service], Lack> {
         match self.got.get(&Need::Services { namespace: namespace.to_owned() }) {
@@ -355,6 +376,8 @@ pub fn needs(pod: &v1::Pod, source: Source, node: &NodeFacts, inputs: &Inputs) -
     let Some(spec) = pod.spec.as_ref().filter(|_| !source.is_static()) else { return needs };
     needs.extend(pull_needs(pod));
     needs.extend(runtime_class(pod).map(|class| Need::RuntimeClass(class.to_owned())));
+    let named = claims::named(pod, node.settings.gates.dra_extended_resource).unwrap_or_default();
+    needs.extend(named.iter().map(|named| resource_claim(pod, named)));
     for container in crate::render::containers(pod) {
         container_needs(&mut needs, pod, container);
     }
@@ -376,6 +399,11 @@ pub(crate) fn creation_needs(pod: &v1::Pod, container: &v1::Container, source: S
         container_needs(&mut needs, pod, container);
     }
     needs
+}
+
+fn resource_claim(pod: &v1::Pod, named: &Named) -> Need {
+    let claim = ObjectName::beside(pod, &named.claim);
+    Need::ResourceClaim(ResourceClaimNeed { claim, pod_uid: pod.metadata.uid.clone().unwrap_or_default() })
 }
 
 fn runtime_class(pod: &v1::Pod) -> Option<&str> {

@@ -20,6 +20,7 @@ use super::stage::{Stage, StopCause, Stopping};
 use super::step::StepKey;
 use super::steps::Steps;
 use crate::now::{Mono, Now, Wall};
+use crate::resources::claims::wishes;
 
 /// All that we know of one pod. Changed by facts only ([`PodRecord::absorb`]); what follows is asked of [`PodRecord::decide`].
 #[derive(Clone, Debug)]
@@ -53,6 +54,19 @@ pub struct PodRecord {
     pub(super) inputs: Inputs,
     /// How the devices of each container are.
     pub(super) devices: BTreeMap<String, Vec<v1::ResourceStatus>>,
+    pub(super) claims: ClaimStage,
+}
+
+/// What was done about the pod's resource claims.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum ClaimStage {
+    /// Nothing in this life.
+    #[default]
+    Untouched,
+    /// Drivers have prepared them for this attempt at a sandbox.
+    Prepared { attempt: u32 },
+    /// Drivers have taken back what only this pod used.
+    Released,
 }
 
 /// Memory of the pod's sandboxes.
@@ -149,6 +163,7 @@ impl PodRecord {
             restart_all: None,
             inputs: Inputs::of(source),
             devices: BTreeMap::new(),
+            claims: ClaimStage::default(),
             guests: Vec::new(),
             pod: pod.clone(),
         };
@@ -267,11 +282,17 @@ impl PodRecord {
         })
     }
 
+    /// Whether drivers may have prepared something for it that they have not taken back.
+    pub(super) fn holds_claims(&self) -> bool {
+        let is_named = wishes::has_any(&self.pod);
+        is_named && !self.source.is_static() && self.claims != ClaimStage::Released
+    }
+
     /// Whether the ground is being laid: what is made there now would outlive its removal.
     pub(super) fn is_laying_ground(&self) -> bool {
-        self.steps
-            .under_way()
-            .any(|key| matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount(_)))
+        self.steps.under_way().any(|key| {
+            matches!(key, StepKey::EnsureCgroup | StepKey::PrepareDirs | StepKey::Mount(_) | StepKey::PrepareClaims(_))
+        })
     }
 
     /// What to do about the sandbox. kubelet 1.36: a new one when there is none, more than one is ready, the newest is not ready, its

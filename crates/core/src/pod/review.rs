@@ -250,7 +250,9 @@ impl PodRecord {
             && !self.is_making_something()
             && !self.is_laying_ground()
             && self.sandbox.awaited.is_none()
-            && self.sandbox.to_stop.is_empty();
+            && self.sandbox.to_stop.is_empty()
+            // kubelet 1.36: before the API server hears of the end, which lets others have what it used.
+            && !self.holds_claims();
         if !is_stopped
             && let Stage::Stopping(stopping) = &mut self.stage
             && stopping.overdue_at().is_some_and(|at| at <= now.mono)

@@ -8,6 +8,8 @@ use rubelet_api::ids::{ContainerId, ContainerName, PodUid, SandboxId};
 use rubelet_api::v1;
 use rubelet_proto::cri;
 
+use crate::resources::claims::Wish;
+
 /// One effect. Carries all that the hand needs; a hand decides nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -19,6 +21,13 @@ pub enum Step {
     Mount(Box<VolumePlan>),
     /// Have the driver of a mounted volume take its new size.
     Expand(Box<VolumePlan>),
+    /// Have drivers prepare the pod's resource claims, before this attempt at a sandbox (idempotent).
+    PrepareClaims {
+        attempt: u32,
+        wishes: Vec<Wish>,
+    },
+    /// Have drivers take back what only this pod uses of resource claims.
+    ReleaseClaims,
     /// Make the log directory and run a sandbox.
     CreateSandbox {
         attempt: u32,
@@ -87,6 +96,9 @@ pub enum StepKey {
     Mount(String),
     /// By the volume's name in the pod.
     Expand(String),
+    /// By the attempt at a sandbox.
+    PrepareClaims(u32),
+    ReleaseClaims,
     CreateSandbox(u32),
     EnsureImage(ContainerName),
     CreateContainer(ContainerName, u32),
@@ -114,6 +126,8 @@ impl Step {
             Self::PrepareDirs => StepKey::PrepareDirs,
             Self::Mount(plan) => StepKey::Mount(plan.volume.clone()),
             Self::Expand(plan) => StepKey::Expand(plan.volume.clone()),
+            Self::PrepareClaims { attempt, .. } => StepKey::PrepareClaims(*attempt),
+            Self::ReleaseClaims => StepKey::ReleaseClaims,
             Self::CreateSandbox { attempt, .. } => StepKey::CreateSandbox(*attempt),
             Self::EnsureImage { container, .. } => StepKey::EnsureImage(container.clone()),
             Self::CreateContainer(c) => StepKey::CreateContainer(c.container.clone(), c.restart_count),

@@ -70,9 +70,14 @@ impl Steps {
         self.retries.insert(key.clone(), Retry { failures, at: now + delay(key, failures) });
     }
 
-    /// Mounts that failed may be tried again at once: what they lacked may be there now.
-    pub(super) fn forgive_mounts(&mut self) {
-        self.retries.retain(|key, _| !matches!(key, StepKey::Mount(_)));
+    /// Mounts and claims that failed may be tried again at once: what they lacked may be there now.
+    pub(super) fn forgive_for_want(&mut self) {
+        self.retries.retain(|key, _| !matches!(key, StepKey::Mount(_) | StepKey::PrepareClaims(_)));
+    }
+
+    /// The same of claims alone.
+    pub(super) fn forgive_claims(&mut self) {
+        self.retries.retain(|key, _| !matches!(key, StepKey::PrepareClaims(_) | StepKey::ReleaseClaims));
     }
 
     /// A complete look was taken.
@@ -123,6 +128,8 @@ fn shows_in_looks(key: &StepKey) -> bool {
         | StepKey::PrepareDirs
         | StepKey::Mount(_)
         | StepKey::Expand(_)
+        | StepKey::PrepareClaims(_)
+        | StepKey::ReleaseClaims
         | StepKey::EnsureImage(_)
         | StepKey::RunHook(..)
         | StepKey::Probe(..)
@@ -138,6 +145,7 @@ fn shows_in_looks(key: &StepKey) -> bool {
 fn delay(key: &StepKey, failures: u32) -> Duration {
     let (first_ms, most_ms) = match key {
         StepKey::Mount(_) | StepKey::Expand(_) => (500, 122_000),
+        StepKey::PrepareClaims(_) => (1_000, 60_000),
         StepKey::EnsureImage(_)
         | StepKey::CreateContainer(..)
         | StepKey::StartContainer(_)
@@ -145,6 +153,7 @@ fn delay(key: &StepKey, failures: u32) -> Duration {
         | StepKey::Probe(..) => (0, 0),
         StepKey::EnsureCgroup
         | StepKey::PrepareDirs
+        | StepKey::ReleaseClaims
         | StepKey::CreateSandbox(_)
         | StepKey::StopContainer(_)
         | StepKey::RemoveContainer(_)

@@ -1,5 +1,6 @@
 //! Whole lives of pods in virtual time.
 
+mod claims;
 mod deleted;
 mod drivers;
 mod guests;

@@ -161,6 +161,8 @@ fn max_pods(assembled: &Assembled) -> i64 {
 fn pod_gates(gates: &Gates) -> PodGates {
     PodGates {
         resource_health_status: gates.is_on(Gate::ResourceHealthStatus),
+        resource_health_status_message: gates.is_on(Gate::ResourceHealthStatusMessage),
+        dra_extended_resource: gates.is_on(Gate::DRAExtendedResource),
         container_restart_rules: gates.is_on(Gate::ContainerRestartRules),
         restart_all_containers_on_container_exits: gates.is_on(Gate::RestartAllContainersOnContainerExits),
         reduce_default_crash_loop_back_off_decay: gates.is_on(Gate::ReduceDefaultCrashLoopBackOffDecay),

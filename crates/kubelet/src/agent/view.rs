@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rubelet_agent::devices::Devices;
+use rubelet_agent::dra::ResourceClaims;
 use rubelet_agent::picture::{Picture, Shown};
 use rubelet_agent::pulse::Pulse;
 use rubelet_agent::stats::Stats;
@@ -12,7 +13,7 @@ use rubelet_api::gates::Gate;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::ContainerDevices;
+use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
 use rubelet_server::metrics::HttpCounts;
 use rubelet_server::{Premises, Switches, View};
 
@@ -30,6 +31,7 @@ pub(super) struct NodeView {
     pub(super) configz: serde_json::Value,
     pub(super) stats: Stats,
     pub(super) devices: Arc<Devices>,
+    pub(super) claims: Arc<ResourceClaims>,
     pub(super) http: Arc<HttpCounts>,
     /// What `/metrics` tells of the program.
     pub(super) program: Arc<Program>,
@@ -86,6 +88,10 @@ impl View for NodeView {
 
     fn devices(&self, pod: &str, container: &str) -> Vec<ContainerDevices> {
         self.devices.shown(&PodUid::new(pod), container)
+    }
+
+    fn dynamic_resources(&self, pod: &v1::Pod, container: &v1::Container) -> Vec<DynamicResource> {
+        self.claims.shown(pod, container)
     }
 
     fn allocatable_devices(&self) -> Vec<ContainerDevices> {

@@ -1,7 +1,9 @@
 //! By a client of tonic's, on a real socket.
 
 use prost::Message;
-use rubelet_proto::podresources::{AllocatableResourcesRequest, ContainerDevices, ListPodResourcesRequest};
+use rubelet_proto::podresources::{
+    AllocatableResourcesRequest, ClaimResource, ContainerDevices, DynamicResource, ListPodResourcesRequest,
+};
 use tonic::transport::{Endpoint, Uri};
 
 use super::*;
@@ -98,6 +100,23 @@ async fn devices_of_plugins_are_told() {
     let all: AllocatableResourcesResponse =
         asked.call("/v1.PodResourcesLister/GetAllocatableResources", AllocatableResourcesRequest {}).await.unwrap();
     assert_eq!(all.devices, [dongle]);
+}
+
+#[tokio::test]
+async fn what_is_had_by_claims_is_told() {
+    let claim = DynamicResource {
+        claim_name: "gpu".to_owned(),
+        claim_namespace: "default".to_owned(),
+        claim_resources: vec![ClaimResource { driver_name: "d".to_owned(), ..ClaimResource::default() }],
+    };
+    let dynamic_resources = [("sidecar".to_owned(), vec![claim.clone()])].into();
+    let pods = vec![with_containers("a", "Running")];
+    let mut asked = Asked::serve(crate::view::shown::Shown { pods, dynamic_resources, ..healthy() }).await;
+    let question = GetPodResourcesRequest { pod_name: "a".into(), pod_namespace: "default".into() };
+    let found: GetPodResourcesResponse = asked.call("/v1.PodResourcesLister/Get", question).await.unwrap();
+    let found = found.pod_resources.unwrap();
+    let told: Vec<_> = found.containers.iter().map(|c| c.dynamic_resources.clone()).collect();
+    assert_eq!(told, [vec![claim], vec![]]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::ContainerDevices;
+use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
 use rubelet_testkit::FakeRuntime;
 use rubelet_testkit::runtime::Temper;
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ pub(crate) struct Shown {
     pub(crate) sync_loop: Result<(), String>,
     /// By container.
     pub(crate) devices: BTreeMap<String, Vec<ContainerDevices>>,
+    pub(crate) dynamic_resources: BTreeMap<String, Vec<DynamicResource>>,
     pub(crate) device_plugins: Result<(), String>,
     pub(crate) runtime: FakeRuntime,
     pub(crate) premises: Premises,
@@ -42,6 +43,10 @@ impl View for Shown {
 
     fn devices(&self, _pod: &str, container: &str) -> Vec<ContainerDevices> {
         self.devices.get(container).cloned().unwrap_or_default()
+    }
+
+    fn dynamic_resources(&self, _pod: &v1::Pod, container: &v1::Container) -> Vec<DynamicResource> {
+        self.dynamic_resources.get(&container.name).cloned().unwrap_or_default()
     }
 
     fn allocatable_devices(&self) -> Vec<ContainerDevices> {
@@ -70,6 +75,7 @@ pub(crate) fn healthy() -> Shown {
         pods: Vec::new(),
         sync_loop: Ok(()),
         devices: BTreeMap::new(),
+        dynamic_resources: BTreeMap::new(),
         device_plugins: Ok(()),
         runtime: FakeRuntime::new(Temper { latency: Duration::ZERO, ..Temper::default() }),
         premises: Premises {

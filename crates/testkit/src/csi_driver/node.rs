@@ -9,9 +9,9 @@ use rubelet_proto::csi::volume_usage::Unit;
 use rubelet_proto::csi::{self, VolumeCapability};
 use serde_json::{Value, json};
 
-use super::grpc::Refusal;
 use super::options::Options;
 use super::volumes::{Volume, Volumes};
+use crate::grpc::Refusal;
 
 /// One call; the answer's bytes.
 pub(super) fn answer(options: &Options, method: &str, body: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -1,3 +1,8 @@
+use std::path::Path;
+
+use prost::Message;
+use serde_json::{Value, json};
+
 use super::*;
 
 fn words(line: &str) -> Result<Options, OptionsError> {
@@ -32,7 +37,7 @@ fn calls_are_noted_and_fail_when_told_to() {
     let _inside = runtime.enter();
     let data = options.data.clone();
     let _driver = CsiDriver::start(options.clone()).unwrap();
-    let driver = Driver { log: Mutex::new(fs::File::create(data.join("calls.jsonl")).unwrap()), options };
+    let driver = Driver { calls: Calls::open(&data, "csi-driver").unwrap(), options };
     let request = rubelet_proto::csi::NodeExpandVolumeRequest {
         volume_id: "v".into(),
         capacity_range: Some(rubelet_proto::csi::CapacityRange { required_bytes: 5 << 30, limit_bytes: 0 }),

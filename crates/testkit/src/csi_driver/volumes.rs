@@ -11,7 +11,7 @@ use rubelet_host::exec::{self, Order};
 use rubelet_host::mount;
 use rustix::mount::{MountFlags, mount_remount};
 
-use super::grpc::Refusal;
+use crate::grpc::Refusal;
 
 /// Of a volume that was never expanded.
 const SIZE_BYTES: i64 = 1 << 30;

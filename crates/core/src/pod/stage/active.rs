@@ -9,7 +9,7 @@ use crate::pod::fact::StepFailure;
 use crate::pod::look::PATIENCE;
 use crate::pod::needs::{self, Lack, Need};
 use crate::pod::observed::{ContainerState, ObservedContainer, ObservedSandbox};
-use crate::pod::record::{PodRecord, SandboxNeed};
+use crate::pod::record::{ClaimStage, PodRecord, SandboxNeed};
 use crate::pod::restart::is_restarted;
 use crate::pod::spec::{self, Role, Wanted};
 use crate::pod::step::{
@@ -129,9 +129,6 @@ fn expand(p: &mut Planner<'_>, view: &volumes::View<'_>, volume: &rubelet_api::v
     }
 }
 
-/// Reason of the event about resource claims that cannot be had.
-pub(in crate::pod) const UNPREPARED: &str = "FailedPrepareDynamicResources";
-
 /// A new sandbox, after everything in the old ones has ended.
 fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
     let record = p.record;
@@ -148,11 +145,8 @@ fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
         }
         return;
     }
-    if record.pod.spec.as_ref().is_some_and(|s| s.resource_claims.as_ref().is_some_and(|c| !c.is_empty())) {
-        // A pod that asked for devices must not run without them.
-        let message = "resource claims are not supported by rubelet yet".to_owned();
-        let failure = StepFailure { reason: UNPREPARED.to_owned(), message };
-        return p.refuse(StepKey::CreateSandbox(attempt), failure);
+    if !prepare_claims(p, attempt) {
+        return;
     }
     let handler = match record.inputs.runtime_handler(&record.pod) {
         Ok(handler) => handler,
@@ -173,6 +167,27 @@ fn make_sandbox(p: &mut Planner<'_>, attempt: u32, is_ground_ready: bool) {
         }
         Err(error) => p.refuse(StepKey::CreateSandbox(attempt), error.into()),
     }
+}
+
+/// Has the pod's resource claims prepared before each sandbox. Says whether they are.
+fn prepare_claims(p: &mut Planner<'_>, attempt: u32) -> bool {
+    let record = p.record;
+    if !record.holds_claims() || record.claims == (ClaimStage::Prepared { attempt }) {
+        return true;
+    }
+    let wishes = match record.inputs.claim_wishes(&record.pod, p.node.settings.gates.dra_extended_resource) {
+        Ok(wishes) => wishes,
+        Err(Lack::NotYet | Lack::NoServer) => return false,
+        Err(Lack::NotFound(message) | Lack::Failed(message)) => {
+            p.refuse(StepKey::PrepareClaims(attempt), StepFailure { reason: String::new(), message });
+            return false;
+        }
+    };
+    if wishes.is_empty() {
+        return true;
+    }
+    p.issue(Step::PrepareClaims { attempt, wishes });
+    false
 }
 
 /// Removes all instances of a container that ended but for the newest, with their logs, and old sandboxes without containers.

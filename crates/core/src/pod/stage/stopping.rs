@@ -31,6 +31,9 @@ pub(in crate::pod) fn decide(p: &mut Planner<'_>) {
     kill::decide(p);
     if record.alive().next().is_none() && !record.is_making_something() {
         stop_sandboxes(p);
+        if record.sandbox.to_stop.is_empty() && !record.is_laying_ground() && record.holds_claims() {
+            p.issue(Step::ReleaseClaims);
+        }
     }
     if let Some((_, since)) = record.sandbox.awaited {
         p.wake(since + crate::pod::look::PATIENCE);

@@ -189,16 +189,6 @@ fn an_image_is_mounted_by_the_runtime() {
 }
 
 #[test]
-fn a_pod_with_resource_claims_is_told_why_it_does_not_start() {
-    let mut world = World::attached(json!({"containers": [{"name": "main"}],
-        "resourceClaims": [{"name": "gpu", "resourceClaimName": "g"}]}));
-    world.run_until(2);
-    assert_eq!(world.log, [""; 0]);
-    let wanted = "FailedPrepareDynamicResources : Failed to prepare dynamic resources: resource claims";
-    assert!(world.events.iter().any(|e| e.contains(wanted)), "{:?}", world.events);
-}
-
-#[test]
 fn a_generic_ephemeral_claim_is_the_pods_own() {
     let pod: v1::Pod = super::world::pod(json!({"containers": [{"name": "main"}],
         "volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}}]}));

@@ -364,6 +364,11 @@ impl World {
                 self.resized.push(*resize);
             }
             Step::Expand(plan) => return (at_once, self.grow(&plan)),
+            Step::PrepareClaims { wishes, .. } => {
+                let names: Vec<&str> = wishes.iter().map(|wish| wish.claim.name.as_str()).collect();
+                self.note(format!("prepare {}", names.join(" ")));
+            }
+            Step::ReleaseClaims => self.note("release claims".to_owned()),
             Step::PrepareDirs | Step::Unmount | Step::RemoveDirs | Step::Cancel(_) => {}
         }
         (at_once, Done::Plain)
