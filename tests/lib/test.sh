@@ -179,6 +179,12 @@ test_kubeadm() { on_a_cluster kubeadm embedded containerd; }
 # An API server that is killed, answers badly or not at all.
 test_faults() { on_a_cluster faults embedded containerd; }
 
+# Who gets a private image: pull secrets, the node's credentials, plugins; upstream's kubelet and ours read each other's records.
+test_credentials() {
+  if [ "$(id -u)" = 0 ]; then need_debian "a private registry" docker-registry busybox-static python3 || { tally failed 1 "credentials: packages are missing"; return; }; fi
+  on_a_cluster credentials embedded containerd
+}
+
 # on_a_cluster SCRIPT RUNTIME...: runs tests/cluster/SCRIPT.py on a machine of its own, for each runtime.
 on_a_cluster() {
   local script=$1 runtime kubelet containerd log
@@ -359,7 +365,7 @@ tally_vm() {
   if grep -q '^vm: failed' "$log" && ! grep -Eq '^(check: [0-9]+ passed, [1-9]|golden: [0-9]+ agree, [1-9])' "$log"; then tally failed 1 "vm: broke off, see $log"; fi
 }
 
-[ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios credentials fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done

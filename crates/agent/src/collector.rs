@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::collect::images::{Images, Listed, Policy};
 use rubelet_core::evict::Reclaim;
@@ -106,12 +107,17 @@ impl Collector {
     }
 
     async fn collect_images(&mut self) -> Result<(), String> {
+        let looked_at = Timestamp::now();
         self.detect().await?;
         if self.policy.is_off() {
             return Ok(());
         }
         let old = self.images.too_old(&self.policy, self.clock.now().mono);
+        let are_some_old = !old.is_empty();
         self.free(old, u64::MAX, "age").await.1?;
+        if are_some_old {
+            self.forget_pulls(looked_at).await;
+        }
         let Some(disk) = self.disk().await? else { return Ok(()) };
         let excess = self.policy.excess(disk.capacity, disk.available).map_err(|e| {
             self.hands.events.tell_of_node(&self.node_name, "Warning", "InvalidDiskCapacity", &e.to_string());
@@ -126,6 +132,7 @@ impl Collector {
         let (freed, outcome) =
             self.free(self.images.for_room(&self.policy, self.clock.now().mono), excess.bytes, "space").await;
         outcome?;
+        self.forget_pulls(looked_at).await;
         if freed < excess.bytes {
             let message = excess.not_enough(disk.capacity, freed);
             self.hands.events.tell_of_node(&self.node_name, "Warning", "FreeDiskSpaceFailed", &message);
@@ -136,8 +143,21 @@ impl Collector {
 
     /// Removes all images that may go.
     async fn remove_unused(&mut self) -> Result<(), String> {
+        let looked_at = Timestamp::now();
         self.detect().await?;
-        self.free(self.images.for_room(&self.policy, self.clock.now().mono), u64::MAX, "space").await.1
+        self.free(self.images.for_room(&self.policy, self.clock.now().mono), u64::MAX, "space").await.1?;
+        self.forget_pulls(looked_at).await;
+        Ok(())
+    }
+
+    /// How images came that are gone is of no use any more.
+    async fn forget_pulls(&self, looked_at: Timestamp) {
+        let Some(records) = self.hands.pulled.clone() else { return };
+        let here = self.images.ids();
+        let done = tokio::task::spawn_blocking(move || records.forget(&here, looked_at)).await;
+        if let Err(err) = done {
+            tracing::error!(%err, "removing records of pulls failed");
+        }
     }
 
     /// The file system of images; `None` when the runtime does not tell where they are.

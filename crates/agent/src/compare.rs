@@ -127,6 +127,7 @@ async fn container_as_rendered(
             uid: found.uid.as_ref().map(|u| u.value),
             username: found.username.clone(),
             pulled: None,
+            is_unchecked: false,
             volumes: mounted_images(pod, container.name.as_str(), &reported),
         },
         sandbox: &sandbox.id,

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rubelet_core::pod::step::{PullFormat, PullSecret};
+use rubelet_core::pulled::{self, credential_text};
 use rubelet_proto::cri;
+use sha2::{Digest as _, Sha256};
 
 mod glob;
 pub(crate) mod plugins;
@@ -26,9 +28,19 @@ pub struct Credentials {
     plugins: Arc<Plugins>,
 }
 
+/// A login that fits an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Found {
+    pub auth: cri::AuthConfig,
+    /// The pod's secret that it is from; `None`: it is the node's, for all pods.
+    pub secret: Option<pulled::Secret>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 struct Login {
     auth: cri::AuthConfig,
+    /// What upstream's records call it by.
+    hash: String,
 }
 
 #[derive(serde::Deserialize)]
@@ -45,6 +57,8 @@ struct Entry {
     username: String,
     #[serde(default)]
     password: String,
+    #[serde(default)]
+    email: String,
     #[serde(default, rename = "identitytoken")]
     identity_token: String,
 }
@@ -70,20 +84,18 @@ impl Credentials {
         self
     }
 
-    /// What [`Self::for_image`] finds and, after that, what plugins have for the image.
-    pub async fn all_for_image(&self, image: &str, secrets: &[PullSecret]) -> (Vec<cri::AuthConfig>, Vec<String>) {
-        let (mut found, mut problems) = self.for_image(image, secrets);
+    /// The credentials that fit an image, in the order in which they are tried: the pod's secrets', then those of the node's
+    /// files, then what plugins have. What of them cannot be read is told.
+    pub(crate) async fn all_for_image(&self, image: &str, secrets: &[PullSecret]) -> (Vec<Found>, Vec<String>) {
+        let (mut found, mut problems) = of_secrets(image, secrets);
+        found.extend(self.of_node(image));
         if self.plugins.is_empty() {
             return (found, problems);
         }
         let (plugins, image) = (self.plugins.clone(), with_registry(image));
         match tokio::task::spawn_blocking(move || plugins.for_image(&image)).await {
             Ok((more, wrong)) => {
-                for auth in more {
-                    if !found.contains(&auth) {
-                        found.push(auth);
-                    }
-                }
+                found.extend(more.into_iter().map(|auth| Found { auth, secret: None }));
                 problems.extend(wrong);
             }
             Err(e) => problems.push(format!("ask credential provider plugins: {e}")),
@@ -91,34 +103,16 @@ impl Credentials {
         (found, problems)
     }
 
-    /// The credentials that fit an image: those of the pod's pull secrets and of the node's files, the longest registry path
-    /// first, the pod's before the node's. What of the secrets cannot be read is told.
-    pub fn for_image(&self, image: &str, secrets: &[PullSecret]) -> (Vec<cri::AuthConfig>, Vec<String>) {
-        let mut problems = Vec::new();
-        let mut of_pod = Vec::new();
-        for secret in secrets {
-            match parse(&secret.content, secret.format) {
-                Ok(logins) => of_pod.extend(logins),
-                Err(e) => problems.push(format!("secret {}: {e}", secret.name)),
-            }
-        }
+    fn of_node(&self, image: &str) -> Vec<Found> {
         let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let is_stale = read.as_ref().is_none_or(|(at, _)| at.elapsed() > REREAD);
         if is_stale {
             *read = Some((Instant::now(), self.read_all()));
         }
         let image = with_registry(image);
-        let of_pod = of_pod.iter().map(|(place, login)| (place, login));
-        let all = of_pod.chain(read.iter().flat_map(|(_, l)| l));
-        let mut fitting: Vec<_> = all.filter(|(place, _)| fits(place, &image)).collect();
-        fitting.sort_by_key(|(place, _)| std::cmp::Reverse(place.len()));
-        let mut found: Vec<cri::AuthConfig> = Vec::new();
-        for (_, login) in fitting {
-            if !found.contains(&login.auth) {
-                found.push(login.auth.clone());
-            }
-        }
-        (found, problems)
+        let all = read.iter().flat_map(|(_, logins)| logins.iter().rev());
+        let fitting = all.filter(|(place, _)| fits(place, &image));
+        fitting.map(|(_, login)| Found { auth: login.auth.clone(), secret: None }).collect()
     }
 
     fn read_all(&self) -> BTreeMap<String, Login> {
@@ -146,19 +140,45 @@ impl Credentials {
     }
 }
 
+/// The logins of a pod's secrets that fit an image. Kubelet 1.36: the greatest key first, so that what is longer precedes what it
+/// begins with. What of the secrets cannot be read is told.
+pub(crate) fn of_secrets(image: &str, secrets: &[PullSecret]) -> (Vec<Found>, Vec<String>) {
+    let (mut logins, mut problems) = (Vec::new(), Vec::new());
+    for secret in secrets {
+        match parse(&secret.content, secret.format) {
+            Ok(read) => logins.extend(read.into_iter().map(|(place, login)| (place, login, secret))),
+            Err(e) => problems.push(format!("secret {}: {e}", secret.name)),
+        }
+    }
+    let image = with_registry(image);
+    logins.retain(|(place, _, _)| fits(place, &image));
+    logins.sort_by(|(a, _, _), (b, _, _)| b.cmp(a));
+    let found = logins.into_iter().map(|(_, login, of)| Found {
+        auth: login.auth,
+        secret: Some(pulled::Secret {
+            namespace: of.namespace.clone(),
+            name: of.name.clone(),
+            uid: of.uid.clone(),
+            hash: login.hash,
+        }),
+    });
+    (found.collect(), problems)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn parse(text: &[u8], format: PullFormat) -> Result<Vec<(String, Login)>, String> {
     let broken = |e: serde_json::Error| format!("not valid JSON at line {} column {}", e.line(), e.column());
     let entries = match format {
         PullFormat::DockerCfg => serde_json::from_slice(text).map_err(broken)?,
         PullFormat::DockerConfigJson => serde_json::from_slice::<ConfigJson>(text).map_err(broken)?.auths,
     };
-    Ok(entries
-        .into_iter()
-        .filter_map(|(registry, entry)| Some((normal(&registry), login(&registry, entry)?)))
-        .collect())
+    Ok(entries.into_iter().filter_map(|(registry, entry)| Some((normal(&registry), login(entry)?))).collect())
 }
 
-fn login(registry: &str, entry: Entry) -> Option<Login> {
+fn login(entry: Entry) -> Option<Login> {
     let (username, password) = if entry.auth.is_empty() {
         (entry.username, entry.password)
     } else {
@@ -166,14 +186,10 @@ fn login(registry: &str, entry: Entry) -> Option<Login> {
         let (user, password) = decoded.split_once(':')?;
         (user.to_owned(), password.trim_end_matches('\0').to_owned())
     };
-    let auth = cri::AuthConfig {
-        username,
-        password,
-        identity_token: entry.identity_token,
-        server_address: registry.to_owned(),
-        ..Default::default()
-    };
-    Some(Login { auth })
+    let hash = hex(&Sha256::digest(credential_text(&username, &password, &entry.email)));
+    // Kubelet 1.36: no address goes with it, it was chosen for the image. containerd takes none without a scheme.
+    let auth = cri::AuthConfig { username, password, identity_token: entry.identity_token, ..Default::default() };
+    Some(Login { auth, hash })
 }
 
 fn base64(text: &str) -> Option<String> {
@@ -226,39 +242,41 @@ mod tests {
     fn a_login_goes_only_to_its_registry() {
         let text = r#"{"auths": {"registry.test:5000": {"auth": "bWU6c2VjcmV0"}}}"#;
         let (_dir, credentials) = written("config.json", text);
-        let found = credentials.for_image("registry.test:5000/team/app:v1", &[]).0;
+        let found = credentials.of_node("registry.test:5000/team/app:v1");
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].username.as_str(), found[0].password.as_str()), ("me", "secret"));
-        assert!(credentials.for_image("nginx", &[]).0.is_empty());
+        assert_eq!((found[0].auth.username.as_str(), found[0].auth.password.as_str()), ("me", "secret"));
+        assert!(credentials.of_node("nginx").is_empty());
     }
 
     #[test]
     fn the_longest_path_comes_first() {
         let text = r#"{"auths": {"r.test": {"username": "all"}, "r.test/team": {"username": "team"}}}"#;
         let (_dir, credentials) = written("config.json", text);
-        let users: Vec<_> = credentials.for_image("r.test/team/app", &[]).0.into_iter().map(|a| a.username).collect();
+        let users: Vec<_> = credentials.of_node("r.test/team/app").into_iter().map(|a| a.auth.username).collect();
         assert_eq!(users, ["team", "all"]);
-        assert_eq!(credentials.for_image("r.test/teamwork/app", &[]).0.len(), 1);
+        assert_eq!(credentials.of_node("r.test/teamwork/app").len(), 1);
     }
 
     #[test]
     fn docker_hub_has_one_name() {
         let (_dir, credentials) = written(".dockercfg", r#"{"https://index.docker.io/v1/": {"username": "hub"}}"#);
-        assert_eq!(credentials.for_image("nginx", &[]).0.len(), 1);
-        assert_eq!(credentials.for_image("docker.io/me/app:1", &[]).0.len(), 1);
+        assert_eq!(credentials.of_node("nginx").len(), 1);
+        assert_eq!(credentials.of_node("docker.io/me/app:1").len(), 1);
     }
 
     #[test]
     fn a_broken_file_is_left_out() {
         let (_dir, credentials) = written("config.json", "{\"auths\": {");
-        assert!(credentials.for_image("nginx", &[]).0.is_empty());
+        assert!(credentials.of_node("nginx").is_empty());
     }
 
-    #[test]
-    fn the_pods_secrets_stand_before_the_nodes_files() {
-        let (_dir, credentials) = written("config.json", r#"{"auths": {"r.test": {"username": "node"}}}"#);
+    #[tokio::test]
+    async fn the_pods_secrets_stand_before_the_nodes_files() {
+        let (_dir, credentials) = written("config.json", r#"{"auths": {"r.test/app": {"username": "node"}}}"#);
         let secret = |name: &str, format, content: &str| PullSecret {
+            namespace: "ns".to_owned(),
             name: name.to_owned(),
+            uid: format!("uid-{name}"),
             format,
             content: content.as_bytes().to_vec(),
         };
@@ -266,11 +284,16 @@ mod tests {
             secret("a", PullFormat::DockerConfigJson, r#"{"auths": {"r.test": {"username": "json"}}}"#),
             secret("b", PullFormat::DockerCfg, r#"{"https://r.test/v1/": {"username": "cfg"}}"#),
             secret("c", PullFormat::DockerConfigJson, "{"),
-            secret("d", PullFormat::DockerConfigJson, r#"{"auths": {"r.test": {"username": "json"}}}"#),
+            secret("d", PullFormat::DockerConfigJson, r#"{"auths": {"r.test/app": {"auth": "bWU6c2VjcmV0"}}}"#),
         ];
-        let (found, problems) = credentials.for_image("r.test/app", &secrets);
-        assert_eq!(found.iter().map(|a| a.username.as_str()).collect::<Vec<_>>(), ["json", "cfg", "node"]);
+        let (found, problems) = credentials.all_for_image("r.test/app", &secrets).await;
+        let of = |f: &Found| format!("{} {}", f.auth.username, f.secret.as_ref().map_or("node", |s| &s.uid));
+        let found_of: Vec<_> = found.iter().map(of).collect();
+        assert_eq!(found_of, ["me uid-d", "json uid-a", "cfg uid-b", "node node"]);
         assert_eq!(problems, ["secret c: not valid JSON at line 1 column 1"]);
         assert!(!format!("{secrets:?}").contains("json\""), "the content is never shown");
+        // What upstream's kubelet writes down of user `me` with the password `secret`.
+        let hash = found[0].secret.as_ref().map(|s| s.hash.as_str());
+        assert_eq!(hash, Some("da191bebdcc70de29fcc11ee46cf24813e647caeed92e825666af6003c70bb1b"));
     }
 }

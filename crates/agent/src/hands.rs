@@ -18,6 +18,7 @@ use crate::devices::Devices;
 use crate::dra::ResourceClaims;
 use crate::events::Events;
 use crate::metrics::Metrics;
+use crate::pulled::PullRecords;
 use crate::pulls::Pulls;
 use crate::users::Users;
 
@@ -30,6 +31,8 @@ pub struct Hands {
     /// `None` with `cgroupsPerQOS: false`: pods have no cgroup of their own.
     pub cgroups: Option<Tree>,
     pub pulls: Pulls,
+    /// How images came; `None`: whoever asks for one that is here gets it.
+    pub pulled: Option<Arc<PullRecords>>,
     pub credentials: Credentials,
     /// Who of the host's users stands for whose.
     pub users: Users,

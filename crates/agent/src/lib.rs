@@ -25,6 +25,7 @@ mod oom;
 pub mod picture;
 pub mod pressure;
 pub mod probe;
+mod pulled;
 mod pulls;
 pub mod pulse;
 pub mod references;

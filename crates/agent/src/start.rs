@@ -7,6 +7,7 @@ use std::time::Duration;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
+use rubelet_core::pulled::Policy;
 use rubelet_core::render::dns;
 use rubelet_cri::{Bounded, Runtime};
 use rubelet_volumes::csi::Drivers;
@@ -26,6 +27,7 @@ use crate::ledger::Ledger;
 use crate::life::Life;
 use crate::metrics::Metrics;
 use crate::picture::Picture;
+use crate::pulled::{PullRecords, Room};
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
 use crate::references::References;
@@ -79,11 +81,13 @@ pub struct Settings {
 }
 
 /// Limits on image pulls, see [`Pulls::new`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PullSettings {
     pub at_once: Option<usize>,
     pub per_sec: u32,
     pub burst: u32,
+    /// Of which images pods must show that they may have them; `None`: nobody asks.
+    pub policy: Option<Policy>,
 }
 
 /// Why the agent does not start.
@@ -195,6 +199,7 @@ pub async fn lay(
     let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
     let claims = ResourceClaims::open(dra::Settings::of(&node), client.clone(), clock, settings.metrics.clone());
     let hands = Arc::new(Hands {
+        pulled: open_records(&settings.pulls, &node, &settings.metrics, runtime.as_ref()).await?,
         runtime,
         cgroups: settings.cgroups,
         pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
@@ -278,6 +283,27 @@ async fn first_look(hands: &Arc<Hands>, endpoint: &str) -> Result<survey::Survey
     foreign::refuse_foreign_pods(hands, &surveyed)
         .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
     Ok(surveyed)
+}
+
+/// How images came, as it was written down.
+async fn open_records(
+    pulls: &PullSettings,
+    node: &NodeFacts,
+    metrics: &Arc<Metrics>,
+    runtime: &dyn Runtime,
+) -> Result<Option<Arc<PullRecords>>, StartError> {
+    let Some(policy) = pulls.policy.clone() else { return Ok(None) };
+    let room = Room::of(node.settings.max_pods, pulls.at_once);
+    let records = PullRecords::open(&node.root_dir, policy, room, metrics.clone()).map_err(StartError::Directories)?;
+    if records.has_intents() {
+        match runtime.list_images(None).await {
+            Ok(images) => records.settle(&images),
+            Err(err) => {
+                tracing::error!(%err, "listing images failed; those whose pulls had begun must be pulled again")
+            }
+        }
+    }
+    Ok(Some(Arc::new(records)))
 }
 
 /// Cgroups for pods and for those that something is kept for, and what an earlier life left in use.

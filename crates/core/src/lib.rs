@@ -10,6 +10,7 @@ pub mod evict;
 pub mod node;
 pub mod now;
 pub mod pod;
+pub mod pulled;
 pub mod render;
 pub mod resources;
 pub mod shutdown;

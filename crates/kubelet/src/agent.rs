@@ -23,6 +23,7 @@ use rubelet_agent::{CredentialPlugins, PullSettings, Settings};
 use rubelet_api::config::KubeletConfiguration;
 use rubelet_api::gates::{Gate, Gates};
 use rubelet_core::node::CgroupDriver;
+use rubelet_core::pulled::Policy;
 use rubelet_cri::{Bounded, Remote, Runtime, check_version};
 use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_host::chain;
@@ -283,5 +284,7 @@ fn pulls(config: &KubeletConfiguration) -> PullSettings {
         // Not negative: checked.
         per_sec: u32::try_from(images.registry_pull_qps).unwrap_or(0),
         burst: u32::try_from(images.registry_burst).unwrap_or(0),
+        // Empty with its gate off.
+        policy: Policy::named(&images.pull_credentials_verification_policy, &images.preloaded_verification_allowlist),
     }
 }

@@ -129,7 +129,7 @@ impl Plugins {
                     for (place, login) in logins {
                         let bare = place.trim_start_matches("https://").trim_start_matches("http://");
                         if matches(bare, image) {
-                            found.entry(bare.to_owned()).or_default().push(auth(bare, login));
+                            found.entry(bare.to_owned()).or_default().push(auth(login));
                         }
                     }
                 }
@@ -141,13 +141,8 @@ impl Plugins {
     }
 }
 
-fn auth(place: &str, login: Login) -> cri::AuthConfig {
-    cri::AuthConfig {
-        username: login.username,
-        password: login.password,
-        server_address: place.to_owned(),
-        ..Default::default()
-    }
+fn auth(login: Login) -> cri::AuthConfig {
+    cri::AuthConfig { username: login.username, password: login.password, ..Default::default() }
 }
 
 /// Kubelet 1.36: what stands before the first `/`.

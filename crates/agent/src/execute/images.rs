@@ -7,13 +7,16 @@ use rubelet_api::ids::ContainerName;
 use rubelet_core::pod::fact::{Done, ImageFound, Pulled, VolumeImage};
 use rubelet_core::pod::step::{ImageWish, PullPolicy};
 use rubelet_core::pod::{Fact, Outcome, StepFailure};
+use rubelet_core::pulled::Credentials;
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::failed;
+use crate::credentials::{Found, of_secrets};
 use crate::hands::Hands;
+use crate::pulled::PullRecords;
 use crate::worker::Note;
 
 /// Kubelet 1.36: these prefixes of a runtime's pull error become the waiting reason.
@@ -43,44 +46,74 @@ async fn find(
     wish: &ImageWish,
     told: Option<(&mpsc::Sender<Note>, ContainerName)>,
 ) -> Result<ImageFound, StepFailure> {
-    let reference = with_tag(&wish.image)?;
+    let policy = match wish.policy {
+        PullPolicy::Always => "always",
+        PullPolicy::IfNotPresent => "ifnotpresent",
+        PullPolicy::Never => "never",
+    };
+    let wanted = |is_present, is_pulled| hands.metrics.image_wanted(policy, is_present, is_pulled);
+    let reference = with_tag(&wish.image).inspect_err(|_| wanted(None, None))?;
     let spec = cri::ImageSpec {
         image: reference,
         user_specified_image: wish.image.clone(),
         runtime_handler: wish.runtime_handler.clone(),
         ..Default::default()
     };
-    let found = hands.runtime.image_status(spec.clone(), false).await.map_err(|e| inspect_failed(wish, &e))?.image;
-    let (policy, is_pulled) = match wish.policy {
-        PullPolicy::Always => ("always", true),
-        PullPolicy::IfNotPresent => ("ifnotpresent", found.is_none()),
-        PullPolicy::Never => ("never", false),
+    let is_present = match wish.policy {
+        PullPolicy::Always => None,
+        PullPolicy::IfNotPresent | PullPolicy::Never => {
+            let look = hands.runtime.image_status(spec.clone(), false).await;
+            let found = look.map_err(|e| inspect_failed(wish, &e)).inspect_err(|_| wanted(None, None))?.image;
+            if let Some(image) = &found
+                && may_have(hands, wish, &spec.image, &image.id).await
+            {
+                wanted(Some(true), Some(false));
+                let is_unchecked = hands.pulled.is_none();
+                return Ok(ImageFound { is_unchecked, ..there(image, None) });
+            }
+            Some(found.is_some())
+        }
     };
-    hands.metrics.image_wanted(policy, found.is_some(), is_pulled);
-    match (wish.policy, found) {
-        (PullPolicy::Never | PullPolicy::IfNotPresent, Some(image)) => Ok(there(&image, None)),
-        (PullPolicy::Never, None) => Err(failed(
+    if wish.policy == PullPolicy::Never {
+        wanted(is_present, is_present.filter(|is| *is));
+        // Kubelet 1.36: the same words for one that is here and not for this pod, which need not know that it is.
+        return Err(failed(
             "ErrImageNeverPull",
             format!("Container image \"{}\" is not present with pull policy of Never", wish.image),
-        )),
-        (PullPolicy::Always, _) | (PullPolicy::IfNotPresent, None) => {
-            if let Some((inbox, container)) = told
-                && inbox.send(Note::Fact(Fact::Pulling(container))).await.is_err()
-            {
-                tracing::trace!("a pull outlived its worker");
-            }
-            pull(hands, wish, spec).await
-        }
+        ));
     }
+    wanted(is_present, Some(true));
+    if let Some((inbox, container)) = told
+        && inbox.send(Note::Fact(Fact::Pulling(container))).await.is_err()
+    {
+        tracing::trace!("a pull outlived its worker");
+    }
+    pull(hands, wish, spec).await
+}
+
+/// Whether the pod may have an image that is here as it is.
+async fn may_have(hands: &Hands, wish: &ImageWish, reference: &str, image_ref: &str) -> bool {
+    let Some(records) = hands.pulled.clone() else { return true };
+    let (found, problems) = of_secrets(reference, &wish.pull_secrets);
+    warn_of(wish, problems);
+    let shown: Vec<_> = found.into_iter().filter_map(|one| one.secret).collect();
+    let (image, image_ref) = (wish.image.clone(), image_ref.to_owned());
+    let judged = tokio::task::spawn_blocking(move || records.may_have(&image, &image_ref, &shown)).await;
+    judged.unwrap_or_else(|err| {
+        tracing::error!(%err, image = wish.image, "asking whether a pod may have an image failed, it must be pulled");
+        false
+    })
 }
 
 async fn pull(hands: &Hands, wish: &ImageWish, spec: cri::ImageSpec) -> Result<ImageFound, StepFailure> {
+    let under_way = UnderWay::begin(hands.pulled.clone(), &wish.image).await?;
     let waited_since = Instant::now();
     let _turn = hands.pulls.turn().await.map_err(|message| failed("ErrImagePull", message))?;
     let pulled_since = Instant::now();
-    let reference = pull_with_credentials(hands, wish, &spec).await?;
+    let (reference, credentials) = pull_with_credentials(hands, wish, &spec).await?;
     let took = pulled_since.elapsed();
     let took_with_waiting = waited_since.elapsed();
+    under_way.succeeded(&reference, credentials).await;
     let pulled = cri::ImageSpec { image: reference, ..spec };
     let image = hands.runtime.image_status(pulled, false).await.map_err(|e| inspect_failed(wish, &e))?.image;
     let Some(image) = image else {
@@ -91,30 +124,90 @@ async fn pull(hands: &Hands, wish: &ImageWish, spec: cri::ImageSpec) -> Result<I
     Ok(there(&image, Some(pulled)))
 }
 
-/// Tries each credential that fits the image, or none when there is none.
-async fn pull_with_credentials(hands: &Hands, wish: &ImageWish, spec: &cri::ImageSpec) -> Result<String, StepFailure> {
-    let (found, problems) = hands.credentials.all_for_image(&spec.image, &wish.pull_secrets).await;
-    for problem in problems {
-        tracing::warn!(image = %wish.image, err = %problem, "credentials cannot be used, they are left out");
+/// A pull that was written down. When it is dropped it has failed, or nobody waits for it any more.
+struct UnderWay {
+    records: Option<Arc<PullRecords>>,
+    image: String,
+}
+
+impl UnderWay {
+    async fn begin(records: Option<Arc<PullRecords>>, image: &str) -> Result<Self, StepFailure> {
+        let image = image.to_owned();
+        let Some(records) = records else { return Ok(Self { records: None, image }) };
+        let name = image.clone();
+        // When nobody waits for it any more, what it returns is dropped.
+        let begin = move || records.begin(&name).map(|()| Self { records: Some(records), image: name });
+        let begun = tokio::task::spawn_blocking(begin).await.map_err(|e| e.to_string());
+        begun.and_then(|begun| begun).map_err(|e| {
+            let reason = format!("failed to record image pull intent: {e}");
+            let words = format!("Failed to record image pull intent for container image \"{image}\": {reason}");
+            failed(&reason, words)
+        })
     }
-    let mut auths: Vec<Option<cri::AuthConfig>> = found.into_iter().map(Some).collect();
-    if auths.is_empty() {
-        auths.push(None);
+
+    async fn succeeded(mut self, reference: &str, credentials: Credentials) {
+        let Some(records) = self.records.take() else { return };
+        let (image, reference) = (std::mem::take(&mut self.image), reference.to_owned());
+        let noted = tokio::task::spawn_blocking(move || records.pulled(&image, &reference, &credentials)).await;
+        if let Err(err) = noted {
+            tracing::error!(%err, "writing down how an image was pulled failed");
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(records) = self.records.take() {
+            records.ended(&self.image);
+        }
+    }
+}
+
+/// Tries each credential that fits the image, or none when there is none; the image's id, and who may have it for that.
+async fn pull_with_credentials(
+    hands: &Hands,
+    wish: &ImageWish,
+    spec: &cri::ImageSpec,
+) -> Result<(String, Credentials), StepFailure> {
+    let (found, problems) = hands.credentials.all_for_image(&spec.image, &wish.pull_secrets).await;
+    warn_of(wish, problems);
+    let mut tries: Vec<(Option<cri::AuthConfig>, Credentials)> = Vec::new();
+    for Found { auth, secret } in found {
+        // One that has failed would fail again.
+        if tries.iter().all(|(before, _)| before.as_ref() != Some(&auth)) {
+            tries.push((Some(auth), secret.map_or_else(Credentials::for_all, Credentials::of_secret)));
+        }
+    }
+    if tries.is_empty() {
+        tries.push((None, Credentials::for_all()));
     }
     let mut errors = Vec::new();
-    for auth in auths {
+    for (auth, credentials) in tries {
         match hands.runtime.pull_image(spec.clone(), auth, Some((*wish.sandbox).clone())).await {
-            Ok(reference) => return Ok(reference),
+            Ok(reference) => return Ok((reference, credentials)),
             Err(e) => errors.push(e),
         }
     }
     Err(pull_failed(&errors))
 }
 
+fn warn_of(wish: &ImageWish, problems: Vec<String>) {
+    for problem in problems {
+        tracing::warn!(image = %wish.image, err = %problem, "credentials cannot be used, they are left out");
+    }
+}
+
 fn pull_failed(errors: &[RuntimeError]) -> StepFailure {
-    let message = match errors {
-        [one] => one.to_string(),
-        many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    // Kubelet 1.36: what is said twice is told once.
+    let mut said: Vec<String> = Vec::new();
+    for text in errors.iter().map(ToString::to_string) {
+        if !said.contains(&text) {
+            said.push(text);
+        }
+    }
+    let message = match &said[..] {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
     };
     for reason in REASONS_IN_ERRORS {
         if let [one] = errors
@@ -138,6 +231,7 @@ fn there(image: &cri::Image, pulled: Option<Pulled>) -> ImageFound {
         uid: image.uid.as_ref().map(|u| u.value).or(root),
         username: image.username.clone(),
         pulled,
+        is_unchecked: false,
         volumes: BTreeMap::new(),
     }
 }

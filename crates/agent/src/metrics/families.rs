@@ -138,6 +138,12 @@ counted! {
     pub struct StorageCounts {
         pub ensured: Labelled<Counter> = counts("kubelet_image_manager_ensure_image_requests_total", "How often an image was wanted, by policy and by what had to be done", &["present_locally", "pull_policy", "pull_required"]);
         pub pulls: Labelled<Histogram> = times("kubelet_image_pull_duration_seconds", "How long pulls of images took, in seconds, by size", &["image_size_in_bytes"], PULLS);
+        /// By what was found.
+        pub must_pull_checks: Labelled<Counter> = counts("kubelet_imagemanager_image_mustpull_checks_total", "How often it was asked whether a pod may have an image that is here, by what was found", &["result"]);
+        pub intents: Plain<Gauge> = shows("kubelet_imagemanager_ondisk_pullintents", "Notes on the disk of pulls that have begun", &[]);
+        pub records: Plain<Gauge> = shows("kubelet_imagemanager_ondisk_pulledrecords", "Records on the disk of images that were pulled", &[]);
+        pub intents_percent: Plain<Gauge> = shows("kubelet_imagemanager_inmemory_pullintents_usage_percent", "How much is in use of the room in memory for notes of pulls that have begun, in percent", &[]);
+        pub records_percent: Plain<Gauge> = shows("kubelet_imagemanager_inmemory_pulledrecords_usage_percent", "How much is in use of the room in memory for records of images that were pulled, in percent", &[]);
         pub collected: Labelled<Counter> = counts("kubelet_image_garbage_collected_total", "Images that were removed because nobody used them", &["reason"]);
         pub image_volumes: Plain<Counter> = Family::counter("kubelet_image_volume_requested_total", Beta, "Volumes that are images, wanted", &[]);
         pub image_volumes_mounted: Plain<Counter> = Family::counter("kubelet_image_volume_mounted_succeed_total", Beta, "Volumes that are images, mounted", &[]);

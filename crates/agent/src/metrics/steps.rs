@@ -203,8 +203,8 @@ impl Metrics {
     }
 
     /// An image was wanted. `policy`: the word of the API.
-    pub(crate) fn image_wanted(&self, policy: &str, is_present: bool, is_pulled: bool) {
-        let word = |is: bool| if is { "true" } else { "false" };
+    pub(crate) fn image_wanted(&self, policy: &str, is_present: Option<bool>, is_pulled: Option<bool>) {
+        let word = |is: Option<bool>| is.map_or("unknown", |is| if is { "true" } else { "false" });
         let labels = [word(is_present), policy, word(is_pulled)];
         self.storage.ensured.of(&labels).add_one();
     }

@@ -105,6 +105,15 @@ async fn what_is_of_no_use_goes_before_any_pod_and_static_pods_stay() {
     let (world, figures) = world(&[("nodefs.available", "10%")]);
     world.runtime.has_image("old", 7, false);
     world.runtime.has_image("pinned", 7, true);
+    let records = world.path().join("root/image_manager/pulled");
+    std::fs::create_dir_all(&records).expect("a folder");
+    for id in ["old", "pinned"] {
+        let record = json!({
+            "kind": "ImagePulledRecord", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "lastUpdatedTime": "2026-01-02T03:04:05Z", "imageRef": id,
+        });
+        std::fs::write(records.join(format!("sha256-{id}")), record.to_string()).expect("a record");
+    }
     let agent = world.agent().await;
     let once =
         pod_of("once", json!({"restartPolicy": "Never", "containers": [container("app", &["exits", "500", "3"])]}));
@@ -121,6 +130,12 @@ async fn what_is_of_no_use_goes_before_any_pod_and_static_pods_stay() {
     let calls = world.runtime.calls();
     assert!(calls.iter().any(|c| c.starts_with("RemoveContainer default/once-node-a/app")), "{calls:#?}");
     assert!(!calls.contains(&"RemoveImage pinned".to_owned()));
+    let is_recorded = |id: &str| records.join(format!("sha256-{id}")).exists();
+    assert_eq!(
+        (is_recorded("old"), is_recorded("pinned")),
+        (false, true),
+        "a record goes with its image, and only then"
+    );
     assert_eq!(agent.shown("once-node-a").and_then(|s| s.container_statuses), before, "what it was stays told");
     assert!(told.has("EvictionThresholdMet: Attempting to reclaim ephemeral-storage"));
     assert_eq!(world.runtime.running().len(), 1, "static pods are not evicted");

@@ -28,6 +28,7 @@ use rubelet_core::node::{
 };
 use rubelet_core::now::Wall;
 use rubelet_core::pod::Source;
+use rubelet_core::pulled::Policy;
 use rubelet_cri::Runtime;
 use rubelet_host::cgroup::{Driver, Tree};
 use rubelet_testkit::{FakeRuntime, Temper};
@@ -243,7 +244,7 @@ async fn born(
         node,
         manifests: None,
         url: None,
-        pulls: PullSettings { at_once: None, per_sec: 0, burst: 0 },
+        pulls: PullSettings { at_once: None, per_sec: 0, burst: 0, policy: Some(Policy::NeverVerifyPreloaded) },
         cluster: cgroups.cluster,
         ids_per_pod: 65_536,
         request_timeout: REQUEST_TIMEOUT,

@@ -112,6 +112,11 @@ impl Images {
         self.in_use = in_use;
     }
 
+    /// All that are here.
+    pub fn ids(&self) -> BTreeSet<String> {
+        self.known.keys().cloned().collect()
+    }
+
     /// The runtime removed it.
     pub fn removed(&mut self, id: &str) {
         self.known.remove(id);

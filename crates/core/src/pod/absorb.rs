@@ -24,8 +24,9 @@ pub const CANCELLED: &str = "Cancelled";
 const CREATE_AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// kubelet 1.36: the words.
-fn pulled_text(image: &str, pulled: Option<&Pulled>) -> String {
+fn pulled_text(image: &str, pulled: Option<&Pulled>, is_unchecked: bool) -> String {
     match pulled {
+        None if is_unchecked => format!("Container image \"{image}\" already present on machine"),
         None => format!("Container image \"{image}\" already present on machine and can be accessed by the pod"),
         Some(pulled) => format!(
             "Successfully pulled image \"{image}\" in {} ({} including waiting). Image size: {} bytes.",
@@ -351,12 +352,16 @@ impl PodRecord {
     fn image_found(&mut self, name: &ContainerName, found: ImageFound) {
         let Some(wanted) = spec::find_any(&self.pod, &self.guests, name.as_str()) else { return };
         let image = wanted.spec.image.as_deref().unwrap_or_default();
-        let event = PodEvent::normal(wanted.field_path(), "Pulled", pulled_text(image, found.pulled.as_ref()));
+        let event = PodEvent::normal(
+            wanted.field_path(),
+            "Pulled",
+            pulled_text(image, found.pulled.as_ref(), found.is_unchecked),
+        );
         for volume in found.volumes.values() {
             if volume.pulled.is_some() {
                 self.events.push(PodEvent::normal("", "Pulling", format!("Pulling image \"{}\"", volume.image)));
             }
-            let message = pulled_text(&volume.image, volume.pulled.as_ref());
+            let message = pulled_text(&volume.image, volume.pulled.as_ref(), found.is_unchecked);
             self.events.push(PodEvent::normal("", "Pulled", message));
         }
         self.events.push(event);

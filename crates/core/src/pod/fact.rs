@@ -143,6 +143,8 @@ pub struct ImageFound {
     pub username: String,
     /// `Some` when it was pulled just now.
     pub pulled: Option<Pulled>,
+    /// Nobody asks whether the pod may have it.
+    pub is_unchecked: bool,
     /// The images that the container has mounted, by the volumes' names in the pod.
     pub volumes: std::collections::BTreeMap<String, VolumeImage>,
 }

@@ -432,8 +432,9 @@ pub struct ImageVolume {
 /// Logins of registries, in Docker's formats.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PullSecret {
-    /// Of the Secret, for messages.
+    pub namespace: String,
     pub name: String,
+    pub uid: String,
     pub format: PullFormat,
     pub content: Vec<u8>,
 }

@@ -432,7 +432,8 @@ fn pull_secrets(record: &PodRecord) -> (Vec<PullSecret>, Vec<String>) {
             Some(_) | None => continue,
         };
         if let Some(content) = secret.data.as_ref().and_then(|d| d.get(key)) {
-            found.push(PullSecret { name: of.name, format, content: content.0.clone() });
+            let uid = secret.metadata.uid.clone().unwrap_or_default();
+            found.push(PullSecret { namespace: of.namespace, name: of.name, uid, format, content: content.0.clone() });
         }
     }
     (found, missing)
