@@ -190,32 +190,13 @@ pub async fn lay(
     life: &Life,
     clock: Clock,
 ) -> Result<Ground, StartError> {
-    let mut node = settings.node;
+    let mut node = settings.node.clone();
     let events = begin_telling(settings.cluster.as_ref(), &node, clock, life);
     let runtime: Arc<dyn Runtime> =
         Arc::new(Bounded::new(runtime, settings.request_timeout, settings.metrics.runtime.clone()));
     make_dirs(&node, &settings.container_logs_dir)?;
     facts::learn_runtime(&mut node, runtime.as_ref()).await.map_err(StartError::Runtime)?;
-    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
-    let claims = ResourceClaims::open(dra::Settings::of(&node), client.clone(), clock, settings.metrics.clone());
-    let hands = Arc::new(Hands {
-        pulled: open_records(&settings.pulls, &node, &settings.metrics, runtime.as_ref()).await?,
-        runtime,
-        cgroups: settings.cgroups,
-        pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
-        credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
-            .with_plugins(settings.credential_plugins),
-        users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
-        client,
-        drivers: Drivers::default(),
-        devices: Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone())),
-        claims: Arc::new(claims),
-        events,
-        root_dir: node.root_dir.clone(),
-        pod_logs_dir: node.pod_logs_dir.clone(),
-        container_logs_dir: settings.container_logs_dir,
-        metrics: settings.metrics,
-    });
+    let hands = Arc::new(equip(&settings, &node, runtime, events, clock).await?);
     let surveyed = first_look(&hands, endpoint).await?;
     settle(&hands, &node, &settings.reservations, settings.housing, life)?;
     let full = csi::spawn(life, hands.clone(), node.name.clone());
@@ -274,6 +255,36 @@ pub async fn lay(
     let agent =
         Agent { picture, pulse, node, stats, devices, claims, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
+}
+
+/// What the agent acts with.
+async fn equip(
+    settings: &Settings,
+    node: &NodeFacts,
+    runtime: Arc<dyn Runtime>,
+    events: Events,
+    clock: Clock,
+) -> Result<Hands, StartError> {
+    let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
+    let claims = ResourceClaims::open(dra::Settings::of(node), client.clone(), clock, settings.metrics.clone());
+    Ok(Hands {
+        pulled: open_records(&settings.pulls, node, &settings.metrics, runtime.as_ref()).await?,
+        runtime,
+        cgroups: settings.cgroups.clone(),
+        pulls: Pulls::new(settings.pulls.at_once, settings.pulls.per_sec, settings.pulls.burst),
+        credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
+            .with_plugins(settings.credential_plugins.clone()),
+        users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
+        client,
+        drivers: Drivers::default(),
+        devices: Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone())),
+        claims: Arc::new(claims),
+        events,
+        root_dir: node.root_dir.clone(),
+        pod_logs_dir: node.pod_logs_dir.clone(),
+        container_logs_dir: settings.container_logs_dir.clone(),
+        metrics: settings.metrics.clone(),
+    })
 }
 
 /// All that the runtime has, if it is this node's runtime.
