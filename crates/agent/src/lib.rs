@@ -30,6 +30,7 @@ mod reporter;
 pub mod reserve;
 pub mod roster;
 pub mod rotation;
+pub mod seats;
 pub mod shutdown;
 pub mod sources;
 pub mod start;

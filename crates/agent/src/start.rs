@@ -30,6 +30,7 @@ use crate::references::References;
 use crate::reporter::Reporter;
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
+use crate::seats::Seats;
 use crate::sources::cluster::ClusterSource;
 use crate::sources::{FileSource, HttpSource};
 use crate::stats::{Stats, StatsSettings};
@@ -70,6 +71,7 @@ pub struct Settings {
     /// [`DEVICE_PLUGINS_DIR`](crate::devices::DEVICE_PLUGINS_DIR) but in tests.
     pub device_plugins_dir: PathBuf,
     pub stats: StatsSettings,
+    pub seats: Seats,
     /// Where it is counted what the agent does.
     pub metrics: Arc<Metrics>,
 }
@@ -204,7 +206,7 @@ pub async fn lay(
         metrics: settings.metrics,
     });
     let surveyed = first_look(&hands, endpoint).await?;
-    settle(&hands, &node, &settings.reservations, life)?;
+    settle(&hands, &node, &settings.reservations, settings.seats, life)?;
     let full = csi::spawn(life, hands.clone(), node.name.clone());
     let ledger = Ledger::load(&node.root_dir);
     let (node_tx, node) = watch::channel(Arc::new(node));
@@ -271,10 +273,17 @@ async fn first_look(hands: &Arc<Hands>, endpoint: &str) -> Result<survey::Survey
 }
 
 /// Cgroups for pods and for those that something is kept for, and what an earlier life left in use.
-fn settle(hands: &Arc<Hands>, node: &NodeFacts, reservations: &[Reservation], life: &Life) -> Result<(), StartError> {
+fn settle(
+    hands: &Arc<Hands>,
+    node: &NodeFacts,
+    reservations: &[Reservation],
+    seats: Seats,
+    life: &Life,
+) -> Result<(), StartError> {
     reserve::make_levels(hands, node).map_err(StartError::Cgroups)?;
     reserve::hold_pods(hands, node, life);
     reserve::hold_others(hands, node, reservations).map_err(StartError::Reserved)?;
+    seats.take(life).map_err(StartError::Reserved)?;
     if let Err(e) = rubelet_volumes::csi::hold_found(&hands.root_dir, &hands.drivers) {
         let err = rubelet_host::chain(&e);
         tracing::warn!(err, "volumes that were staged before are not all told of as in use");

@@ -241,6 +241,24 @@ impl Tree {
         self.ensure(path, values)
     }
 
+    /// Puts a process, with all its threads, into the cgroup in every hierarchy. What it starts later is there, too.
+    pub fn join(&self, path: impl AsRef<Path>, pid: u32) -> Result<(), CgroupError> {
+        let name = self.fs_name(path)?;
+        self.hierarchies.iter().try_for_each(|h| write_file(h.mount.join(&name).join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// Processes that are right in the cgroup in any hierarchy. What is in no namespace of ours has no number here.
+    pub fn own_pids(&self, path: impl AsRef<Path>) -> Result<BTreeSet<u32>, CgroupError> {
+        let name = self.fs_name(path)?;
+        let mut pids = BTreeSet::new();
+        for hierarchy in &self.hierarchies {
+            let path = hierarchy.mount.join(&name).join("cgroup.procs");
+            let text = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
+            pids.extend(text.lines().filter_map(|line| line.parse().ok()).filter(|pid: &u32| *pid != 0));
+        }
+        Ok(pids)
+    }
+
     /// Whether the cgroup exists in every hierarchy: a half of it is not enough to run in.
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
         self.fs_name(path).is_ok_and(|name| self.hierarchies.iter().all(|h| h.mount.join(&name).is_dir()))

@@ -64,6 +64,16 @@ fn read(path: &str) -> Result<String, ProcError> {
     read_bounded(Path::new(path), FILE_MAX)
 }
 
+/// Whether there is a process of this number.
+pub fn is_there(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).is_dir()
+}
+
+/// Whether a process is a thread of the kernel: it runs no program.
+pub fn is_of_kernel(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
 /// The most processes and threads that the kernel lets live: the least of its limits. `None` when it tells none.
 pub fn pids_max() -> Option<i64> {
     let limit = |path| read(path).ok()?.trim().parse().ok();

@@ -17,6 +17,7 @@ use rubelet_agent::devices::DEVICE_PLUGINS_DIR;
 use rubelet_agent::life::{Life, LifeEnd};
 use rubelet_agent::metrics::Metrics;
 use rubelet_agent::pulse::Pulse;
+use rubelet_agent::seats::Seats;
 use rubelet_agent::sources::{FileSource, HttpSource};
 use rubelet_agent::{CredentialPlugins, PullSettings, Settings};
 use rubelet_api::config::KubeletConfiguration;
@@ -106,6 +107,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
         device_plugins_dir: PathBuf::from(DEVICE_PLUGINS_DIR),
         stats: pages::settings(&assembled),
+        seats: seats(config),
         metrics: metrics.clone(),
     };
     let asked = Arc::new(Bounded::new(runtime.clone(), settings.request_timeout, metrics.runtime.clone()));
@@ -253,6 +255,10 @@ fn url(assembled: &Assembled) -> Option<HttpSource> {
 fn ids_per_pod(config: &KubeletConfiguration) -> u32 {
     let said = config.resources.user_namespaces.as_ref().and_then(|one| one.ids_per_pod);
     said.and_then(|ids| u32::try_from(ids).ok()).unwrap_or(65_536)
+}
+
+fn seats(config: &KubeletConfiguration) -> Seats {
+    Seats { kubelet: config.resources.kubelet_cgroups.clone(), system: config.resources.system_cgroups.clone() }
 }
 
 fn pulls(config: &KubeletConfiguration) -> PullSettings {

@@ -256,6 +256,7 @@ async fn born(
         container_logs_dir: dir.join("container-logs"),
         device_plugins_dir: dir.join("device-plugins"),
         stats: rubelet_agent::stats::StatsSettings { volumes_age_max, ..Default::default() },
+        seats: Default::default(),
         metrics: Arc::default(),
     };
     let ground = lay(settings, runtime, "test", sources, &life, clock).await?;

@@ -57,6 +57,7 @@ const EFFECTIVE: &[&str] = &[
     "kubeAPIQPS",
     "kubeReserved",
     "kubeReservedCgroup",
+    "kubeletCgroups",
     "localStorageCapacityIsolation",
     "logging",
     "makeIPTablesUtilChains",
@@ -95,6 +96,7 @@ const EFFECTIVE: &[&str] = &[
     "staticPodURL",
     "staticPodURLHeader",
     "syncFrequency",
+    "systemCgroups",
     "systemReserved",
     "systemReservedCgroup",
     "tlsCertFile",
@@ -103,6 +105,7 @@ const EFFECTIVE: &[&str] = &[
     "tlsMinVersion",
     "tlsPrivateKeyFile",
     "tracing",
+    "volumeStatsAggPeriod",
 ];
 
 /// Fields that have no effect upstream either.

@@ -367,7 +367,7 @@ fn what_has_no_effect_yet_is_named() {
     let config = load(BASE).unwrap().config;
     assert_eq!(not_effective(&config), [""; 0]);
     assert_eq!(not_effective(&load(HEAD).unwrap().config), [""; 0]);
-    let fields = "cpuManagerPolicy: static\ntopologyManagerScope: pod\nregisterNode: false\nmaxPods: 5\niptablesDropBit: 3\nauthentication: {webhook: {cacheTTL: 1s}}\n";
+    let fields = "cpuManagerPolicy: static\ntopologyManagerScope: pod\nregisterNode: false\nmaxPods: 5\nkubeletCgroups: /k\nsystemCgroups: /s\ncgroupRoot: /\nvolumeStatsAggPeriod: 10s\niptablesDropBit: 3\nauthentication: {webhook: {cacheTTL: 1s}}\n";
     let named = not_effective(&load(&with(fields)).unwrap().config);
     assert_eq!(named, ["cpuManagerPolicy", "topologyManagerScope"]);
     for path in effective::known_paths() {

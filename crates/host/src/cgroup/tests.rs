@@ -83,6 +83,25 @@ fn a_pod_gets_its_values() {
 }
 
 #[test]
+fn a_process_joins_in_every_hierarchy() {
+    let Some(scratch) = Scratch::new("join") else { return };
+    let tree = &scratch.tree;
+    for path in ["one", "one/below", "two"] {
+        tree.ensure(path, &Values::default()).unwrap();
+    }
+    let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = child.id();
+    tree.join("one", pid).unwrap();
+    assert_eq!(tree.own_pids("one").unwrap(), [pid].into());
+    tree.join("two", pid).unwrap();
+    assert_eq!((tree.own_pids("one").unwrap(), tree.own_pids("two").unwrap()), (BTreeSet::new(), [pid].into()));
+    let seats = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert_eq!(seats.matches("/two").count(), tree.hierarchies.len(), "{seats}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_pod_is_whole_where_every_hierarchy_has_it() {
     let Some(scratch) = Scratch::new("whole") else { return };
     let tree = &scratch.tree;
