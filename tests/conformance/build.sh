@@ -16,8 +16,8 @@ go test -c -trimpath -o "$dir/e2e_node.test" \
   k8s.io/kubernetes/test/e2e_node
 go build -trimpath -o "$dir/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
 sources=$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)/test/images
-for program in agnhost nonewprivs regression-issue-74839; do
+for program in agnhost nonewprivs regression-issue-74839 sample-device-plugin; do
   go build -trimpath -ldflags "-s -w" -o "$dir/$program" "k8s.io/kubernetes/test/images/$program"
 done
-BUSYBOX=$(busybox_new) python3 images.py "$dir/images.tar" "$sources" "$dir/agnhost" "$dir/nonewprivs" "$dir/regression-issue-74839"
+BUSYBOX=$(busybox_new) python3 images.py "$dir/images.tar" "$sources" "$dir/agnhost" "$dir/nonewprivs" "$dir/regression-issue-74839" "$dir/sample-device-plugin"
 echo "$stamp" >"$dir/stamp"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The images that the conformance suite names, as one OCI archive, from Debian's programs and the suite's own Go programs.
 
-usage: BUSYBOX=PROGRAM images.py OUT.tar SOURCES AGNHOST NONEWPRIVS REGRESSION     (the folder of the module's images, and the programs, static)
+usage: BUSYBOX=PROGRAM images.py OUT.tar SOURCES AGNHOST NONEWPRIVS REGRESSION DEVICES     (the folder of the module's images, and the programs, static)
 """
 import functools, os, subprocess, sys, tempfile
 
@@ -77,7 +77,7 @@ def one(program, path):
 
 
 def main():
-    out, sources, agn, nnp, regression = sys.argv[1:]
+    out, sources, agn, nnp, regression, devices = sys.argv[1:]
     busybox, host = images.image(base(), Cmd=["sh"], Env=[images.PATH]), agnhost(agn, sources)
     nginx, nginx_new = images.nginx(), images.nginx(Labels={"is": "the newer one"})
     images.archive(out, {
@@ -85,6 +85,7 @@ def main():
         f"{E2E}/ipc-utils:1.4": image(base(), Cmd=["sh"], Env=[images.PATH], Labels={"is": "ipc-utils"}),
         f"{E2E}/agnhost:2.63.0": host, f"{E2E}/agnhost:2.55": agnhost(agn, sources, Labels={"is": "the one before"}), f"{E2E}/nautilus:1.8": host, f"{E2E}/kitten:1.8": host,
         f"{E2E}/glibc-dns-testing:2.0.0": glibc(), f"{E2E}/nonroot:1.5": agnhost(agn, sources, User="1234"), f"{E2E}/nonewprivs:1.4": setuid(nnp), f"{E2E}/regression-issue-74839:1.4": one(regression, "/regression-issue-74839"),
+        f"{E2E}/sample-device-plugin:1.7": one(devices, "/sampledeviceplugin"),
         f"{E2E}/nginx:1.15-4": nginx, f"{E2E}/nginx:1.27-0": nginx_new})
 
 
