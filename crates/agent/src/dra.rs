@@ -57,7 +57,7 @@ pub struct ResourceClaims {
 }
 
 /// Where the node is, and what its gates say.
-pub(crate) struct Settings {
+struct Settings {
     root_dir: PathBuf,
     /// Its name.
     node: String,
@@ -68,7 +68,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn of(node: &NodeFacts) -> Self {
+    fn of(node: &NodeFacts) -> Self {
         let gates = &node.settings.gates;
         Self {
             root_dir: node.root_dir.clone(),
@@ -93,7 +93,7 @@ struct State {
 
 impl ResourceClaims {
     /// Reads what an earlier life wrote down.
-    pub(crate) fn open(settings: Settings, client: Option<Client>, clock: Clock, metrics: Arc<Metrics>) -> Self {
+    fn open(settings: Settings, client: Option<Client>, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let claims = match std::fs::read_to_string(settings.root_dir.join(CHECKPOINT)) {
             Ok(text) => checkpoint::parse(&text).unwrap_or_else(|err| {
                 let file = CHECKPOINT;
@@ -321,6 +321,16 @@ impl ResourceClaims {
         };
         Err(format!("checkpoint ResourceClaim state: could not save checkpoint {CHECKPOINT}: {err}"))
     }
+}
+
+/// The claims of this node as an earlier life left them.
+pub(crate) fn open(
+    node: &NodeFacts,
+    client: Option<Client>,
+    clock: Clock,
+    metrics: &Arc<Metrics>,
+) -> Arc<ResourceClaims> {
+    Arc::new(ResourceClaims::open(Settings::of(node), client, clock, metrics.clone()))
 }
 
 /// Starts telling pods, and takes slices away that an earlier life left: no driver is there yet.

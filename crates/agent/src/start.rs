@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_apiserver::Client;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
@@ -249,9 +250,7 @@ pub async fn lay(
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
     let (devices, claims) = (hands.devices.clone(), hands.claims.clone());
-    dra::spawn(life, &claims, roster.clone());
-    devices::spawn(life, devices.clone(), node_tx.clone(), roster.clone());
-    watcher::spawn(life, hands, node_tx, roster.clone());
+    listen(hands, node_tx, &roster, life);
     let agent =
         Agent { picture, pulse, node, stats, devices, claims, pressures, is_shutting_down, roster: roster.clone() };
     Ok(Ground { agent, roster, pressures: pressures_tx })
@@ -266,7 +265,6 @@ async fn equip(
     clock: Clock,
 ) -> Result<Hands, StartError> {
     let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
-    let claims = ResourceClaims::open(dra::Settings::of(node), client.clone(), clock, settings.metrics.clone());
     Ok(Hands {
         pulled: open_records(&settings.pulls, node, &settings.metrics, runtime.as_ref()).await?,
         runtime,
@@ -275,16 +273,23 @@ async fn equip(
         credentials: Credentials::new(&node.root_dir, &settings.working_dir, settings.home.as_deref())
             .with_plugins(settings.credential_plugins.clone()),
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
-        client,
+        client: client.clone(),
         drivers: Drivers::default(),
         devices: Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone())),
-        claims: Arc::new(claims),
+        claims: dra::open(node, client, clock, &settings.metrics),
         events,
         root_dir: node.root_dir.clone(),
         pod_logs_dir: node.pod_logs_dir.clone(),
         container_logs_dir: settings.container_logs_dir.clone(),
         metrics: settings.metrics.clone(),
     })
+}
+
+/// Lets those speak that change what node and pods are told: drivers, device plugins, the machine.
+fn listen(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, roster: &mpsc::Sender<RosterNote>, life: &Life) {
+    dra::spawn(life, &hands.claims, roster.clone());
+    devices::spawn(life, hands.devices.clone(), node.clone(), roster.clone());
+    watcher::spawn(life, hands, node, roster.clone());
 }
 
 /// All that the runtime has, if it is this node's runtime.
