@@ -42,6 +42,11 @@ imageGCLowThresholdPercent: 98
 REGISTRY, RUNTIME_CGROUP = "127.0.0.1:5000", "docker-daemon"  # the cgroup is the one that the suite names to the kubelet
 
 
+def own_trees():
+    """Roots of the cgroup hierarchies that are this machine's own: those of version 1."""
+    with open("/proc/mounts") as f: return [place for _, place, kind, *_ in map(str.split, f) if kind == "cgroup"]
+
+
 def run(line): subprocess.run(line, shell=True, check=True)
 
 
@@ -104,9 +109,9 @@ class Machine:
         text += ("[plugins.'io.containerd.cri.v1.images'.registry]\n" if self.args.containerd else '[plugins."io.containerd.grpc.v1.cri".registry]\n') + f'  config_path = "{self.work}/certs.d"\n'
         with open(f"{self.work}/containerd.toml", "w") as f: f.write(text)
         path = os.environ["PATH"] if not self.args.containerd else f"{self.args.containerd}:{os.environ['PATH']}"
-        in_cgroup = 'for tree in /sys/fs/cgroup/*/' + RUNTIME_CGROUP + '; do echo $$ >$tree/cgroup.procs; done; exec "$@"'
-        for tree in glob.glob("/sys/fs/cgroup/*/cgroup.procs"):
-            tree = os.path.dirname(tree); os.makedirs(f"{tree}/{RUNTIME_CGROUP}", exist_ok=True)
+        in_cgroup = 'for tree in ' + " ".join(f"{tree}/{RUNTIME_CGROUP}" for tree in own_trees()) + '; do echo $$ >$tree/cgroup.procs; done; exec "$@"'
+        for tree in own_trees():
+            os.makedirs(f"{tree}/{RUNTIME_CGROUP}", exist_ok=True)
             for file in glob.glob(f"{tree}/cpuset.cpus") + glob.glob(f"{tree}/cpuset.mems"): shutil.copyfile(file, f"{tree}/{RUNTIME_CGROUP}/{os.path.basename(file)}")
         self.spawn(["sh", "-c", in_cgroup, "sh", shutil.which("containerd", path=path), "--config", f"{self.work}/containerd.toml"], "containerd.log", env=dict(os.environ, PATH=path))
         ctr = [shutil.which("ctr", path=path), "--address", sock, "-n", "k8s.io"]
