@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rubelet_apiserver::Client;
 use rubelet_core::evict::Pressures;
 use rubelet_core::node::{CgroupVersion, NodeFacts};
 use rubelet_core::pod::Source;
