@@ -154,7 +154,7 @@ impl Collector {
     async fn forget_pulls(&self, looked_at: Timestamp) {
         let Some(records) = self.hands.pulled.clone() else { return };
         let here = self.images.ids();
-        let done = tokio::task::spawn_blocking(move || records.forget(&here, looked_at)).await;
+        let done = rubelet_host::task::blocking(move || records.forget(&here, looked_at)).await;
         if let Err(err) = done {
             tracing::error!(%err, "removing records of pulls failed");
         }
@@ -169,7 +169,7 @@ impl Collector {
         };
         let first = answer.image_filesystems.into_iter().next().and_then(|f| f.fs_id);
         let Some(place) = first.filter(|id| !id.mountpoint.is_empty()) else { return Ok(None) };
-        let read = tokio::task::spawn_blocking(move || proc::disk(place.mountpoint.as_ref()).map_err(|e| chain(&e)));
+        let read = rubelet_host::task::blocking(move || proc::disk(place.mountpoint.as_ref()).map_err(|e| chain(&e)));
         read.await.map_err(|e| e.to_string())?.map(Some)
     }
 

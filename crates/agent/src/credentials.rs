@@ -93,7 +93,7 @@ impl Credentials {
             return (found, problems);
         }
         let (plugins, image) = (self.plugins.clone(), with_registry(image));
-        match tokio::task::spawn_blocking(move || plugins.for_image(&image)).await {
+        match rubelet_host::task::blocking(move || plugins.for_image(&image)).await {
             Ok((more, wrong)) => {
                 found.extend(more.into_iter().map(|auth| Found { auth, secret: None }));
                 problems.extend(wrong);

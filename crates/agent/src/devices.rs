@@ -402,7 +402,7 @@ impl Devices {
         let text = checkpoint::text(&self.state().devices);
         let path = self.dir.join(CHECKPOINT);
         let written = match text {
-            Ok(text) => tokio::task::spawn_blocking(move || replace(&path, &text)).await,
+            Ok(text) => rubelet_host::task::blocking(move || replace(&path, &text)).await,
             Err(e) => Ok(Err(io::Error::other(e))),
         };
         let err = match written {

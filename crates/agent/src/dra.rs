@@ -311,7 +311,7 @@ impl ResourceClaims {
         let text = checkpoint::text(&self.state().claims);
         let path = self.settings.root_dir.join(CHECKPOINT);
         let written = match text {
-            Ok(text) => tokio::task::spawn_blocking(move || replace(&path, &text)).await,
+            Ok(text) => rubelet_host::task::blocking(move || replace(&path, &text)).await,
             Err(e) => Ok(Err(io::Error::other(e))),
         };
         let err = match written {

@@ -139,7 +139,7 @@ async fn carry_out(
 /// All volumes of a pod; each counts as long as all take.
 async fn unmount(hands: &Arc<Hands>, pod: &PodRef) -> (Outcome, Vec<Sighting>) {
     let (dir, since) = (hands.pod_dir(&pod.uid), Instant::now());
-    let plugins = tokio::task::spawn_blocking(move || rubelet_volumes::plugins(&dir)).await.unwrap_or_default();
+    let plugins = rubelet_host::task::blocking(move || rubelet_volumes::plugins(&dir)).await.unwrap_or_default();
     let (outcome, seen) = match dirs::unmount_csi(hands, pod).await {
         Ok(()) => on_disk(hands, pod, dirs::unmount).await,
         Err(message) => (Err(failed("", message)), Vec::new()),
@@ -154,7 +154,7 @@ async fn cgroup_step(
     act: impl FnOnce(&Hands, &PodUid) -> Result<(), String> + Send + 'static,
 ) -> (Outcome, Vec<Sighting>) {
     let (hands, uid) = (hands.clone(), pod.uid.clone());
-    let done = tokio::task::spawn_blocking(move || {
+    let done = rubelet_host::task::blocking(move || {
         let outcome = act(&hands, &uid);
         (outcome, look_at_cgroup(&hands, &uid))
     });
@@ -171,7 +171,7 @@ async fn on_disk(
 ) -> (Outcome, Vec<Sighting>) {
     let (hands, pod) = (hands.clone(), pod.clone());
     let key = pod.key.clone();
-    let outcome = match tokio::task::spawn_blocking(move || act(&hands, &pod)).await {
+    let outcome = match rubelet_host::task::blocking(move || act(&hands, &pod)).await {
         Ok(outcome) => plain(outcome),
         Err(e) => Err(failed("", format!("file step of pod {key}: {e}"))),
     };

@@ -36,7 +36,7 @@ pub(crate) fn begin(housing: Housing, life: &Life) -> Result<(), String> {
     life.spawn(async move {
         loop {
             let (tree, housing) = (tree.clone(), housing.clone());
-            let moved = tokio::task::spawn_blocking(move || move_all(&tree, &housing)).await;
+            let moved = rubelet_host::task::blocking(move || move_all(&tree, &housing)).await;
             if let Err(err) = moved.unwrap_or_else(|e| Err(e.to_string())) {
                 tracing::warn!(err, "Processes are not all in their cgroups; trying again in a minute");
             }

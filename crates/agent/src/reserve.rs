@@ -72,7 +72,7 @@ pub(crate) fn hold_pods(hands: &Arc<Hands>, node: &NodeFacts, life: &Life) {
         loop {
             tokio::time::sleep(AGAIN).await;
             let (trying, limits) = (hands.clone(), limits.clone());
-            let outcome = tokio::task::spawn_blocking(move || try_pods(&trying, &limits)).await;
+            let outcome = rubelet_host::task::blocking(move || try_pods(&trying, &limits)).await;
             if tell(&hands.events, &name, outcome.unwrap_or_else(|e| Err(e.to_string()))) {
                 return;
             }

@@ -570,7 +570,7 @@ impl Roster {
             return;
         }
         let hands = self.around.hands.clone();
-        match tokio::task::spawn_blocking(move || hands.set_burstable_shares(shares)).await {
+        match rubelet_host::task::blocking(move || hands.set_burstable_shares(shares)).await {
             Ok(Ok(())) => self.burstable_shares = Some(shares),
             Ok(Err(e)) => tracing::warn!(err = %e, "giving the burstable pods their CPU shares failed, trying again"),
             Err(e) => tracing::warn!(err = %e, "giving the burstable pods their CPU shares broke"),

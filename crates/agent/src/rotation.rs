@@ -49,7 +49,7 @@ pub(crate) async fn run(rotation: Rotation, hands: Arc<Hands>, picture: Picture)
         ticks.tick().await;
         let running: Vec<Running> = picture.all().iter().flat_map(|shown| running(&hands, shown)).collect();
         let bytes_max = rotation.policy.bytes_max;
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = rubelet_host::task::blocking(move || {
             running.into_iter().filter(|one| is_due(&one.log, bytes_max)).collect::<Vec<_>>()
         });
         let Ok(due) = looked.await else { return };
@@ -172,5 +172,5 @@ fn compress(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Work that waits for a disk.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
+    rubelet_host::task::blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
 }

@@ -153,7 +153,7 @@ impl Watching {
         self.metrics.node.shutdown_began.set(secs(began));
         self.metrics.node.shutdown_ended.set(ended.map_or(0.0, secs));
         let path = self.settings.state.clone();
-        let wrote = tokio::task::spawn_blocking(move || write(&path, began, ended)).await;
+        let wrote = rubelet_host::task::blocking(move || write(&path, began, ended)).await;
         if let Ok(Err(err)) = wrote {
             tracing::error!(err, "failed to store graceful shutdown state");
         }
@@ -192,5 +192,5 @@ fn begin(places: &Places, wanted: Duration) -> Result<(Logind, OwnedFd), FollowE
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, FollowError> + Send + 'static,
 ) -> Result<T, FollowError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(FollowError::Broke))
+    rubelet_host::task::blocking(work).await.unwrap_or(Err(FollowError::Broke))
 }

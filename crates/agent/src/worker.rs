@@ -211,7 +211,7 @@ impl Worker {
         if !dirs::has_logs(&hands, &pod) {
             return;
         }
-        let counts = tokio::task::spawn_blocking(move || dirs::log_counts(&hands, &pod)).await.unwrap_or_default();
+        let counts = rubelet_host::task::blocking(move || dirs::log_counts(&hands, &pod)).await.unwrap_or_default();
         if !counts.is_empty() {
             self.absorb(Fact::LogCounts(counts));
         }

@@ -163,7 +163,7 @@ impl Connections {
             .await
             .map_err(|e| format!("HTTP/2: {}", rubelet_host::chain(&e)))?;
         // Ends when the last sender and the last answer are gone; how, those who wait for answers learn.
-        tokio::spawn(async move {
+        rubelet_host::task::spawn(async move {
             if let Err(e) = connection.await {
                 tracing::debug!("the connection to the API server ended: {}", rubelet_host::chain(&e));
             }

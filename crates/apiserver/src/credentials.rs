@@ -177,7 +177,7 @@ fn is_expired(credential: &Credential, now: SystemTime) -> bool {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
+    rubelet_host::task::blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl<T: Object> Watch<T> {
             last: Some("0".to_owned()),
             out,
         };
-        Self { changes, task: tokio::spawn(follower.run()) }
+        Self { changes, task: rubelet_host::task::spawn(follower.run()) }
     }
 
     /// The next change. Safe to drop while it waits. `None`: the runtime ends.

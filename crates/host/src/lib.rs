@@ -16,6 +16,7 @@ pub mod paths;
 pub mod proc;
 pub mod process;
 pub mod ready;
+pub mod task;
 pub mod tuning;
 pub mod watch;
 

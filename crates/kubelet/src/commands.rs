@@ -138,7 +138,7 @@ impl Command {
             Verb::StopAll => {
                 tracing::info!(pid, "The agent stops all pods, and is then told to end");
                 let run_dir = self.flags.run_dir.clone();
-                let asked = tokio::task::spawn_blocking(move || control::stop_pods(&run_dir)).await;
+                let asked = rubelet_host::task::blocking(move || control::stop_pods(&run_dir)).await;
                 if let Err(err) = asked.map_err(|e| e.to_string()).and_then(|done| done) {
                     tracing::warn!(%err, "The agent did not stop the pods; it is ended and they are stopped without it");
                 }
@@ -174,7 +174,7 @@ async fn import(embedded: Embedded, files: Vec<PathBuf>) -> Result<(), String> {
         }
         Ok(())
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| e.to_string())?
+    rubelet_host::task::blocking(work).await.map_err(|e| e.to_string())?
 }
 
 /// Imports one archive, to be kept; the names of its images. Blocks.

@@ -42,7 +42,7 @@ pub(crate) fn listen(run_dir: &Path) -> Result<UnixListener, String> {
 /// Answers as long as the process runs.
 pub(crate) fn serve(listener: UnixListener, embedded: Embedded, agent: Agent) {
     // One after the other: an import takes the disk's time anyway.
-    tokio::spawn(async move {
+    rubelet_host::task::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             if let Err(error) = answer(stream, &embedded, &agent).await {
                 warn!(err = %error, "A request was not answered");
@@ -71,7 +71,7 @@ async fn answer(mut stream: UnixStream, embedded: &Embedded, agent: &Agent) -> i
 async fn answer_import(embedded: &Embedded, path: PathBuf) -> io::Result<String> {
     let embedded = embedded.clone();
     let shown = path.display().to_string();
-    let done = tokio::task::spawn_blocking(move || import_one(&embedded, &path)).await?;
+    let done = rubelet_host::task::blocking(move || import_one(&embedded, &path)).await?;
     Ok(match done {
         Ok(names) => {
             info!(archive = shown, images = names.len(), "Imported images");

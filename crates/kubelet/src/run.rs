@@ -92,7 +92,7 @@ async fn live(
     let notify_socket = assembled.around.variable("NOTIFY_SOCKET").map(str::to_owned);
     if assembled.config.network.make_iptables_util_chains {
         let path = assembled.around.variable("PATH").unwrap_or_default().into();
-        tokio::spawn(keep_chains(path));
+        rubelet_host::task::spawn(keep_chains(path));
     }
     let running = tokio::select! {
         started = agent::start(assembled, log) => started?,
@@ -104,7 +104,7 @@ async fn live(
     if let Some(socket) = notify_socket {
         tell(&socket, "READY=1");
         if let Some(period) = watchdog_period {
-            tokio::spawn(stay_alive(socket, period, running.pulse()));
+            rubelet_host::task::spawn(stay_alive(socket, period, running.pulse()));
         }
     }
     tokio::select! {
@@ -205,7 +205,7 @@ async fn keep_chains(path: OsString) {
     loop {
         ticks.tick().await;
         let work = tools.clone();
-        let outcome = tokio::task::spawn_blocking(move || {
+        let outcome = rubelet_host::task::blocking(move || {
             work.iter().try_for_each(|tool| if tool.is_untouched()? { Ok(()) } else { tool.ensure() })
         });
         let now = match outcome.await {

@@ -93,7 +93,7 @@ impl Traces {
     pub(crate) fn start(&self, settings: TraceSettings) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         if self.0.out.set((sender, settings.per_million)).is_ok() {
-            tokio::spawn(export::run(settings, receiver));
+            rubelet_host::task::spawn(export::run(settings, receiver));
             self.0.is_on.store(true, Ordering::Relaxed);
             tracing::callsite::rebuild_interest_cache();
         }

@@ -25,7 +25,7 @@ fn whole<'a, T: Send + 'static>(
     verb: &'static str,
     work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
 ) -> Answer<'a, T> {
-    let task = tokio::spawn(work);
+    let task = rubelet_host::task::beside(work);
     Box::pin(async move {
         let done = task.await.unwrap_or_else(|e| Err(Refusal::internal(e.to_string())));
         done.map_err(|refusal| refusal.into_runtime(verb))

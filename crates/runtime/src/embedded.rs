@@ -179,7 +179,7 @@ impl Embedded {
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         options.images.fault = options.images.fault.or(options.fault);
         let import_dir = options.import_dir.clone();
-        let engine = tokio::task::spawn_blocking(move || Engine::open(options))
+        let engine = rubelet_host::task::blocking(move || Engine::open(options))
             .await
             .map_err(|e| StartError::Recover(e.to_string()))??;
         let engine = Arc::new(engine);
@@ -293,7 +293,7 @@ impl Engine {
         work: impl FnOnce(&Arc<Self>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let engine = self.clone();
-        tokio::task::spawn_blocking(move || work(&engine)).await.map_err(|e| Refusal::internal(e.to_string()))?
+        rubelet_host::task::blocking(move || work(&engine)).await.map_err(|e| Refusal::internal(e.to_string()))?
     }
 }
 

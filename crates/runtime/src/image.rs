@@ -296,7 +296,7 @@ impl Images {
         work: impl FnOnce(&Arc<Store>) -> Result<T, ImageError> + Send + 'static,
     ) -> Result<T, ImageError> {
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || work(&store)).await.map_err(ImageError::panicked)?
+        rubelet_host::task::blocking(move || work(&store)).await.map_err(ImageError::panicked)?
     }
 }
 

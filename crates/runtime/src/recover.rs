@@ -101,7 +101,7 @@ async fn tidy_until_clean(engine: &Arc<Engine>) -> Result<(), String> {
         return Ok(());
     }
     let engine = Arc::downgrade(engine);
-    tokio::spawn(async move {
+    rubelet_host::task::spawn(async move {
         loop {
             tokio::time::sleep(AGAIN).await;
             let Some(engine) = engine.upgrade() else { return };

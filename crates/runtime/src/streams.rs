@@ -30,7 +30,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn ended(program: Execution) -> io::Result<Exit> {
     readable(&program).await?;
     // What is readable is its end.
-    tokio::task::spawn_blocking(move || program.wait()).await?.map_err(io::Error::other)
+    rubelet_host::task::blocking(move || program.wait()).await?.map_err(io::Error::other)
 }
 
 /// Opens a container's log anew, after it was renamed.
@@ -165,7 +165,7 @@ async fn exec_with_pipes(engine: &Arc<Engine>, command: Command, streams: Stream
     let (their_stderr, stderr) = output(streams.stderr.is_some())?;
     let pipes = ExecStreams::Pipes([their_stdin, their_stdout, their_stderr]);
     let execution = exec_sync::execute(engine, &command.container, command.argv, pipes).await.map_err(failure)?;
-    let feeding = tokio::spawn(feed(streams.stdin, stdin));
+    let feeding = rubelet_host::task::spawn(feed(streams.stdin, stdin));
     let outputs = async {
         tokio::join!(pass_some(stdout, streams.stdout), pass_some(stderr, streams.stderr));
     };
@@ -187,8 +187,8 @@ async fn exec_with_terminal(engine: &Arc<Engine>, command: Command, mut streams:
     let terminal = execution.terminal.take().ok_or("the program has no terminal")?;
     let output = Channel::new(terminal)?;
     let (input, sizes) = (output.again()?, output.again()?);
-    let feeding = tokio::spawn(feed(streams.stdin, Some(input)));
-    let resizing = tokio::spawn(async move {
+    let feeding = rubelet_host::task::spawn(feed(streams.stdin, Some(input)));
+    let resizing = rubelet_host::task::spawn(async move {
         while let Some(size) = streams.resizes.next().await {
             let _ = rubelet_shim::resize_terminal(sizes.get_ref(), size.width, size.height);
         }
@@ -225,8 +225,8 @@ async fn attach_to(engine: &Arc<Engine>, id: &str, is_tty: bool, mut streams: St
         .map_err(failure)?;
     let channel = |fd: Option<OwnedFd>| fd.map(Channel::new).transpose();
     let (stdin, stdout, stderr) = (channel(attached.stdin)?, channel(attached.stdout)?, channel(attached.stderr)?);
-    let feeding = tokio::spawn(feed(streams.stdin.take(), stdin));
-    let resizing = tokio::spawn(async move {
+    let feeding = rubelet_host::task::spawn(feed(streams.stdin.take(), stdin));
+    let resizing = rubelet_host::task::spawn(async move {
         while let Some(size) = streams.resizes.next().await {
             let _ = shim.resize(size.width, size.height);
         }
@@ -260,7 +260,7 @@ async fn forward(engine: &Arc<Engine>, id: &str, port: u16, stream: Stream) -> R
             false => rubelet_host::netns::within(Path::new(&netns), inside),
         }
     };
-    let connection = tokio::task::spawn_blocking(connect).await?;
+    let connection = rubelet_host::task::blocking(connect).await?;
     let connection = connection.map_err(|e| format!("failed to connect to localhost:{port} inside the pod: {e}"))?;
     connection.set_nonblocking(true)?;
     let connection = tokio::net::TcpStream::from_std(connection)?;

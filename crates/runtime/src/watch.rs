@@ -23,7 +23,7 @@ pub(crate) const UNSEEN_CODE: i32 = 255;
 pub(crate) fn sandbox(engine: &Arc<Engine>, sandbox: &Arc<Sandbox>, shim: Shim) {
     let (engine, sandbox) = (engine.clone(), sandbox.clone());
     let bundle = engine.places.sandbox(sandbox.id.as_str());
-    tokio::spawn(async move {
+    rubelet_host::task::spawn(async move {
         let _ = until_end(shim, bundle).await;
         let was_ready = sandbox.life.send_replace(SandboxLife::NotReady) != SandboxLife::NotReady;
         if was_ready {
@@ -36,7 +36,7 @@ pub(crate) fn sandbox(engine: &Arc<Engine>, sandbox: &Arc<Sandbox>, shim: Shim) 
 pub(crate) fn container(engine: &Arc<Engine>, container: &Arc<Container>, shim: Shim) {
     let (engine, container) = (engine.clone(), container.clone());
     let bundle = engine.places.container(container.id.as_str());
-    tokio::spawn(async move {
+    rubelet_host::task::spawn(async move {
         let started_at_nanos = match container.life() {
             Life::Running { started_at_nanos, .. } => started_at_nanos,
             Life::Created | Life::Ended(_) => 0,
@@ -114,5 +114,5 @@ async fn until_end(shim: Shim, bundle: PathBuf) -> Result<Exit, ShimError> {
         },
         Some(exit) => exit,
     };
-    tokio::task::spawn_blocking(find).await.map_err(|e| failed(std::io::Error::other(e)))?
+    rubelet_host::task::blocking(find).await.map_err(|e| failed(std::io::Error::other(e)))?
 }

@@ -108,23 +108,23 @@ pub async fn serve(
         let reloading = Arc::new(Reloading::start(tls)?);
         let desk = desk.clone();
         servers.tls = Some(at);
-        servers.tasks.push(tokio::spawn(accept(listener, move |stream| {
+        servers.tasks.push(rubelet_host::task::spawn(accept(listener, move |stream| {
             secure(stream, reloading.clone(), gate.clone(), site, desk.clone())
         })));
     }
     if let Some(address) = config.read_only {
         let (listener, at) = bind(address).await?;
         servers.read_only = Some(at);
-        servers.tasks.push(tokio::spawn(accept(listener, plain(Site::ReadOnly, desk.clone()))));
+        servers.tasks.push(rubelet_host::task::spawn(accept(listener, plain(Site::ReadOnly, desk.clone()))));
     }
     if let Some(path) = config.pod_resources {
         let listener = pod_resources::bind(&path).map_err(|source| ServeError::Socket { path, source })?;
-        servers.tasks.push(tokio::spawn(pod_resources::serve(listener, view.clone())));
+        servers.tasks.push(rubelet_host::task::spawn(pod_resources::serve(listener, view.clone())));
     }
     if let Some(address) = config.healthz {
         let bound = bind(address).await;
         servers.healthz = bound.as_ref().ok().map(|(_, at)| *at);
-        servers.tasks.push(tokio::spawn(healthz(address, bound, desk)));
+        servers.tasks.push(rubelet_host::task::spawn(healthz(address, bound, desk)));
     }
     Ok(servers)
 }

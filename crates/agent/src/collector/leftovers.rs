@@ -18,7 +18,7 @@ pub(super) async fn remove(hands: &Arc<Hands>, roster: &mpsc::Sender<RosterNote>
     let mut failures = Vec::new();
     // Looked at before the pods are asked for: what is made meanwhile is not among them.
     let (pod_logs, links) = (hands.pod_logs_dir.clone(), hands.container_logs_dir.clone());
-    let looked = tokio::task::spawn_blocking(move || (names(&pod_logs), dead_links(&links))).await;
+    let looked = rubelet_host::task::blocking(move || (names(&pod_logs), dead_links(&links))).await;
     let (dirs, dead) = looked.map_err(|e| format!("looking for logs of pods that are gone: {e}"))?;
     let (asker, answer) = oneshot::channel();
     if !dirs.is_empty()
@@ -27,7 +27,7 @@ pub(super) async fn remove(hands: &Arc<Hands>, roster: &mpsc::Sender<RosterNote>
         && known.is_all
     {
         let gone = gone(&hands.pod_logs_dir, dirs, &known.uids);
-        let removed = tokio::task::spawn_blocking(move || remove_trees(gone)).await;
+        let removed = rubelet_host::task::blocking(move || remove_trees(gone)).await;
         failures.extend(removed.map_err(|e| format!("removing logs of pods that are gone: {e}"))?);
     }
     for link in dead {

@@ -54,7 +54,7 @@ async fn users(hands: &Arc<Hands>, uid: &PodUid, config: &cri::PodSandboxConfig)
         return Ok(None);
     }
     let (hands, uid) = (hands.clone(), uid.clone());
-    tokio::task::spawn_blocking(move || hands.users.of(&uid).map(Some)).await.map_err(|e| e.to_string())?
+    rubelet_host::task::blocking(move || hands.users.of(&uid).map(Some)).await.map_err(|e| e.to_string())?
 }
 
 pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateContainer) -> (Outcome, Vec<Sighting>) {
@@ -67,7 +67,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         Err(e) => return (Err(failed("CreateContainerError", e)), Vec::new()),
     }
     let (on_disk, of) = (hands.clone(), pod.clone());
-    if let Ok(false) = tokio::task::spawn_blocking(move || dirs::are_there(&on_disk, &of)).await {
+    if let Ok(false) = rubelet_host::task::blocking(move || dirs::are_there(&on_disk, &of)).await {
         tracing::warn!(pod = %pod.key, "somebody removed the pod's directory, it is made again");
         return (Ok(Done::GroundGone), Vec::new());
     }
@@ -82,7 +82,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
     let sandbox = create.sandbox.clone();
     let (for_disk, owner) = (hands.clone(), pod.clone());
     let sandbox_config = create.sandbox_config.clone();
-    let prepared = tokio::task::spawn_blocking(move || dirs::prepare_container(&for_disk, &owner, create)).await;
+    let prepared = rubelet_host::task::blocking(move || dirs::prepare_container(&for_disk, &owner, create)).await;
     let config = match prepared {
         Ok(Ok(mut config)) => {
             devices::fill_container(&mut config, &grants);

@@ -38,7 +38,7 @@ pub(super) async fn mount(hands: &Arc<Hands>, pod: &PodRef, volume: VolumePlan) 
         mapped = Some((map.global.clone(), volume.path.clone()));
     }
     let (dir, key) = (hands.pod_dir(&pod.uid), pod.key.clone());
-    match tokio::task::spawn_blocking(move || rubelet_volumes::mount(&volume, &dir)).await {
+    match rubelet_host::task::blocking(move || rubelet_volumes::mount(&volume, &dir)).await {
         Ok(Ok(())) if mapped.is_some() => Ok(Done::Volume(VolumeNews { mapped, growth: None })),
         Ok(Ok(())) => Ok(Done::Mounted),
         Ok(Err(e)) => Err(failed(e.reason(), chain(&e))),

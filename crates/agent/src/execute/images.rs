@@ -98,7 +98,7 @@ async fn may_have(hands: &Hands, wish: &ImageWish, reference: &str, image_ref: &
     warn_of(wish, problems);
     let shown: Vec<_> = found.into_iter().filter_map(|one| one.secret).collect();
     let (image, image_ref) = (wish.image.clone(), image_ref.to_owned());
-    let judged = tokio::task::spawn_blocking(move || records.may_have(&image, &image_ref, &shown)).await;
+    let judged = rubelet_host::task::blocking(move || records.may_have(&image, &image_ref, &shown)).await;
     judged.unwrap_or_else(|err| {
         tracing::error!(%err, image = wish.image, "asking whether a pod may have an image failed, it must be pulled");
         false
@@ -137,7 +137,7 @@ impl UnderWay {
         let name = image.clone();
         // When nobody waits for it any more, what it returns is dropped.
         let begin = move || records.begin(&name).map(|()| Self { records: Some(records), image: name });
-        let begun = tokio::task::spawn_blocking(begin).await.map_err(|e| e.to_string());
+        let begun = rubelet_host::task::blocking(begin).await.map_err(|e| e.to_string());
         begun.and_then(|begun| begun).map_err(|e| {
             let reason = format!("failed to record image pull intent: {e}");
             let words = format!("Failed to record image pull intent for container image \"{image}\": {reason}");
@@ -148,7 +148,7 @@ impl UnderWay {
     async fn succeeded(mut self, reference: &str, credentials: Credentials) {
         let Some(records) = self.records.take() else { return };
         let (image, reference) = (std::mem::take(&mut self.image), reference.to_owned());
-        let noted = tokio::task::spawn_blocking(move || records.pulled(&image, &reference, &credentials)).await;
+        let noted = rubelet_host::task::blocking(move || records.pulled(&image, &reference, &credentials)).await;
         if let Err(err) = noted {
             tracing::error!(%err, "writing down how an image was pulled failed");
         }

@@ -29,7 +29,7 @@ pub(super) async fn pod(hands: &Arc<Hands>, pod: &PodRef, resize: ResizePod) -> 
         }
     }
     let hands = hands.clone();
-    let written = tokio::task::spawn_blocking(move || write(&hands, &resize)).await;
+    let written = rubelet_host::task::blocking(move || write(&hands, &resize)).await;
     let outcome = match written {
         Ok(Ok(())) => Ok(Done::Plain),
         Ok(Err(message)) => Err(failed("", message)),

@@ -119,7 +119,7 @@ impl Reporter {
     /// Registers, and reports for ever.
     pub(super) async fn run(mut self) {
         // A panic there leaves the machine without a name, which is said.
-        self.system = tokio::task::spawn_blocking(sight::system).await.unwrap_or_default();
+        self.system = rubelet_host::task::blocking(sight::system).await.unwrap_or_default();
         self.look().await;
         if self.settings.registers {
             self.register().await;

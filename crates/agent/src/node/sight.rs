@@ -6,8 +6,8 @@ use std::time::Duration;
 use rubelet_core::node::addresses::{AddressRules, AddressSight};
 use rubelet_core::node::object::{ImageSight, SystemFacts};
 use rubelet_cri::{Runtime, RuntimeError};
+use rubelet_host::task::Beside;
 use rubelet_host::{chain, proc};
-use tokio::task::JoinHandle;
 
 /// How long the resolver may take before the node does without what it says.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
@@ -28,13 +28,13 @@ pub(super) fn system() -> SystemFacts {
 #[derive(Default)]
 pub(super) struct Addresses {
     seen: AddressSight,
-    asking: Option<JoinHandle<Vec<IpAddr>>>,
+    asking: Option<Beside<Vec<IpAddr>>>,
 }
 
 impl Addresses {
     /// What is seen now; of the node's name what the resolver said last.
     pub(super) async fn look(&mut self, rules: &AddressRules, name: &str) {
-        let local = tokio::task::spawn_blocking(|| {
+        let local = rubelet_host::task::blocking(|| {
             let interfaces =
                 proc::interface_addresses().map(|all| -> Vec<IpAddr> { all.into_iter().map(|(_, ip)| ip).collect() });
             (interfaces, proc::default_addresses())
@@ -61,7 +61,7 @@ impl Addresses {
         let mut asking = self
             .asking
             .take()
-            .unwrap_or_else(|| tokio::task::spawn_blocking(move || proc::lookup(&name).unwrap_or_default()));
+            .unwrap_or_else(|| rubelet_host::task::blocking(move || proc::lookup(&name).unwrap_or_default()));
         match tokio::time::timeout(LOOKUP_PATIENCE, &mut asking).await {
             Ok(found) => self.seen.looked_up = found.unwrap_or_default(),
             Err(_) => self.asking = Some(asking),

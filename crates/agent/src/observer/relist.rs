@@ -55,7 +55,7 @@ pub async fn relist(hands: &Arc<Hands>) -> Result<Relist, RuntimeError> {
     let containers = hands.runtime.list_containers(None).await?;
     let for_disk = hands.clone();
     let cgroups = match hands.cgroups {
-        Some(_) => tokio::task::spawn_blocking(move || for_disk.pods_with_cgroup()).await.unwrap_or_default(),
+        Some(_) => rubelet_host::task::blocking(move || for_disk.pods_with_cgroup()).await.unwrap_or_default(),
         None => None,
     };
     Ok(Relist { at, pods: by_pod(at, sandboxes, containers), cgroups })

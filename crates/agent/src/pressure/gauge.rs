@@ -105,7 +105,7 @@ impl Gauge {
         }
         let disks = self.disks().await;
         let hands = self.hands.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = rubelet_host::task::blocking(move || {
             let memory = memory(&hands);
             (observe(&hands, &disks, memory), memory)
         });
@@ -134,7 +134,7 @@ impl Gauge {
         // A runtime that does not tell leaves out what only it knows.
         let stats = self.hands.runtime.list_container_stats(None).await.unwrap_or_default();
         let hands = self.hands.clone();
-        let read = tokio::task::spawn_blocking(move || {
+        let read = rubelet_host::task::blocking(move || {
             pods.into_iter()
                 .map(|(uid, shown)| {
                     let usage = pod(&hands, &uid, &shown, &stats, depth);

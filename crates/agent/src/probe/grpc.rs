@@ -74,7 +74,7 @@ async fn call(stream: tokio::net::TcpStream, address: &str, service: &str) -> Re
     let broken = |e: hyper::Error| unavailable(format!("connection error: desc = {:?}", rubelet_host::chain(&e)));
     let builder = http2::Builder::new(TokioExecutor::new());
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let _connection = Connection(tokio::spawn(async move {
+    let _connection = Connection(rubelet_host::task::spawn(async move {
         let _ = connection.await;
     }));
     let message = HealthCheckRequest { service: service.to_owned() }.encode_to_vec();

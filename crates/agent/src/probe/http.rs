@@ -157,7 +157,7 @@ async fn over_http1(
     let mut builder = http1::Builder::new();
     builder.title_case_headers(true).max_buf_size(HEAD_MAX);
     let (mut sender, connection) = builder.handshake(TokioIo::new(tap)).await.map_err(|e| e.to_string())?;
-    let task = Connection(tokio::spawn(async move {
+    let task = Connection(rubelet_host::task::spawn(async move {
         let _ = connection.await;
     }));
     let place = uri.path_and_query().map_or("/", |p| p.as_str());
@@ -178,7 +178,7 @@ async fn over_http2(
     let builder = http2::Builder::new(TokioExecutor::new());
     let failed = |e: hyper::Error| rubelet_host::chain(&e);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(failed)?;
-    let task = Connection(tokio::spawn(async move {
+    let task = Connection(rubelet_host::task::spawn(async move {
         let _ = connection.await;
     }));
     let mut request = Request::get(uri.clone()).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;

@@ -39,7 +39,7 @@ impl Roster {
             return;
         }
         let mut ledger = self.ledger.clone();
-        let saved = tokio::task::spawn_blocking(move || {
+        let saved = rubelet_host::task::blocking(move || {
             let saved = ledger.save();
             (ledger, saved)
         });

@@ -85,7 +85,7 @@ impl Surveyed {
 pub async fn survey(hands: &Arc<Hands>) -> Result<Surveyed, RuntimeError> {
     // The disk first: what a pod leaves there is left by pods that were in the runtime before.
     let for_disk = hands.clone();
-    let mut leftovers = tokio::task::spawn_blocking(move || on_disk(&for_disk)).await.unwrap_or_default();
+    let mut leftovers = rubelet_host::task::blocking(move || on_disk(&for_disk)).await.unwrap_or_default();
     let listed = relist(hands).await?.pods;
     let deadline = Instant::now() + SURVEY_SECS_MAX;
     let pods: BTreeMap<_, _> = futures_util::stream::iter(listed)

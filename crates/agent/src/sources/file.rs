@@ -55,7 +55,7 @@ pub struct FileSource {
 impl FileSource {
     /// Runs as a task of its own until the receiver is gone.
     pub fn spawn(self, out: mpsc::Sender<DesiredSet>) -> AbortHandle {
-        tokio::spawn(self.run(out)).abort_handle()
+        rubelet_host::task::spawn(self.run(out)).abort_handle()
     }
 
     /// Sends the first complete set at once and then every other one, until the receiver is gone.
@@ -141,7 +141,7 @@ impl Task {
             let scanner = self.scanner.take()?;
             let now = Instant::now();
             self.writing.retain(|_, w| w.until() > now);
-            let (scanner, routes) = tokio::task::spawn_blocking(move || {
+            let (scanner, routes) = rubelet_host::task::blocking(move || {
                 let routes = scanner.routes();
                 (scanner, routes)
             })
@@ -153,7 +153,7 @@ impl Task {
                 std::mem::take(&mut self.deleted).into_iter().partition(|path| busy.contains(path));
             self.deleted = writing;
             let mut scanner = scanner;
-            let (scanner, set, routes) = tokio::task::spawn_blocking(move || {
+            let (scanner, set, routes) = rubelet_host::task::blocking(move || {
                 scanner.forget_runs(&deleted);
                 let set = scanner.look(&busy, jiff::Timestamp::now());
                 let routes = scanner.routes();

@@ -40,7 +40,7 @@ pub struct HttpSource {
 impl HttpSource {
     /// Runs as a task of its own until the receiver is gone.
     pub fn spawn(self, out: mpsc::Sender<DesiredSet>) -> AbortHandle {
-        tokio::spawn(self.run(out)).abort_handle()
+        rubelet_host::task::spawn(self.run(out)).abort_handle()
     }
 
     /// Sends the first complete set after the first good answer and then every other one, until the receiver is gone.

@@ -35,7 +35,7 @@ impl Images {
     /// after the end of each pull.
     pub(crate) fn tidy_later(&self) {
         let (store, ended) = (Arc::downgrade(&self.store), self.store.ended.clone());
-        tokio::spawn(async move {
+        rubelet_host::task::spawn(async move {
             loop {
                 tokio::time::sleep(INGEST_AGE).await;
                 let Some(store) = store.upgrade() else { return };

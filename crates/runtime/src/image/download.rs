@@ -133,6 +133,6 @@ async fn restarted(mut ingest: Ingest) -> Result<Ingest, PullError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, PullError> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = rubelet_host::task::blocking(work).await;
     done.map_err(|e| PullError::from(ImageError::panicked(e)))?.map_err(PullError::Keep)
 }

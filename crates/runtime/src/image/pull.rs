@@ -103,7 +103,7 @@ struct Awaited {
 impl Pull {
     async fn run(&self, credential: Credential, progress: Option<ProgressSink>) -> Result<Record, PullError> {
         let (hosts, domain) = (self.store.options.hosts.clone(), self.reference.domain().to_owned());
-        let hosts = tokio::task::spawn_blocking(move || hosts.of(&domain)).await;
+        let hosts = rubelet_host::task::blocking(move || hosts.of(&domain)).await;
         let hosts = hosts.map_err(|e| PullError::from(ImageError::panicked(e)))?.map_err(PullError::Hosts)?;
         let wire = Wire::new(self.store.options.patience, self.store.options.proxy.clone());
         let registry = Registry::new(wire, hosts, self.reference.clone(), credential, self.store.options.retry);
@@ -249,7 +249,7 @@ impl Pull {
             let blob = self.store.blobs.path(layer.descriptor.digest);
             let (store, stack, chain, diff_id) = (self.store.clone(), lower.clone(), layer.chain, layer.diff_id);
             let work = move || store.layers.unpack(&blob, chain, diff_id, &stack);
-            let new = tokio::task::spawn_blocking(work).await.map_err(|e| PullError::from(ImageError::panicked(e)))?;
+            let new = rubelet_host::task::blocking(work).await.map_err(|e| PullError::from(ImageError::panicked(e)))?;
             let new = new.map_err(|source| PullError::Extract { diff_id, source })?;
             self.store.reached("pull.unpacked");
             lower.insert(0, new.root());
@@ -281,7 +281,7 @@ impl Pull {
             store.state().layers.extend(published.into_iter().map(|l| (l.chain, l)));
             Ok(())
         };
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = rubelet_host::task::blocking(work).await;
         done.map_err(|e| PullError::from(ImageError::panicked(e)))?.map_err(PullError::Commit)
     }
 

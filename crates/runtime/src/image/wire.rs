@@ -129,7 +129,7 @@ impl Wire {
             return Ok(client);
         }
         let wish = tls.cloned();
-        let config = tokio::task::spawn_blocking(move || tls::config(wish.as_ref()));
+        let config = rubelet_host::task::blocking(move || tls::config(wish.as_ref()));
         let config = config.await.map_err(|e| e.to_string())??;
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)

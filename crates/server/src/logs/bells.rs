@@ -43,7 +43,7 @@ impl Bells {
         receiver.mark_changed();
         if !rung.is_served {
             rung.is_served = true;
-            tokio::spawn(ring(self.0.clone()));
+            rubelet_host::task::spawn(ring(self.0.clone()));
         }
         drop(rung);
         self.0.changed.notify_one();

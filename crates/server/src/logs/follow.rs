@@ -294,5 +294,5 @@ fn rotated(path: &Path) -> Vec<(PathBuf, fs::Metadata)> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(ReadError::GivenUp))
+    rubelet_host::task::blocking(work).await.unwrap_or(Err(ReadError::GivenUp))
 }

@@ -37,7 +37,7 @@ pub(super) async fn answer(desk: &Desk, question: &Question) -> Response<Reply> 
     let (sender, receiver) = mpsc::channel(1);
     let (view, bells) = (desk.view.clone(), desk.bells.clone());
     let now = moment_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-    tokio::spawn(async move {
+    rubelet_host::task::spawn(async move {
         let Begun { options, shown_id, key: (namespace, pod) } = begun;
         let id = bare_id(&shown_id);
         let outcome = match log_path(&*view, &id, &shown_id).await {

@@ -65,7 +65,7 @@ pub(super) async fn show(dir: &Path, path: String, headers: &HeaderMap) -> Respo
         return moved("./");
     }
     let (dir, relative) = (dir.to_owned(), relative(&path));
-    let looked = tokio::task::spawn_blocking(move || look(&dir, &relative)).await;
+    let looked = rubelet_host::task::blocking(move || look(&dir, &relative)).await;
     let found = match looked {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return refused(&error),
@@ -244,7 +244,7 @@ fn send(
         }
     };
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(read(file, from, to, sender));
+    rubelet_host::task::spawn(read(file, from, to, sender));
     let mut response = respond::stream(content_type, Sent(receiver));
     let values = response.headers_mut();
     values.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -264,7 +264,7 @@ async fn read(file: File, mut from: u64, to: u64, sender: mpsc::Sender<Bytes>) {
     let mut file = file;
     while from < to {
         let len = usize::try_from(PIECE.min(to - from)).unwrap_or(0);
-        let piece = tokio::task::spawn_blocking(move || {
+        let piece = rubelet_host::task::blocking(move || {
             let mut bytes = vec![0; len];
             let count = file.read_at(&mut bytes, from)?;
             bytes.truncate(count);

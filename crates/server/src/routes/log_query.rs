@@ -79,7 +79,7 @@ pub(super) async fn answer(dir: &Path, below: &str, query: &Query, headers: &Hea
     let is_gzip = headers.get(ACCEPT_ENCODING).is_some_and(|value| value == "gzip");
     let (sender, receiver) = mpsc::channel(1);
     let dir = dir.to_owned();
-    tokio::spawn(async move {
+    rubelet_host::task::spawn(async move {
         let (mut out, written) = (gzip::Out::new(sender, is_gzip), tokio::time::Instant::now() + PATIENCE);
         // Late or not: what was written is what there is.
         let _ = tokio::time::timeout_at(written, copy(&asked, &dir, &mut out)).await;
@@ -230,7 +230,7 @@ async fn copy(asked: &LogQuery, dir: &Path, out: &mut gzip::Out) {
 
 /// All units that the journal knows of, as text; nothing without a journal.
 async fn units() -> String {
-    let asked = tokio::task::spawn_blocking(|| {
+    let asked = rubelet_host::task::blocking(|| {
         let program = journalctl()?;
         let arguments = [OsStr::new("--field"), OsStr::new("_SYSTEMD_UNIT")];
         let order = Order {
@@ -305,7 +305,7 @@ async fn journal(options: &Options, services: &[&String], out: &mut gzip::Out) {
 async fn copy_file(dir: &Path, name: &str, out: &mut gzip::Out) {
     for file in [name.to_owned(), format!("{name}.log"), format!("{name}/{name}.log")] {
         let (dir, path) = (dir.to_owned(), file);
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = rubelet_host::task::blocking(move || {
             let file = open_file_beneath(&dir, Path::new(&path))?;
             let meta = file.metadata().map_err(|source| PathError::Open { path: dir.join(&path), source })?;
             Ok::<_, PathError>(meta.is_file().then_some(file))
@@ -328,7 +328,7 @@ async fn copy_file(dir: &Path, name: &str, out: &mut gzip::Out) {
 async fn copy_opened(file: std::fs::File, out: &mut gzip::Out) {
     let mut file = file;
     while !out.is_closed() {
-        let piece = tokio::task::spawn_blocking(move || {
+        let piece = rubelet_host::task::blocking(move || {
             let mut bytes = vec![0; PIECE];
             let count = file.read(&mut bytes)?;
             bytes.truncate(count);

@@ -57,7 +57,7 @@ pub(super) async fn respond(view: Arc<dyn View>, method: &Method, headers: &Head
     let write = view.page(page).await;
     let is_packed = !is_summary && wants_gzip(headers);
     let (pieces, waiting) = mpsc::channel(PIECES_MAX);
-    tokio::task::spawn_blocking(move || {
+    rubelet_host::task::blocking(move || {
         let mut sink = Sink { pieces, piece: BytesMut::with_capacity(PIECE_BYTES) };
         if let Err(error) = write_into(&mut sink, write, is_packed) {
             // Whoever hung up does not hear it; whoever waits must not take half a page for a whole one.

@@ -264,7 +264,7 @@ impl<'a> Mounting<'a> {
 }
 
 async fn blocking(work: impl FnOnce() -> Result<(), Cause> + Send + 'static) -> Result<(), Cause> {
-    match tokio::task::spawn_blocking(work).await {
+    match rubelet_host::task::blocking(work).await {
         Ok(done) => done,
         Err(e) => Err(Cause::Refused { message: format!("work on the volume's files broke: {e}") }),
     }
