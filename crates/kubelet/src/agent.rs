@@ -31,8 +31,6 @@ use rubelet_runtime::Embedded;
 use rubelet_server::Servers;
 use rubelet_server::metrics::HttpCounts;
 use tokio::net::UnixListener;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use crate::assemble::{Assembled, EMBEDDED};
@@ -40,9 +38,6 @@ use crate::{control, embedded, klog};
 
 /// How often a runtime that does not answer is asked again.
 const RUNTIME_AGAIN: Duration = Duration::from_secs(1);
-/// How long nothing has changed when what work on pods has left in memory is given back, and after how long it is in any case.
-const SETTLED: Duration = Duration::from_secs(5);
-const RESTLESS: Duration = Duration::from_secs(60);
 /// Links to logs, by pod and container; from kubelet 1.36.
 const CONTAINER_LOGS_DIR: &str = "/var/log/containers";
 
@@ -130,7 +125,6 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         control::serve(listener, embedded, agent.clone());
     }
     let pulse = agent.pulse.clone();
-    life.spawn(keep_small(agent.picture.version()));
     let http: Arc<HttpCounts> = Arc::default();
     let view = Arc::new(view::NodeView {
         picture: agent.picture,
@@ -150,19 +144,6 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
     let servers = rubelet_server::serve(servers, view, reviews).await.map_err(|error| failed(chain(&error)))?;
     info!(node = assembled.node_name.as_str(), "Started kubelet");
     Ok(Running { pulse, _servers: servers, _end: end })
-}
-
-/// Gives back what work on pods has left in memory, when their picture has settled.
-async fn keep_small(mut changes: watch::Receiver<u64>) {
-    loop {
-        let latest = Instant::now() + RESTLESS;
-        while Instant::now() < latest && matches!(timeout(SETTLED, changes.changed()).await, Ok(Ok(()))) {}
-        rubelet_host::memory::trim();
-        rubelet_host::memory::forget_code();
-        if changes.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// The embedded runtime, and where others ask for it.
