@@ -95,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_pod_says_after_the_client_has_ended_arrives() {
         let ((client, mut here), (pod, mut there)) = (duplex(64), duplex(64));
-        let relayed = rubelet_host::task::spawn(async move { relay(split(client), split(pod)).await });
+        let relayed = tokio::spawn(async move { relay(split(client), split(pod)).await });
         here.write_all(b"question").await.unwrap();
         here.shutdown().await.unwrap();
         let mut heard = String::new();
