@@ -62,7 +62,7 @@ impl Contact {
 }
 
 /// How long the roster has to take in what a look has found.
-const TAKEN_IN: Duration = Duration::from_secs(1);
+const TAKEN_IN: Duration = Duration::from_millis(200);
 
 async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, contact: Arc<Contact>) {
     let mut ticks = tokio::time::interval(RELIST_PERIOD);
