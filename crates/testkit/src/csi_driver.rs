@@ -9,21 +9,16 @@ mod volumes;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use rubelet_proto::registration::PluginInfo;
 
 pub use options::{Options, OptionsError, USAGE};
 
 use crate::calls::{self, Calls};
-use crate::grpc::{self, Refusal, Service, listen};
+use crate::grpc::{Refusal, Served, Service};
 
 /// A driver that serves its two sockets until it is dropped.
-pub struct CsiDriver {
-    sockets: [PathBuf; 2],
-    tasks: tokio::task::JoinSet<()>,
-}
+pub struct CsiDriver(Served);
 
 impl CsiDriver {
     /// Listens, and is found by the node from then on. Within a tokio runtime.
@@ -31,33 +26,17 @@ impl CsiDriver {
     /// # Errors
     /// A folder, a socket or the log cannot be made.
     pub fn start(options: Options) -> io::Result<Self> {
-        let sockets = [options.socket.clone(), options.registration_socket()];
-        for folder in ["volumes", "sizes", "inline", "fail", "abnormal"] {
+        let sockets = vec![options.socket.clone(), options.registration_socket()];
+        for folder in ["volumes", "sizes", "inline", "abnormal"] {
             fs::create_dir_all(options.data.join(folder))?;
         }
         let calls = Calls::open(&options.data, "csi-driver")?;
-        let driver = Arc::new(Driver { options, calls });
-        let mut tasks = tokio::task::JoinSet::new();
-        // Its work first: who finds the registration may ask at once.
-        for socket in &sockets {
-            let listener = listen(socket)?;
-            tasks.spawn(grpc::serve(listener, driver.clone()));
-        }
-        Ok(Self { sockets, tasks })
+        Served::start(sockets, Driver { options, calls }).map(Self)
     }
 
     /// Serves until the future is dropped.
-    pub async fn run(mut self) {
-        while self.tasks.join_next().await.is_some() {}
-    }
-}
-
-impl Drop for CsiDriver {
-    fn drop(&mut self) {
-        for socket in &self.sockets {
-            // It may be gone already: a test took it away.
-            let _ = fs::remove_file(socket);
-        }
+    pub async fn run(self) {
+        self.0.run().await;
     }
 }
 

@@ -25,16 +25,13 @@ use tokio::sync::mpsc;
 pub use options::{Options, OptionsError, USAGE};
 
 use crate::calls::{self, Calls};
-use crate::grpc::{self, Refusal, Service, listen};
+use crate::grpc::{Refusal, Served, Service};
 
 /// Devices that it has.
 const DEVICES: usize = 8;
 
 /// A driver that serves its two sockets until it is dropped.
-pub struct DraDriver {
-    sockets: [PathBuf; 2],
-    tasks: tokio::task::JoinSet<()>,
-}
+pub struct DraDriver(Served);
 
 impl DraDriver {
     /// Listens, and is found by the node from then on. Within a tokio runtime.
@@ -42,33 +39,17 @@ impl DraDriver {
     /// # Errors
     /// A folder, a socket or the log cannot be made.
     pub fn start(options: Options) -> io::Result<Self> {
-        let sockets = [options.socket.clone(), options.registration_socket()];
+        let sockets = vec![options.socket.clone(), options.registration_socket()];
         for folder in [options.data.join("health"), options.data.join("prepared"), options.cdi.clone()] {
             fs::create_dir_all(folder)?;
         }
         let calls = Calls::open(&options.data, "dra-driver")?;
-        let driver = Arc::new(Driver { options, calls });
-        let mut tasks = tokio::task::JoinSet::new();
-        // Its work first: who finds the registration may ask at once.
-        for socket in &sockets {
-            let listener = listen(socket)?;
-            tasks.spawn(grpc::serve(listener, driver.clone()));
-        }
-        Ok(Self { sockets, tasks })
+        Served::start(sockets, Driver { options, calls }).map(Self)
     }
 
     /// Serves until the future is dropped.
-    pub async fn run(mut self) {
-        while self.tasks.join_next().await.is_some() {}
-    }
-}
-
-impl Drop for DraDriver {
-    fn drop(&mut self) {
-        for socket in &self.sockets {
-            // It may be gone already: a test took it away.
-            let _ = fs::remove_file(socket);
-        }
+    pub async fn run(self) {
+        self.0.run().await;
     }
 }
 

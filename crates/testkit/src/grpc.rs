@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -52,8 +52,39 @@ pub(crate) trait Service: Send + Sync + 'static {
     }
 }
 
+/// A driver on its sockets, until it is dropped.
+pub(crate) struct Served {
+    sockets: Vec<PathBuf>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Served {
+    /// The first socket first: it is where the work is done, and who finds the registration may ask at once.
+    pub(crate) fn start<S: Service>(sockets: Vec<PathBuf>, driver: S) -> io::Result<Self> {
+        let (driver, mut tasks) = (Arc::new(driver), tokio::task::JoinSet::new());
+        for socket in &sockets {
+            tasks.spawn(serve(listen(socket)?, driver.clone()));
+        }
+        Ok(Self { sockets, tasks })
+    }
+
+    /// Serves until the future is dropped.
+    pub(crate) async fn run(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        for socket in &self.sockets {
+            // It may be gone already: a test took it away.
+            let _ = fs::remove_file(socket);
+        }
+    }
+}
+
 /// Listens, in place of whoever did before.
-pub(crate) fn listen(socket: &Path) -> io::Result<UnixListener> {
+fn listen(socket: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = socket.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -65,7 +96,7 @@ pub(crate) fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers, for ever.
-pub(crate) async fn serve<S: Service>(listener: UnixListener, driver: Arc<S>) {
+async fn serve<S: Service>(listener: UnixListener, driver: Arc<S>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}

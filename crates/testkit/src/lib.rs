@@ -5,6 +5,7 @@ pub mod contract;
 pub mod csi_driver;
 pub mod dra_driver;
 mod grpc;
+pub mod program;
 pub mod runtime;
 
 pub use runtime::{FakeRuntime, Script, Temper};

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rubelet_proto::csi::node_service_capability::rpc::Type;
 
+pub use crate::program::OptionsError;
+
 /// What `--help` says.
 pub const USAGE: &str = "\
 csi-driver: a CSI driver for tests; volumes are folders (or files) below DATA, made when they are first used.
@@ -50,10 +52,6 @@ pub struct Options {
     /// Ends with its standard input.
     pub is_held: bool,
 }
-
-/// Why a command line is no good.
-#[derive(Debug, PartialEq, Eq)]
-pub struct OptionsError(pub String);
 
 impl Options {
     /// The usual driver.

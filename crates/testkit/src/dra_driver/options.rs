@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+pub use crate::program::OptionsError;
+
 /// What `--help` says.
 pub const USAGE: &str = "\
 dra-driver: a driver of resource claims (DRA) for tests; it has 8 devices, dev-0 to dev-7, and each claim gets one or more.
@@ -46,10 +48,6 @@ pub struct Options {
     /// Ends with its standard input.
     pub is_held: bool,
 }
-
-/// Why a command line is no good.
-#[derive(Debug, PartialEq, Eq)]
-pub struct OptionsError(pub String);
 
 impl Options {
     /// The usual driver.
