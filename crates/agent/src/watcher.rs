@@ -71,6 +71,7 @@ async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, con
     let mut is_failing = false;
     let mut last = Instant::now();
     let counts = &hands.metrics.node;
+    let code = rubelet_host::memory::Code::find();
     loop {
         ticks.tick().await;
         let began = Instant::now();
@@ -100,7 +101,7 @@ async fn relist_forever(hands: Arc<Hands>, roster: mpsc::Sender<RosterNote>, con
         // each page that is touched.
         tokio::time::sleep(TAKEN_IN).await;
         rubelet_host::memory::trim();
-        rubelet_host::memory::forget_code();
+        code.forget();
     }
 }
 

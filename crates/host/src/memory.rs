@@ -21,14 +21,24 @@ pub fn trim() {
     }
 }
 
-/// Lets go of the program's own code and constants that were brought into memory. What is still needed comes back from the page
-/// cache.
-///
-/// Says how many bytes of address space it was; 0 when the kernel does not tell where they are.
-pub fn forget_code() -> usize {
-    let Ok(exe) = std::fs::read_link("/proc/self/exe") else { return 0 };
-    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return 0 };
-    unwritten(&maps, &exe).into_iter().map(|(start, len)| forget(start, len)).sum()
+/// The program's own code and constants: where they are does not change while it runs.
+#[derive(Debug)]
+pub struct Code(Vec<(usize, usize)>);
+
+impl Code {
+    /// Looks for it; nothing when the kernel does not tell where it is.
+    pub fn find() -> Self {
+        let Ok(exe) = std::fs::read_link("/proc/self/exe") else { return Self(Vec::new()) };
+        let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return Self(Vec::new()) };
+        Self(unwritten(&maps, &exe))
+    }
+
+    /// Lets go of what was brought into memory of it. What is still needed comes back from the page cache.
+    ///
+    /// Says how many bytes of address space it was.
+    pub fn forget(&self) -> usize {
+        self.0.iter().map(|&(start, len)| forget(start, len)).sum()
+    }
 }
 
 /// Address and length of the mappings of the program's file that are private, not writable and never were written to: the linker
@@ -69,7 +79,7 @@ fn forget(start: usize, len: usize) -> usize {
 mod tests {
     #[test]
     fn code_that_is_forgotten_still_runs() {
-        assert!(super::forget_code() > 0);
+        assert!(super::Code::find().forget() > 0);
         assert_eq!(format!("{:?}", [1, 2]), "[1, 2]");
         let exe = std::path::Path::new("/a b");
         let of = |perms, anonymous| {
