@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::render::json;
 
 #[cfg(test)]
 mod tests;
@@ -258,26 +261,5 @@ pub fn bare(image: &str) -> &str {
 pub fn credential_text(username: &str, password: &str, email: &str) -> String {
     let fields = [("username", username), ("password", password), ("email", email)];
     let fields = fields.iter().filter(|(_, value)| !value.is_empty());
-    let fields: Vec<String> = fields.map(|(name, value)| format!("\"{name}\":\"{}\"", go_escaped(value))).collect();
-    format!("{{{}}}", fields.join(","))
-}
-
-fn go_escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\0'..='\u{1f}' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                out.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
-            _ => out.push(c),
-        }
-    }
-    out
+    json::text(&Value::Object(fields.map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect()))
 }
