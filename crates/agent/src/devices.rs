@@ -20,7 +20,7 @@ use rubelet_api::v1;
 use rubelet_core::now::Mono;
 use rubelet_core::resources::claims;
 use rubelet_core::resources::devices::{self as rules, Choice, Counts, Grants, Reusable};
-use rubelet_host::chain;
+use rubelet_host::{chain, paths};
 use rubelet_proto::deviceplugin::ContainerAllocateResponse;
 use rubelet_proto::podresources::ContainerDevices;
 use tokio::sync::{Mutex as Turn, watch};
@@ -401,15 +401,12 @@ impl Devices {
         let _turn = self.file.lock().await;
         let text = checkpoint::text(&self.state().devices);
         let path = self.dir.join(CHECKPOINT);
+        let write = move |text: String| paths::write_atomic(&path, text.as_bytes(), 0o600).map_err(|e| chain(&e));
         let written = match text {
-            Ok(text) => rubelet_host::task::blocking(move || replace(&path, &text)).await,
-            Err(e) => Ok(Err(io::Error::other(e))),
+            Ok(text) => rubelet_host::task::blocking(move || write(text)).await.map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
         };
-        let err = match written {
-            Ok(Ok(())) => return,
-            Ok(Err(e)) => chain(&e),
-            Err(e) => e.to_string(),
-        };
+        let Err(err) = written.and_then(|written| written) else { return };
         tracing::error!(
             err,
             "Failed to write checkpoint file; after a restart the devices of containers are not known"
@@ -419,15 +416,6 @@ impl Devices {
 
 fn uid(pod: &v1::Pod) -> PodUid {
     PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default())
-}
-
-/// The old file or the new one is there, whatever happens.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let beside = path.with_file_name(format!(".{CHECKPOINT}"));
-    let file = std::fs::File::create(&beside)?;
-    io::Write::write_all(&mut &file, text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }
 
 /// kubelet 1.36: sockets of plugins that were there before go, so that their plugins notice.

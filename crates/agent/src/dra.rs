@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use rubelet_apiserver::Client;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::needs::ObjectName;
 use rubelet_core::resources::claims::{self as rules, Batches, Claims, Device, Health, Wish};
-use rubelet_host::chain;
+use rubelet_host::{chain, paths};
 use rubelet_proto::dra;
 use rubelet_proto::podresources::DynamicResource;
 use tokio::sync::{Mutex as Turn, OwnedMutexGuard, mpsc, watch};
@@ -310,15 +310,12 @@ impl ResourceClaims {
         let _turn = self.file.lock().await;
         let text = checkpoint::text(&self.state().claims);
         let path = self.settings.root_dir.join(CHECKPOINT);
+        let write = move |text: String| paths::write_atomic(&path, text.as_bytes(), 0o600).map_err(|e| chain(&e));
         let written = match text {
-            Ok(text) => rubelet_host::task::blocking(move || replace(&path, &text)).await,
-            Err(e) => Ok(Err(io::Error::other(e))),
+            Ok(text) => rubelet_host::task::blocking(move || write(text)).await.map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
         };
-        let err = match written {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(e)) => chain(&e),
-            Err(e) => e.to_string(),
-        };
+        let Err(err) = written.and_then(|written| written) else { return Ok(()) };
         Err(format!("checkpoint ResourceClaim state: could not save checkpoint {CHECKPOINT}: {err}"))
     }
 }
@@ -352,14 +349,4 @@ fn listed(asked: &BTreeMap<String, ObjectName>) -> Vec<dra::Claim> {
 fn device(told: dra::Device) -> Device {
     let dra::Device { request_names, pool_name, device_name, cdi_device_ids, share_id } = told;
     Device { pool: pool_name, name: device_name, share: share_id, requests: request_names, cdi: cdi_device_ids }
-}
-
-/// The old file or the new one is there, whatever happens.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let beside = path.with_file_name(format!(".{CHECKPOINT}"));
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-    io::Write::write_all(&mut &file, text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
 }
