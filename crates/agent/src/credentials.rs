@@ -165,8 +165,9 @@ pub(crate) fn of_secrets(image: &str, secrets: &[PullSecret]) -> (Vec<Found>, Ve
     (found.collect(), problems)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of a text, in digits.
+pub(crate) fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse(text: &[u8], format: PullFormat) -> Result<Vec<(String, Login)>, String> {
@@ -186,7 +187,7 @@ fn login(entry: Entry) -> Option<Login> {
         let (user, password) = decoded.split_once(':')?;
         (user.to_owned(), password.trim_end_matches('\0').to_owned())
     };
-    let hash = hex(&Sha256::digest(credential_text(&username, &password, &entry.email)));
+    let hash = digest(&credential_text(&username, &password, &entry.email));
     // Kubelet 1.36: no address goes with it, it was chosen for the image. containerd takes none without a scheme.
     let auth = cri::AuthConfig { username, password, identity_token: entry.identity_token, ..Default::default() };
     Some(Login { auth, hash })

@@ -11,8 +11,8 @@ use rubelet_core::pulled::{Credentials, Origin, Policy, Record, Secret, Verdict,
 use rubelet_host::proc::{self, ProcError};
 use rubelet_host::{chain, paths};
 use rubelet_proto::cri;
-use sha2::{Digest as _, Sha256};
 
+use crate::credentials::digest;
 use crate::metrics::Metrics;
 
 mod file;
@@ -337,8 +337,7 @@ impl PullRecords {
 
 /// The name of the file about an image.
 fn name(of: &str) -> String {
-    let digest = Sha256::digest(of);
-    digest.iter().fold(PREFIX.to_owned(), |name, byte| format!("{name}{byte:02x}"))
+    format!("{PREFIX}{}", digest(of))
 }
 
 /// The files with records in a folder.

@@ -69,29 +69,30 @@ fn pod(uid: &str, claim: &str) -> v1::Pod {
     .unwrap()
 }
 
-/// Waits for the driver's connection.
-async fn connected(claims: &ResourceClaims, is: bool) {
+/// Time is real here: the driver is at the other end of a socket.
+async fn until(what: &str, condition: impl Fn() -> bool) {
     let look = async {
-        while claims.plugin(DRIVER).is_ok_and(|plugin| plugin.is_connected()) != is {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), look).await.expect("it connects, or is gone");
+    tokio::time::timeout(Duration::from_secs(10), look).await.expect(what);
+}
+
+/// Waits for the driver's connection.
+async fn connected(claims: &ResourceClaims, is: bool) {
+    let is_so = || claims.plugin(DRIVER).is_ok_and(|plugin| plugin.is_connected()) == is;
+    until("it connects, or is gone", is_so).await;
 }
 
 /// Waits for how a pod's only device is told to be.
 async fn shown(claims: &ResourceClaims, pod: &v1::Pod, wanted: &str) {
-    let look = async {
-        let word = || {
-            let all = claims.health(pod);
-            let one = all.get("main")?.first()?.resources.as_ref()?.first()?.clone();
-            Some(format!("{} {}", one.health.unwrap_or_default(), one.message.unwrap_or_default()))
-        };
-        while word().as_deref() != Some(wanted) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let word = || {
+        let all = claims.health(pod);
+        let one = all.get("main")?.first()?.resources.as_ref()?.first()?.clone();
+        Some(format!("{} {}", one.health.unwrap_or_default(), one.message.unwrap_or_default()))
     };
-    tokio::time::timeout(Duration::from_secs(10), look).await.expect(wanted);
+    until(wanted, || word().as_deref() == Some(wanted)).await;
 }
 
 #[tokio::test]
@@ -164,12 +165,7 @@ async fn what_fails_is_told_in_upstreams_words_and_may_be_tried_again() {
     stage.register(&claims).await;
     connected(&claims, true).await;
     claims.abandon(&pod, &stage.life);
-    let given = async {
-        while !claims.pods().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), given).await.expect("it is given back");
+    until("it is given back", || claims.pods().is_empty()).await;
 }
 
 #[tokio::test]
