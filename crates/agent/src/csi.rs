@@ -161,7 +161,7 @@ impl Registrar {
     }
 
     fn count(&self, found: &BTreeSet<PathBuf>) {
-        let is_registered = |known: &Known| matches!(known, Known::Driver(..) | Known::Devices(_));
+        let is_registered = |known: &Known| !matches!(known, Known::Other);
         count(&self.hands.metrics.storage.plugins, found, |socket| self.known.get(socket).is_some_and(is_registered));
     }
 
