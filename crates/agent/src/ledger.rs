@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_core::pod::Source;
-use rubelet_host::paths::{self, PathError};
+use rubelet_host::paths::{self, PathError, Unsynced};
 use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
@@ -115,10 +115,13 @@ impl Ledger {
         self.is_changed
     }
 
-    /// Writes the ledger (mode 0600, whole or not at all) when it changed since the last time. Blocks on the disk.
-    pub fn save(&mut self) -> Result<(), PathError> {
+    /// Writes the ledger (mode 0600, whole or not at all) when it changed since the last time.
+    ///
+    /// Who is killed after it finds it written. That the disk has it is not waited for: a loss of power ends the pods, too, and
+    /// a ledger that is empty then is like none.
+    pub fn save(&mut self) -> Result<Option<Unsynced>, PathError> {
         if !self.is_changed {
-            return Ok(());
+            return Ok(None);
         }
         let rows = self.pods.iter().map(|((source, key), known)| Row {
             source: source.as_str().to_owned(),
@@ -133,13 +136,13 @@ impl Ledger {
         if let Some(dir) = self.path.parent() {
             paths::ensure_dir(dir, 0o700)?;
         }
-        paths::write_atomic(&self.path, &text, 0o600)?;
+        let written = paths::write_unsynced(&self.path, &text, 0o600)?;
         self.is_changed = false;
-        Ok(())
+        Ok(Some(written))
     }
 }
 
-/// An absent file is an empty ledger.
+/// An absent file is an empty ledger, and so is one that the disk never got: see [`Ledger::save`].
 fn read(path: &Path) -> Result<BTreeMap<(Source, PodKey), Known>, String> {
     let text = match rubelet_host::proc::read_bounded(path, BYTES_MAX) {
         Ok(text) => text,
@@ -148,6 +151,9 @@ fn read(path: &Path) -> Result<BTreeMap<(Source, PodKey), Known>, String> {
         }
         Err(e) => return Err(rubelet_host::chain(&e)),
     };
+    if text.is_empty() {
+        return Ok(BTreeMap::new());
+    }
     let file: File = serde_json::from_slice(text.as_bytes()).map_err(|e| e.to_string())?;
     if file.version != VERSION {
         return Err(format!("version {} is not known, {VERSION} is", file.version));

@@ -61,6 +61,9 @@ pub enum Ask {
 
 /// How long the runtime may lag behind the end of a process before the relist takes over.
 const END_LAG_MAX: Duration = Duration::from_secs(5);
+/// Pause between two looks at something whose process has ended, at least and at most.
+const END_PAUSE_MIN: Duration = Duration::from_millis(2);
+const END_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// Pause between two looks that must succeed, at first and at most.
 const SURE_PAUSE: Duration = Duration::from_millis(50);
 const SURE_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -171,7 +174,7 @@ async fn until_ended<L>(look: impl Fn() -> L) -> Result<Option<Sighting>, Runtim
 where
     L: Future<Output = Result<Option<Sighting>, RuntimeError>>,
 {
-    let (mut pause, deadline) = (Duration::from_millis(2), Instant::now() + END_LAG_MAX);
+    let began = Instant::now();
     loop {
         let sighting = look().await?;
         let lives = match sighting.as_ref().map(|s| &s.seen) {
@@ -179,12 +182,18 @@ where
             Some(Seen::Sandbox(sandbox, _)) => sandbox.is_ready,
             Some(Seen::ContainerGone(_) | Seen::SandboxGone(_) | Seen::Cgroup(_)) | None => false,
         };
-        if !lives || Instant::now() >= deadline {
+        let lag = began.elapsed();
+        if !lives || lag >= END_LAG_MAX {
             return Ok(sighting);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(200));
+        tokio::time::sleep(end_pause(lag)).await;
     }
+}
+
+/// The pause before the next look at something that has ended, but of which the runtime has not said so for `lag`: an eighth of it, so
+/// that no more than that is lost.
+fn end_pause(lag: Duration) -> Duration {
+    (lag / 8).clamp(END_PAUSE_MIN, END_PAUSE_MAX)
 }
 
 /// Waits for the end of a process; false when it cannot be watched.
@@ -195,5 +204,23 @@ pub async fn process_ended(pid: u32) -> bool {
             tracing::debug!(pid, err = %e, "cannot watch a process of a pod, the relist tells of its end");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_runtimes_lag_no_more_than_a_part_is_added() {
+        let mut lag = Duration::ZERO;
+        let mut looks = 0;
+        while lag < END_LAG_MAX {
+            let pause = end_pause(lag);
+            assert!(pause <= (lag / 8).max(END_PAUSE_MIN), "{pause:?} after {lag:?}");
+            lag += pause;
+            looks += 1;
+        }
+        assert!(looks < 70, "{looks} looks");
     }
 }

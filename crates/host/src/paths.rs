@@ -189,6 +189,38 @@ fn open_beneath(dir: impl AsFd, path: &Path, resolve: ResolveFlags) -> rustix::i
 
 /// Writes a file so that a reader (and a crash) sees the old content or all of the new one: beside it, synced, renamed.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), PathError> {
+    put_in_place(path, content, mode, fs::File::sync_all)?.sync()
+}
+
+/// The same without waiting for the disk: who is killed after it has written all, and a loss of power before
+/// [`Unsynced::sync`] may leave an empty file.
+pub fn write_unsynced(path: &Path, content: &[u8], mode: u32) -> Result<Unsynced, PathError> {
+    put_in_place(path, content, mode, |_| Ok(()))
+}
+
+/// A file that is in its place, but perhaps not on the disk.
+#[derive(Debug)]
+#[must_use = "until it is synced a loss of power may leave an empty file"]
+pub struct Unsynced {
+    file: fs::File,
+    path: PathBuf,
+    dir: PathBuf,
+}
+
+impl Unsynced {
+    /// Waits until the disk has it.
+    pub fn sync(self) -> Result<(), PathError> {
+        let sync = || self.file.sync_all().and_then(|()| fs::File::open(&self.dir)?.sync_all());
+        sync().map_err(|source| PathError::Write { path: self.path.clone(), source })
+    }
+}
+
+fn put_in_place(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    sync: impl Fn(&fs::File) -> io::Result<()>,
+) -> Result<Unsynced, PathError> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let failed = |source| PathError::Write { path: path.to_owned(), source };
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
@@ -197,16 +229,19 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), PathEr
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
     let beside = dir.join(format!(".{}.{}.{unique}.tmp", name.to_string_lossy(), std::process::id()));
-    let write = || -> io::Result<()> {
+    let write = || -> io::Result<fs::File> {
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(content)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
+        sync(&file)?;
         fs::rename(&beside, path)?;
-        fs::File::open(dir)?.sync_all()
+        Ok(file)
     };
-    write().map_err(|source| {
-        let _ = fs::remove_file(&beside);
-        failed(source)
-    })
+    match write() {
+        Ok(file) => Ok(Unsynced { file, path: path.to_owned(), dir: dir.to_owned() }),
+        Err(source) => {
+            let _ = fs::remove_file(&beside);
+            Err(failed(source))
+        }
+    }
 }

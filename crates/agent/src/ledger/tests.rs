@@ -36,7 +36,6 @@ fn what_is_saved_is_found_again() {
 #[test]
 fn a_ledger_that_cannot_be_used_is_moved_aside() {
     for content in [
-        "",
         "{",
         "[]",
         r#"{"version":2,"pods":[]}"#,
@@ -67,4 +66,14 @@ fn a_ledger_that_cannot_be_written_says_so() {
     fs::remove_file(dir.path().join("rubelet")).unwrap();
     ledger.save().unwrap();
     assert!(Ledger::load(dir.path()).find(Source::File, &key("a")).is_some());
+}
+
+#[test]
+fn a_ledger_that_the_disk_never_got_is_like_none() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("rubelet")).unwrap();
+    let path = dir.path().join("rubelet/ledger.json");
+    fs::write(&path, "").unwrap();
+    assert_eq!(Ledger::load(dir.path()).find(Source::File, &key("a")), None);
+    assert!(path.exists(), "nothing to complain of");
 }

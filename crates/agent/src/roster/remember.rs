@@ -3,6 +3,8 @@
 use rubelet_api::ids::PodUid;
 use rubelet_core::pod::Source;
 
+use rubelet_host::paths::PathError;
+
 use super::Roster;
 use super::adopt::{self, Change};
 use crate::sources::DesiredPod;
@@ -33,7 +35,7 @@ impl Roster {
         old.unwrap_or_else(|| desired.digest.clone())
     }
 
-    /// Syncing to the disk may take long; it does not hold up others.
+    /// Writes the ledger. The disk has it later, and nobody waits for that.
     pub(super) async fn save_ledger(&mut self) {
         if !self.ledger.is_changed() {
             return;
@@ -46,15 +48,21 @@ impl Roster {
         match saved.await {
             Ok((ledger, saved)) => {
                 self.ledger = ledger;
-                if let Err(e) = saved {
-                    let err = rubelet_host::chain(&e);
-                    tracing::warn!(
-                        err,
-                        "writing the ledger failed; after a restart pods are compared with the runtime instead"
-                    );
+                match saved {
+                    Ok(None) => {}
+                    // When the agent ends before it is done, the kernel writes it out all the same.
+                    Ok(Some(written)) => {
+                        drop(rubelet_host::task::blocking(move || written.sync().unwrap_or_else(complain)))
+                    }
+                    Err(e) => complain(e),
                 }
             }
             Err(e) => tracing::error!(err = %e, "writing the ledger broke"),
         }
     }
+}
+
+fn complain(e: PathError) {
+    let err = rubelet_host::chain(&e);
+    tracing::warn!(err, "writing the ledger failed; after a restart pods are compared with the runtime instead");
 }

@@ -1,8 +1,9 @@
 //! The static pod path: a directory of manifests, or one manifest.
 //!
 //! Everything is read anew on each look, and what a look shows is the whole truth; inotify only says when to look. A name
-//! starts a look when it is complete: after its writer closed it (or wrote nothing for two seconds), a moment after the
-//! last change, a longer moment after something went away, since editors take a file away before they put the new one.
+//! starts a look when it is complete: after its writer closed it (or wrote nothing for two seconds), at once when nothing
+//! else is under way, else a moment after the last change, a longer moment after something went away, since editors take a
+//! file away before they put the new one.
 //! A file that was deleted and is back with the same words was gone all the same: its pod starts over.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +28,7 @@ mod tests;
 use routes::Routes;
 use scan::Scanner;
 
-/// A look follows the last change after this long.
+/// A look follows the last change after this long, unless that completed a file.
 const QUIET: Duration = Duration::from_millis(2);
 /// The same when something went away.
 const QUIET_GONE: Duration = Duration::from_millis(150);
@@ -92,13 +93,6 @@ impl Writing {
     fn until(&self) -> Instant {
         (self.last + WRITING).min(self.first + WRITING_MAX)
     }
-}
-
-/// What a batch of events asks for.
-#[derive(Clone, Copy, Debug, Default)]
-struct Asked {
-    look: bool,
-    something_went: bool,
 }
 
 struct Task {
@@ -203,12 +197,11 @@ impl Task {
                 Err(e) => {
                     tracing::warn!(err = %e, "watching the static pod path failed, it is read periodically only");
                     self.watcher = None;
-                    Asked { look: true, something_went: false }
+                    Some(QUIET)
                 }
             };
-            if asked.look {
+            if let Some(quiet) = asked {
                 let first = *first_asked.get_or_insert(now);
-                let quiet = if asked.something_went { QUIET_GONE } else { QUIET };
                 // Once something went, later events of the same change must not bring the look forward.
                 let earliest = if due < period { due } else { now };
                 due = (now + quiet).max(earliest).min(first + QUIET_MAX).min(period);
@@ -216,43 +209,53 @@ impl Task {
         }
     }
 
-    /// Notes who is writing, and says whether the events ask for a look.
-    fn weigh(&mut self, events: &[Event], now: Instant) -> Asked {
-        let mut asked = Asked::default();
+    /// Notes who is writing, and says how long after the events a look is due, if they ask for one.
+    fn weigh(&mut self, events: &[Event], now: Instant) -> Option<Duration> {
+        let mut asked = None;
         for event in events {
             match event {
                 Event::Name { dir, name, change } => {
                     if self.routes.concerns(dir, name) {
-                        self.weigh_name(dir, name, *change, now, &mut asked);
+                        asked = asked.max(self.weigh_name(dir, name, *change, now));
                     }
                 }
-                Event::DirGone { .. } => asked = Asked { look: true, something_went: true },
+                Event::DirGone { .. } => asked = asked.max(Some(QUIET_GONE)),
                 Event::Overflow => {
                     self.writing.clear();
-                    asked.look = true;
+                    asked = asked.max(Some(QUIET));
                 }
             }
         }
         asked
     }
 
-    fn weigh_name(&mut self, dir: &Path, name: &OsStr, change: Change, now: Instant, asked: &mut Asked) {
+    fn weigh_name(&mut self, dir: &Path, name: &OsStr, change: Change, now: Instant) -> Option<Duration> {
         let path = dir.join(name);
         match change {
-            Change::Created if is_to_be_written(&path) => self.written_to(path, now),
-            Change::Modified => self.written_to(path, now),
-            Change::Created | Change::MovedIn | Change::Closed => {
-                self.writing.remove(&path);
-                asked.look = true;
+            Change::Created if is_to_be_written(&path) => {
+                self.written_to(path, now);
+                None
             }
-            Change::Attributes => asked.look |= !self.writing.contains_key(&path),
+            Change::Modified => {
+                self.written_to(path, now);
+                None
+            }
+            Change::MovedIn | Change::Closed => {
+                self.writing.remove(&path);
+                Some(Duration::ZERO)
+            }
+            Change::Created => {
+                self.writing.remove(&path);
+                Some(QUIET)
+            }
+            Change::Attributes => (!self.writing.contains_key(&path)).then_some(QUIET),
             Change::Removed | Change::MovedOut => {
                 self.writing.remove(&path);
-                *asked = Asked { look: true, something_went: true };
                 // What is renamed away is what editors do; they put it back.
                 if change == Change::Removed {
                     self.deleted.extend(self.routes.entry(dir, name));
                 }
+                Some(QUIET_GONE)
             }
         }
     }

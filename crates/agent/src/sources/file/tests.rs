@@ -417,14 +417,16 @@ async fn after_lost_events_everything_is_looked_at() {
     let root = fs::canonicalize(dir.path()).unwrap();
     let now = Instant::now();
     let name = |change| Event::Name { dir: root.clone(), name: "a.yaml".into(), change };
-    assert!(!task.weigh(&[name(Change::Modified)], now).look, "it is not closed yet");
+    assert_eq!(task.weigh(&[name(Change::Modified)], now), None, "it is not closed yet");
     assert_eq!(task.writing.len(), 1);
-    assert!(task.weigh(&[Event::Overflow], now).look);
+    assert_eq!(task.weigh(&[Event::Overflow], now), Some(QUIET));
     assert!(task.writing.is_empty());
     let hidden = Event::Name { dir: root.clone(), name: ".a.yaml.swp".into(), change: Change::Closed };
     let elsewhere = Event::Name { dir: "/".into(), name: "unrelated".into(), change: Change::Created };
-    assert!(!task.weigh(&[hidden, elsewhere], now).look);
-    assert!(task.weigh(&[Event::DirGone { dir: root }], now).something_went);
+    assert_eq!(task.weigh(&[hidden, elsewhere], now), None);
+    assert_eq!(task.weigh(&[name(Change::MovedIn)], now), Some(Duration::ZERO), "it is whole");
+    assert_eq!(task.weigh(&[name(Change::MovedOut), name(Change::MovedIn)], now), Some(QUIET_GONE), "more may follow");
+    assert_eq!(task.weigh(&[Event::DirGone { dir: root }], now), Some(QUIET_GONE));
 }
 
 #[tokio::test]
