@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # usage: image.sh: builds what ./x test vm boots, once, in $X_CACHE/vm: disk.img, vmlinuz, initrd. Needs root.
+# X_VM_DEBIAN=bookworm: another release than forky, in $X_CACHE/vm-bookworm: older kernel, systemd and containerd.
 # A Debian with systemd, cgroup v2 and containerd, which runs /opt/test/run from its second disk and powers off
 # (unless /opt/test/rebooting says that it brings the machine down by itself, and is perhaps run again after a boot).
 set -euo pipefail
@@ -7,7 +8,9 @@ cd "$(dirname "$(realpath "$0")")/../.."
 . tests/lib/debian.sh
 . tests/lib/forky.sh
 
+release=${X_VM_DEBIAN:-forky}
 vm=$X_CACHE/vm
+[ "$release" = forky ] || vm+=-$release
 stamp=$(sha256sum tests/vm/image.sh | cut -c1-16)
 [ "$(cat "$vm/ready" 2>/dev/null)" != "$stamp" ] || exit 0
 need_debian "building the virtual machine" debootstrap e2fsprogs qemu-system-x86 busybox-static xz-utils
@@ -16,9 +19,9 @@ root=$(mktemp -d "$vm/root-XXXX")
 trap 'rm -rf "$root"' EXIT
 packages=linux-image-cloud-amd64,systemd-sysv,dbus,udev,containerd,runc,containernetworking-plugins,iproute2,iptables,nftables,python3,conntrack,ca-certificates,apparmor,e2fsprogs,kmod
 echo "x: building a Debian with systemd for the virtual machine, once (about two minutes)"
-script=/usr/share/debootstrap/scripts/forky
+script=/usr/share/debootstrap/scripts/$release
 [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid
-debootstrap --variant=minbase --include="$packages" forky "$root" "$X_MIRROR" "$script" >"$vm/debootstrap.log" 2>&1 ||
+debootstrap --variant=minbase --include="$packages" "$release" "$root" "$X_MIRROR" "$script" >"$vm/debootstrap.log" 2>&1 ||
   { tail -5 "$vm/debootstrap.log" >&2; exit 1; }
 # What debootstrap cannot configure, because it wants a system that is whole already: started by the checks, not by the boot.
 chroot "$root" sh -c 'apt-get update -qq -o Acquire::Check-Valid-Until=false && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends firewalld docker.io' >>"$vm/debootstrap.log" 2>&1 ||

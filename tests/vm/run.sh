@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # usage: run.sh KUBELET OUT [ONLY_RE]: boots the machine that image.sh made, plays the recordings of cgroup v2 in it,
-# on the embedded runtime and on containerd (X_VM_RUNTIMES), does the other checks (X_VM_PARTS: golden checks reboot power poweroff; firewalls only when named),
+# on the embedded runtime and on containerd (X_VM_RUNTIMES, X_VM_DEBIAN), does the other checks (X_VM_PARTS: golden checks reboot power poweroff; firewalls only when named),
 # and leaves its log, records and console in OUT. Ends with `vm: passed`, `vm: failed` or `vm: timed out`.
 set -euo pipefail
 kubelet=$(realpath "$1") out=$(realpath -m "$2") only=${3:-.}
 cd "$(dirname "$(realpath "$0")")/../.."
 . tests/lib/forky.sh
 
-vm=$X_CACHE/vm minutes=${X_VM_MINUTES:-40}
+vm=$X_CACHE/vm
+[ "${X_VM_DEBIAN:-forky}" = forky ] || vm+=-$X_VM_DEBIAN
+minutes=${X_VM_MINUTES:-40}
 work=$(mktemp -d)
 qemu=
 trap 'exit 1' TERM INT
