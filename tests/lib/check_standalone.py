@@ -3,17 +3,18 @@
 
 One agent on its embedded runtime, on a machine of its own (tests/lib/own.sh), with everything at once that a machine may bring: registries with an own
 authority or a slow line, a disk that fills up, manifests by URL from a server that fails, addresses of both families, huge pages, CNI plugins, probes
-of a gRPC server (with IMAGES, an archive that has agnhost), and another agent that takes over by the lock file. Prints `check: N passed, N failed`.
+of a gRPC server (with IMAGES, an archive that has agnhost), another agent that takes over by the lock file, and kills. Prints `check: N passed, N failed`.
 """
-import http.server, json, os, re, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
+import http.server, json, os, random, re, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
 sys.dont_write_bytecode = True
 import images
-from machine import Embedded
+from machine import Embedded, kubepods, mounts_below
 from golden import fetch, wait
 from registry import Registry
 
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.63.0"
 DISK_BYTES, ROOM_BYTES, BIG_BYTES = 512 << 20, 8 << 20, 24 << 20
+KILLS = 12
 SLOW_BYTES, SLOW_BYTES_PER_SEC = 5 << 20, 400_000  # longer than the 10 s after which a pull says how far it is
 PLUGIN = """#!/bin/sh
 echo "$CNI_COMMAND $CNI_ARGS" >>WORK/plugin.log
@@ -177,9 +178,33 @@ class Check:
         self.check("the table of nftables is there again", subprocess.run(["nft", "list", "table", "inet", "rubelet"], capture_output=True).returncode == 0)
         self.check("the address of a pod answers as before", wait(lambda: answers(f"http://{self.find('ground')['status']['podIP']}/"), 10))
 
+    def kills(self):
+        """SIGKILL of the agent again and again while its pods come, change and go."""
+        seed = int(os.environ.get("X_SEED", time.time_ns() % 1000000)); dice, wanted, before = random.Random(seed), {}, {n: i for n, i in self.ids().items() if not n.startswith("killed")}
+        for turn in range(KILLS):
+            for name in dice.sample([f"killed-{n}" for n in range(4)], 2):
+                if wanted.pop(name, None) and dice.random() < .5: os.unlink(f"{self.work}/manifests/{name}.json")
+                else: wanted[name] = turn; self.put(pod(name, command=("sleep", str(5000 + turn)), container={"ports": [{"containerPort": 80, "hostPort": 8100 + int(name[-1])}]}, initContainers=[{"name": "first", "image": "busybox:latest", "imagePullPolicy": "IfNotPresent", "command": ["true"]}]))
+            time.sleep(dice.random() * .8); self.machine.kubelet.kill(); self.machine.kubelet.wait(); time.sleep(dice.random() * .1)
+            self.machine.start_kubelet(self.kubelet, self.config, self.flags, name="killed")
+        def shown(): return {p["metadata"]["name"].removesuffix("-node-a"): p["spec"]["containers"][0]["command"][1] for p in self.machine.pods() if p["metadata"]["name"].startswith("killed-") and p["status"].get("phase") == "Running"}
+        def sleeping(): return sorted(w[1] for p in os.listdir("/proc") if p.isdigit() and (w := read(f"/proc/{p}/cmdline").split("\0"))[0] == "sleep" and w[1].startswith("50"))
+        want = {name: str(5000 + turn) for name, turn in wanted.items()}
+        self.check(f"{KILLS} kills between edits: what runs is what the directory says, once (X_SEED={seed})", wait(lambda: shown() == want and sleeping() == sorted(want.values()), 40), (want, shown(), sleeping()))
+        self.check("pods that nobody touched have not noticed", {n: i for n, i in self.ids().items() if n in before} == before)
+
+    def leftovers(self):
+        """What pods have on a machine, apart from images and logs."""
+        folders = [f"{self.work}/{place}" for place in ("run/sandboxes", "run/containers", "run/netns", "root/records/sandboxes", "root/records/containers", "root/volumes", "root/images/containers", "root/images/ingest", "kubelet/pods")]
+        found = [f"{folder}/{name}" for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
+        found += [m for m in mounts_below(f"{self.work}/run/") + mounts_below(f"{self.work}/kubelet/")] + [g for top in kubepods() for g, _, _ in os.walk(top) if re.search(r"/pod[^/]*$|/[0-9a-f]{64}$", g)]
+        found += re.findall(r"^\d+: (rbl\S*|rubelet0)", subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout, re.M)
+        if subprocess.run(["nft", "list", "table", "inet", "rubelet"], capture_output=True).returncode == 0: found.append("the table of nftables")
+        return found + [p for p in os.listdir("/proc") if p.isdigit() and read(f"/proc/{p}/cmdline").startswith(("sleep\0", "httpd\0", "/agnhost\0"))]
+
     def end(self):
         for name in os.listdir(f"{self.work}/manifests"): os.unlink(f"{self.work}/manifests/{name}")
-        Manifests.say(200); self.check("without manifests nothing is left", wait(lambda: not self.machine.tasks(), 40), self.machine.tasks())
+        Manifests.say(200); self.check("without manifests nothing is left", wait(lambda: not self.leftovers(), 40), self.leftovers())
         self.check("plugins were told to take back what they gave", re.search("^DEL .*K8S_POD_NAME=by-plugin-node-a", read(f"{self.work}/plugin.log"), re.M))
         self.machine.kubelet.terminate(); self.machine.kubelet.wait(20)
 
@@ -202,11 +227,11 @@ def main():
     try:
         check.begin()
         # While the slow image is on its way.
-        for scenario in (check.addresses, check.url, check.huge, check.plugin, check.grpc, check.registries, check.disk, check.another, check.end):
+        for scenario in (check.addresses, check.url, check.huge, check.plugin, check.grpc, check.registries, check.disk, check.another, check.kills, check.end):
             try: scenario()
             except Exception as error: check.check(scenario.__name__, False, repr(error))
         if not all(check.results):
-            for name in ("kubelet", "second"): print(f"--- the end of {name}.log", *read(f"{work}/log/{name}.log").splitlines()[-60:], sep="\n    ")
+            for name in ("kubelet", "second", "killed"): print(f"--- the end of {name}.log", *read(f"{work}/log/{name}.log").splitlines()[-60:], sep="\n    ")
     finally:
         check.machine.stop()
         if hasattr(check, "huge_before"):
