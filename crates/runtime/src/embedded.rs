@@ -29,7 +29,7 @@ const EVENTS_MAX: usize = 1024;
 
 /// The points at which a killed agent leaves something half done: what [`Options::fault`] is called with.
 /// Those of CNI plugins are not among them: a pod has either them or the bridge.
-pub const FAULT_POINTS: [&str; 75] = [
+pub const FAULT_POINTS: [&str; 76] = [
     "attach.attached",
     "attach.booked",
     "attach.connected",
@@ -59,6 +59,7 @@ pub const FAULT_POINTS: [&str; 75] = [
     "import.read",
     "import.unpacked",
     "lay.bridge",
+    "namespace.adopted",
     "namespace.made",
     "pull.arrived",
     "pull.described",

@@ -49,7 +49,9 @@ pub(crate) async fn remove_images(embedded: &Embedded) {
 /// From its beginning to its end. `is_long`: what is run in the container goes on until it is ended.
 pub(crate) async fn live(embedded: &Embedded, dir: &Path, is_long: bool) {
     bring_images(embedded).await;
-    let (sandbox, main) = start(embedded, dir).await;
+    let sandbox = embedded.run_pod_sandbox(pod(dir, Users::TheHosts), "").await.unwrap();
+    let main = create(embedded, &sandbox, pod(dir, Users::TheHosts), "main").await;
+    embedded.start_container(&main).await.unwrap();
     let command = if is_long { &LONG[..] } else { &["echo", "there"] };
     let command = command.iter().map(|word| (*word).to_owned()).collect();
     let said = embedded.exec_sync(&main, command, PATIENCE).await.unwrap();
@@ -61,18 +63,50 @@ pub(crate) async fn live(embedded: &Embedded, dir: &Path, is_long: bool) {
     assert_eq!((status.state(), status.exit_code), (cri::ContainerState::ContainerExited, 3));
     embedded.remove_container(&main).await.unwrap();
     // One that is stopped with its sandbox, and one that never ran.
-    let second = create(embedded, &sandbox, dir, "second").await;
+    let second = create(embedded, &sandbox, pod(dir, Users::TheHosts), "second").await;
     embedded.start_container(&second).await.unwrap();
-    create(embedded, &sandbox, dir, "third").await;
+    create(embedded, &sandbox, pod(dir, Users::TheHosts), "third").await;
     embedded.stop_pod_sandbox(&sandbox).await.unwrap();
     embedded.remove_pod_sandbox(&sandbox).await.unwrap();
+    // Its pause process makes the namespaces.
+    let own = embedded.run_pod_sandbox(pod(dir, Users::Own), "").await.unwrap();
+    let main = create(embedded, &own, pod(dir, Users::Own), "main").await;
+    embedded.start_container(&main).await.unwrap();
+    embedded.stop_pod_sandbox(&own).await.unwrap();
+    embedded.remove_pod_sandbox(&own).await.unwrap();
     remove_images(embedded).await;
 }
 
-fn pod(dir: &Path) -> cri::PodSandboxConfig {
+/// Whose users those of a pod are.
+#[derive(Clone, Copy)]
+enum Users {
+    TheHosts,
+    Own,
+}
+
+impl Users {
+    fn namespaces(self) -> cri::NamespaceOption {
+        let map = cri::IdMapping { host_id: 1_000_000, container_id: 0, length: 65536 };
+        let mode = cri::NamespaceMode::Pod.into();
+        let own = cri::UserNamespace { mode, uids: vec![map], gids: vec![map] };
+        let userns_options = match self {
+            Self::TheHosts => None,
+            Self::Own => Some(own),
+        };
+        cri::NamespaceOption { userns_options, ..Default::default() }
+    }
+}
+
+fn pod(dir: &Path, users: Users) -> cri::PodSandboxConfig {
     let metadata =
         cri::PodSandboxMetadata { name: "pod".into(), uid: "uid".into(), namespace: "default".into(), attempt: 0 };
-    let linux = cri::LinuxPodSandboxConfig { cgroup_parent: PARENT.into(), ..Default::default() };
+    let security =
+        cri::LinuxSandboxSecurityContext { namespace_options: Some(users.namespaces()), ..Default::default() };
+    let linux = cri::LinuxPodSandboxConfig {
+        cgroup_parent: PARENT.into(),
+        security_context: Some(security),
+        ..Default::default()
+    };
     cri::PodSandboxConfig {
         metadata: Some(metadata),
         log_directory: dir.join("logs").display().to_string(),
@@ -82,26 +116,29 @@ fn pod(dir: &Path) -> cri::PodSandboxConfig {
     }
 }
 
-async fn start(embedded: &Embedded, dir: &Path) -> (SandboxId, ContainerId) {
-    let sandbox = embedded.run_pod_sandbox(pod(dir), "").await.unwrap();
-    let main = create(embedded, &sandbox, dir, "main").await;
-    embedded.start_container(&main).await.unwrap();
-    (sandbox, main)
-}
-
-async fn create(embedded: &Embedded, sandbox: &SandboxId, dir: &Path, name: &str) -> ContainerId {
-    let security = cri::LinuxContainerSecurityContext::default();
+/// A container with a volume that is an image.
+async fn create(embedded: &Embedded, sandbox: &SandboxId, pod: cri::PodSandboxConfig, name: &str) -> ContainerId {
+    let of_pod = pod.linux.as_ref().and_then(|l| l.security_context.as_ref()).and_then(|s| s.namespace_options.clone());
+    let security = cri::LinuxContainerSecurityContext { namespace_options: of_pod, ..Default::default() };
     let resources = cri::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
+    let image = cri::ImageSpec { image: IMAGE.into(), ..Default::default() };
+    let volume = cri::Mount {
+        container_path: "/image".into(),
+        image: Some(image.clone()),
+        readonly: true,
+        ..Default::default()
+    };
     let config = cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.into(), attempt: 0 }),
-        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
+        image: Some(image),
         command: ["sh", "-c", SCRIPT].map(str::to_owned).to_vec(),
         log_path: format!("{name}.log"),
         stdin: true,
+        mounts: vec![volume],
         linux: Some(cri::LinuxContainerConfig { resources: Some(resources), security_context: Some(security) }),
         ..Default::default()
     };
-    embedded.create_container(sandbox, config, pod(dir)).await.unwrap()
+    embedded.create_container(sandbox, config, pod).await.unwrap()
 }
 
 /// Exec, attach and port-forward by their URLs.
@@ -126,9 +163,11 @@ async fn streams(embedded: &Embedded, sandbox: &SandboxId, main: &ContainerId) {
     let connection = open(&embedded.attach(request).await.unwrap(), V4).await;
     let mut process = self::process(&connection).await;
     process.stdin.as_mut().unwrap().write_all(b"a line\n").await.unwrap();
-    let mut heard = [0; "heard a line\n".len()];
-    process.stdout.as_mut().unwrap().read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"heard a line\n");
+    // Its first word may come before.
+    let mut heard = String::new();
+    while !heard.ends_with("heard a line\n") {
+        heard.push(char::from(process.stdout.as_mut().unwrap().read_u8().await.unwrap()));
+    }
     drop((process, connection));
     while forward(embedded, sandbox).await != "word" {
         // It does not listen yet.
