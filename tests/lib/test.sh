@@ -110,8 +110,18 @@ test_run() {
   # What must be fetched is fetched now: the machine that it runs on is its own, and has no way out.
   kubelet=$(kubelet_binary) || { tally failed 1 "run: the kubelet does not build"; return; }
   X_KUBELET=$kubelet check_run "$logs/run.log" ./x run
+  check_standalone "$kubelet"
   need_run || { tally failed 1 "run: packages are missing"; return; }
   X_KUBELET=$kubelet check_run "$logs/run-containerd.log" ./x run --on-containerd
+}
+
+# check_standalone KUBELET: counts what check_standalone.py finds. Its server of gRPC is in an archive that Go builds.
+check_standalone() {
+  local log=$logs/standalone.log archive=()
+  need_debian "a standalone node" nginx-light busybox-static nftables iproute2 openssl python3 || { tally failed 1 "run: packages are missing"; return; }
+  if need_go && golden_tools; then archive=("$X_CACHE/images/golden.tar"); else tally skipped 1 "run: probes of a gRPC server need Go"; fi
+  tests/lib/own.sh python3 tests/lib/check_standalone.py "$1" "${archive[@]}" 2>&1 | tee "$log" || true
+  tally_check "$log" "run"
 }
 
 # check_run LOG COMMAND...: counts what check_run.py finds.

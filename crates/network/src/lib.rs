@@ -117,6 +117,7 @@ impl Network {
     pub fn adopt_namespace(&self, id: &str, pid: u32) -> Result<PathBuf, NetworkError> {
         let path = self.netns(id)?;
         netns::keep(pid, &path).map_err(file_error("keep the network namespace", &path))?;
+        self.options.reached("namespace.adopted");
         netns::within(&path, link::raise_loopback).map_err(kernel_error("raise the loopback"))?;
         Ok(path)
     }

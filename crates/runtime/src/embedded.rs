@@ -28,7 +28,13 @@ const LOCK: &str = "lock";
 const EVENTS_MAX: usize = 1024;
 
 /// The points at which a killed agent leaves something half done: what [`Options::fault`] is called with.
-pub const FAULT_POINTS: [&str; 37] = [
+/// Those of CNI plugins are not among them: a pod has either them or the bridge.
+pub const FAULT_POINTS: [&str; 76] = [
+    "attach.attached",
+    "attach.booked",
+    "attach.connected",
+    "attach.laid",
+    "attach.ports",
     "collect.blob",
     "collect.layer",
     "create.bundle",
@@ -36,18 +42,38 @@ pub const FAULT_POINTS: [&str; 37] = [
     "create.images",
     "create.mounted",
     "create.recorded",
+    "detach.booked",
+    "detach.cut",
+    "detach.ports",
+    "down.doors",
+    "down.rules",
+    "end.recorded",
+    "end.seen",
+    "exec.ended",
+    "exec.found",
+    "exec.started",
+    "forward.connected",
     "image.recorded",
     "import.documents",
     "import.published",
     "import.read",
     "import.unpacked",
+    "lay.bridge",
+    "namespace.adopted",
+    "namespace.made",
     "pull.arrived",
     "pull.described",
     "pull.forgotten",
     "pull.published",
     "pull.unpacked",
     "pull.written",
+    "record.written",
+    "remove-container.stopped",
+    "remove-pod.containers",
+    "remove-pod.stopped",
     "remove.unrecorded",
+    "reopen.found",
+    "reopen.reopened",
     "run.cgroup",
     "run.created",
     "run.directory",
@@ -59,13 +85,27 @@ pub const FAULT_POINTS: [&str; 37] = [
     "start.cgroup",
     "start.created",
     "start.started",
+    "stop-pod.containers",
+    "stop-pod.recorded",
+    "stop-pod.swept",
+    "stop.asked",
+    "stop.killed",
+    "sweep.container-cgroup",
+    "sweep.container-directory",
     "sweep.container-ended",
     "sweep.container-released",
     "sweep.container-unmounted",
+    "sweep.container-unrecorded",
     "sweep.detached",
     "sweep.ended",
+    "sweep.namespace",
     "sweep.sandbox-directory",
     "sweep.sandbox-stopped",
+    "sweep.sandbox-unrecorded",
+    "sweep.unmounted",
+    "update-container.changed",
+    "update-container.recorded",
+    "update-pod.recorded",
 ];
 
 /// Where programs are on most machines.
@@ -178,12 +218,14 @@ impl Embedded {
     /// [`StartError`]; pods that run are not touched then.
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         options.images.fault = options.images.fault.or(options.fault);
+        options.network.fault = options.network.fault.or(options.fault);
         let import_dir = options.import_dir.clone();
         let engine = rubelet_host::task::blocking(move || Engine::open(options))
             .await
             .map_err(|e| StartError::Recover(e.to_string()))??;
         let engine = Arc::new(engine);
         recover::recover(&engine).await.map_err(StartError::Recover)?;
+        recover::check_networks(&engine);
         let _ = engine.streams.set(streams::serve(&engine).await?);
         if let Some(dir) = import_dir {
             import(&engine, dir).await;
@@ -246,7 +288,7 @@ impl Engine {
         let lock = lock.ok_or_else(|| StartError::Locked { path: options.run.clone(), pid: holder(&options.run) })?;
         let records = |kind: &str| {
             let dir = options.root.join("records").join(kind);
-            Records::open(dir.clone()).map_err(failed(&dir))
+            Records::open(dir.clone(), options.fault).map_err(failed(&dir))
         };
         let cgroups = Tree::detect(Driver::Cgroupfs, "/")?;
         cgroups.ensure(SHIMS_CGROUP, &Values::default())?;

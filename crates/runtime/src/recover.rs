@@ -115,6 +115,34 @@ async fn tidy_until_clean(engine: &Arc<Engine>) -> Result<(), String> {
     Ok(())
 }
 
+/// Asks the network, beside everything else and one pod after the other, whether the pods that were found again still have what they were
+/// given. What is missing of the built-in network's rules is put back thereby; of the rest the log tells.
+pub(crate) fn check_networks(engine: &Arc<Engine>) {
+    let mut found = engine.pods().sandboxes();
+    found.retain(|sandbox| matches!(sandbox.life(), SandboxLife::Ready { .. }) && !sandbox.record().netns.is_empty());
+    let engine = Arc::downgrade(engine);
+    rubelet_host::task::spawn(async move {
+        for sandbox in found {
+            let Some(engine) = engine.upgrade() else { return };
+            let id = sandbox.id.to_string();
+            let checked = engine.blocking(move |engine| Ok(engine.network.check(&id))).await;
+            // Who is being stopped may have lost it already.
+            let is_left_alone = sandbox.turn.try_lock().is_ok() && sandbox.life() != SandboxLife::NotReady;
+            if let Ok(Err(error)) = checked
+                && is_left_alone
+            {
+                let pod = sandbox_name(&sandbox.record().metadata());
+                tracing::warn!(
+                    pod,
+                    sandbox = %sandbox.id,
+                    err = %chain(&error),
+                    "the network of a running pod is not what it was given; the pod has to be made anew to get another"
+                );
+            }
+        }
+    });
+}
+
 fn sandbox(engine: &Arc<Engine>, id: String, record: SandboxRecord) -> Found<Sandbox> {
     let bundle = engine.places.sandbox(&id);
     let shim = match record.boot_id == engine.boot_id && !record.is_stopped {

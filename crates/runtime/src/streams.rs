@@ -38,8 +38,13 @@ pub(crate) async fn reopen_log(engine: &Arc<Engine>, id: &str) -> Result<(), Ref
     let container = engine.pods().container(id).ok_or_else(|| Refusal::no_container(id))?;
     let bundle = engine.places.container(container.id.as_str());
     engine
-        .blocking(move |_| match Shim::attach(&bundle).doing("failed to reopen the container's log")? {
-            Standing::Kept(shim) => shim.reopen_log().doing("failed to reopen the container's log"),
+        .blocking(move |engine| match Shim::attach(&bundle).doing("failed to reopen the container's log")? {
+            Standing::Kept(shim) => {
+                engine.reached("reopen.found");
+                shim.reopen_log().doing("failed to reopen the container's log")?;
+                engine.reached("reopen.reopened");
+                Ok(())
+            }
             Standing::Ended(_) | Standing::Lost(_) | Standing::Unborn => {
                 Err(Refusal::unknown("container is not running"))
             }
@@ -223,6 +228,7 @@ async fn attach_to(engine: &Arc<Engine>, id: &str, is_tty: bool, mut streams: St
         })
         .await
         .map_err(failure)?;
+    engine.reached("attach.attached");
     let channel = |fd: Option<OwnedFd>| fd.map(Channel::new).transpose();
     let (stdin, stdout, stderr) = (channel(attached.stdin)?, channel(attached.stdout)?, channel(attached.stderr)?);
     let feeding = rubelet_host::task::spawn(feed(streams.stdin.take(), stdin));
@@ -262,6 +268,7 @@ async fn forward(engine: &Arc<Engine>, id: &str, port: u16, stream: Stream) -> R
     };
     let connection = rubelet_host::task::blocking(connect).await?;
     let connection = connection.map_err(|e| format!("failed to connect to localhost:{port} inside the pod: {e}"))?;
+    engine.reached("forward.connected");
     connection.set_nonblocking(true)?;
     let connection = tokio::net::TcpStream::from_std(connection)?;
     Ok(relay(stream.split(), connection.into_split()).await?)

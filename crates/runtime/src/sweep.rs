@@ -22,7 +22,9 @@ pub(crate) fn sandbox(engine: &Arc<Engine>, id: &str) -> Result<(), Refusal> {
     engine.reached("sweep.sandbox-stopped");
     remove_dir(&engine.places.sandbox(id))?;
     engine.reached("sweep.sandbox-directory");
-    engine.sandbox_records.remove(id).doing("remove the sandbox's record")
+    engine.sandbox_records.remove(id).doing("remove the sandbox's record")?;
+    engine.reached("sweep.sandbox-unrecorded");
+    Ok(())
 }
 
 /// Ends a sandbox's pause process and gives back its network, mounts and cgroup; its directory stays.
@@ -33,7 +35,9 @@ pub(crate) fn stop_sandbox(engine: &Arc<Engine>, id: &str) -> Result<(), Refusal
     end_process(&dir)?;
     engine.reached("sweep.ended");
     engine.network.remove_namespace(id).doing(format!("failed to remove network namespace of sandbox {id:?}"))?;
+    engine.reached("sweep.namespace");
     unmount_below(&dir)?;
+    engine.reached("sweep.unmounted");
     remove_cgroup(engine, &dir)
 }
 
@@ -58,6 +62,7 @@ pub(crate) fn container(engine: &Arc<Engine>, id: &str) -> Result<(), Refusal> {
     unmount_below(&dir)?;
     engine.reached("sweep.container-unmounted");
     remove_cgroup(engine, &dir)?;
+    engine.reached("sweep.container-cgroup");
     let views = format!("{id}{VIEW}");
     for name in engine.images.claimed().iter().filter(|name| *name == id || name.starts_with(&views)) {
         engine.images.release_now(name)?;
@@ -65,7 +70,10 @@ pub(crate) fn container(engine: &Arc<Engine>, id: &str) -> Result<(), Refusal> {
     engine.reached("sweep.container-released");
     remove_dir(&engine.places.volumes(id))?;
     remove_dir(&dir)?;
-    engine.container_records.remove(id).doing("remove the container's record")
+    engine.reached("sweep.container-directory");
+    engine.container_records.remove(id).doing("remove the container's record")?;
+    engine.reached("sweep.container-unrecorded");
+    Ok(())
 }
 
 /// Kills what runs in a bundle, and waits for its end.

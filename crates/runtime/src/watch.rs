@@ -58,11 +58,13 @@ pub(crate) fn ended(engine: &Engine, container: &Container, end: End) {
         record.end = Some(end.clone());
         record.clone()
     };
+    engine.reached("end.seen");
     // One that is being removed has lost its record, and gets none again.
     let is_known = engine.pods().container(container.id.as_str()).is_some();
     if is_known && let Err(error) = engine.container_records.write(container.id.as_str(), &record) {
         tracing::warn!(container = %container.id, err = %error, "the end of a container is not recorded");
     }
+    engine.reached("end.recorded");
     container.life.send_replace(Life::Ended(end));
     engine.tell(container.id.as_str(), ContainerEventType::ContainerStoppedEvent, &container.sandbox);
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::world::{Agent, World, container, pod_of};
 
 /// Manifests by pod number: which version of it.
-type Directory = BTreeMap<u8, u8>;
+pub(crate) type Directory = BTreeMap<u8, u8>;
 
 #[derive(Clone, Debug)]
 enum Edit {
@@ -36,11 +36,11 @@ enum Happening {
     Fail(&'static str, usize),
 }
 
-const PODS: u8 = 4;
+pub(crate) const PODS: u8 = 4;
 /// The pod whose versions all have one UID.
-const OWN_UID: u8 = 3;
-const VERSIONS: u8 = 7;
-const VERBS: [&str; 12] = [
+pub(crate) const OWN_UID: u8 = 3;
+pub(crate) const VERSIONS: u8 = 7;
+pub(crate) const VERBS: [&str; 12] = [
     "RunPodSandbox",
     "StopPodSandbox",
     "PodSandboxStatus",
@@ -74,7 +74,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-fn name(number: u8) -> String {
+pub(crate) fn name(number: u8) -> String {
     format!("p{number}")
 }
 
@@ -86,7 +86,7 @@ fn manifest(number: u8, version: u8) -> DesiredPod {
     pod_of(&name(number), spec)
 }
 
-fn spec(version: u8) -> Value {
+pub(crate) fn spec(version: u8) -> Value {
     match version {
         0 => json!({"containers": [container("app", &["v0"])]}),
         // Takes its whole grace to stop.
@@ -169,7 +169,8 @@ async fn play(happenings: Vec<Happening>, temper: Temper) {
         }
     }
     world.settle().await;
-    check(&world, &directory);
+    let uids = set(&directory).iter().map(|d| d.pod.metadata.uid.clone().unwrap_or_default()).collect();
+    check(&world, &directory, &uids);
 }
 
 /// An agent on the world as it is, that is told the directory. It does not start while the runtime cannot be listed.
@@ -181,7 +182,8 @@ async fn born(world: &World, directory: &Directory) -> Agent {
     agent
 }
 
-fn check(world: &World, directory: &Directory) {
+/// What runs is the directory, whose pods have these UIDs.
+pub(crate) fn check(world: &World, directory: &Directory, uids: &BTreeSet<String>) {
     assert_eq!(world.runtime.violations(), Vec::<String>::new(), "{:#?}", world.runtime.calls());
     let containers = |(pod, version): (&u8, &u8)| {
         let path = format!("default/p{pod}-node-a");
@@ -192,15 +194,13 @@ fn check(world: &World, directory: &Directory) {
     assert_eq!(world.runtime.running(), wanted, "{:#?}", world.runtime.calls());
     let living = directory.values().filter(|version| !runs(**version).is_empty()).count();
     assert_eq!(world.runtime.ready_sandboxes(), living, "{:#?}", world.runtime.calls());
-    let uids: BTreeSet<String> =
-        set(directory).iter().map(|d| d.pod.metadata.uid.clone().unwrap_or_default()).collect();
-    assert_eq!(world.runtime.uids(), uids, "sandboxes of pods that nobody wants\n{:#?}", world.runtime.calls());
-    assert_eq!(world.pod_dirs(), uids, "directories of pods that nobody wants");
-    assert_eq!(world.pod_logs(), uids, "logs of pods that nobody wants");
+    assert_eq!(&world.runtime.uids(), uids, "sandboxes of pods that nobody wants\n{:#?}", world.runtime.calls());
+    assert_eq!(&world.pod_dirs(), uids, "directories of pods that nobody wants");
+    assert_eq!(&world.pod_logs(), uids, "logs of pods that nobody wants");
 }
 
-/// Cases of one of the two tests below. `RUBELET_EDIT_SEQUENCES` asks for more, and is enough to find rare ones.
-fn cases() -> u32 {
+/// Cases of one of the tests. `RUBELET_EDIT_SEQUENCES` asks for more, and is enough to find rare ones.
+pub(crate) fn cases() -> u32 {
     std::env::var("RUBELET_EDIT_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(400)
 }
 

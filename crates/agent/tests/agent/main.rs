@@ -10,6 +10,7 @@ mod edits;
 mod ground;
 mod hung;
 mod logind;
+mod manifests;
 mod objects;
 mod preemption;
 mod pressure;

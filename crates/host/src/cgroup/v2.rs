@@ -202,4 +202,33 @@ mod tests {
         assert_eq!(error.to_string(), "the cgroup controller pids is not available");
         write(dir.path(), &Values { hugetlb: vec![(2 << 20, 0)], ..Values::default() }).unwrap();
     }
+
+    /// On a real hierarchy, also where it is there beside those of version 1.
+    #[test]
+    fn huge_pages_are_limited() {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mut words = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let Some(top) = words.find(|words| words[2] == "cgroup2").map(|words| std::path::PathBuf::from(words[1]))
+        else {
+            eprintln!("not run: no cgroup v2 here");
+            return;
+        };
+        let dir = top.join(format!("rubelet-host-huge-{}", std::process::id()));
+        if std::fs::create_dir(&dir).is_err() {
+            eprintln!("not run: {} cannot be written to", top.display());
+            return;
+        }
+        let limit = dir.join("hugetlb.2MB.max");
+        let before = std::fs::read_to_string(&limit);
+        write(&dir, &Values { hugetlb: vec![(2 << 20, 4 << 20)], ..Values::default() }).unwrap();
+        let after = std::fs::read_to_string(&limit);
+        std::fs::remove_dir(&dir).unwrap();
+        match before {
+            Ok(before) => {
+                assert_ne!(before.trim(), "4194304");
+                assert_eq!(after.unwrap().trim(), "4194304");
+            }
+            Err(_) => eprintln!("not run: it does not count huge pages"),
+        }
+    }
 }

@@ -128,12 +128,14 @@ impl Record for ContainerRecord {
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     dir: PathBuf,
+    /// Called where a kill leaves a record half written. For tests.
+    fault: Option<fn(&'static str)>,
 }
 
 const UNFINISHED: &str = ".new-";
 
 impl Records {
-    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+    pub(crate) fn open(dir: PathBuf, fault: Option<fn(&'static str)>) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         for entry in fs::read_dir(&dir)? {
@@ -142,7 +144,7 @@ impl Records {
                 remove_any(&entry.path())?;
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, fault })
     }
 
     pub(crate) fn write<R: Record>(&self, id: &str, record: &R) -> io::Result<()> {
@@ -151,6 +153,9 @@ impl Records {
         let beside = self.dir.join(format!("{UNFINISHED}{id}"));
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(&record.encode_to_vec())?;
+        if let Some(fault) = self.fault {
+            fault("record.written");
+        }
         fs::rename(beside, self.dir.join(id))
     }
 
@@ -196,13 +201,13 @@ mod tests {
     #[test]
     fn whole_records_are_read_and_others_go() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Records::open(dir.path().join("sandboxes")).unwrap());
+        drop(Records::open(dir.path().join("sandboxes"), None).unwrap());
         let config = cri::PodSandboxConfig { metadata: Some(cri::PodSandboxMetadata::default()), ..Default::default() };
         let one = SandboxRecord { id: "a".into(), config: Some(config), is_stopped: true, ..Default::default() };
         for (name, bytes) in [("b", &b""[..]), ("c", b"\xff\xff"), (".new-d", b"half")] {
             fs::write(dir.path().join("sandboxes").join(name), bytes).unwrap();
         }
-        let records = Records::open(dir.path().join("sandboxes")).unwrap();
+        let records = Records::open(dir.path().join("sandboxes"), None).unwrap();
         records.write("a", &one).unwrap();
         assert_eq!(records.read::<SandboxRecord>().unwrap(), [("a".to_owned(), one)]);
         assert_eq!(fs::read_dir(dir.path().join("sandboxes")).unwrap().count(), 1);

@@ -41,6 +41,7 @@ pub(crate) async fn exec_sync(
             .map_err(|_| RuntimeError::CommandTimedOut { command: command.join(" "), timeout: whole })?,
     };
     let (stdout, stderr, exit) = done.doing("failed to exec in container").map_err(refused)?;
+    engine.reached("exec.ended");
     Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
 }
 
@@ -75,8 +76,13 @@ pub(crate) async fn execute(
     let bundle = engine.places.container(container.id.as_str());
     let said = "failed to exec in container: failed to start exec";
     engine
-        .blocking(move |_| match Shim::attach(&bundle).doing(said)? {
-            Standing::Kept(shim) => shim.exec(&command, &[], streams).doing(said),
+        .blocking(move |engine| match Shim::attach(&bundle).doing(said)? {
+            Standing::Kept(shim) => {
+                engine.reached("exec.found");
+                let execution = shim.exec(&command, &[], streams).doing(said)?;
+                engine.reached("exec.started");
+                Ok(execution)
+            }
             Standing::Ended(_) | Standing::Lost(_) | Standing::Unborn => {
                 Err(Refusal::new(Code::Unknown, "container is in CONTAINER_EXITED state"))
             }

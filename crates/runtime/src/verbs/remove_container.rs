@@ -18,6 +18,7 @@ pub(crate) async fn remove_container(engine: &Arc<Engine>, id: &str) -> Result<(
 pub(crate) async fn remove(engine: &Arc<Engine>, container: &Arc<Container>) -> Result<(), Refusal> {
     let _turn = container.turn.lock().await;
     stop_container::stop(engine, container, 0).await?;
+    engine.reached("remove-container.stopped");
     let id = container.id.to_string();
     engine.blocking(move |engine| sweep::container(engine, &id)).await?;
     engine.pods().forget_container(&container.id);

@@ -31,12 +31,14 @@ pub(crate) async fn stop(engine: &Arc<Engine>, container: &Arc<Container>, grace
     };
     if !grace.is_zero() {
         send(engine, container, signal, false).await?;
+        engine.reached("stop.asked");
         if tokio::time::timeout(grace, container.ended()).await.is_ok() {
             return Ok(());
         }
     }
     // Without a PID namespace of its own its other processes would stay behind.
     send(engine, container, SIGKILL, !is_alone).await?;
+    engine.reached("stop.killed");
     match tokio::time::timeout(KILL_PATIENCE, container.ended()).await {
         Ok(_) => Ok(()),
         Err(_) => {

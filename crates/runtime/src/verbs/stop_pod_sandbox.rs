@@ -22,11 +22,13 @@ pub(crate) async fn stop(engine: &Arc<Engine>, sandbox: &Arc<Sandbox>) -> Result
     for container in containers {
         stop_container::stop(engine, &container, 0).await?;
     }
+    engine.reached("stop-pod.containers");
     if sandbox.record().is_stopped {
         return Ok(());
     }
     let id = sandbox.id.to_string();
     engine.blocking(move |engine| sweep::stop_sandbox(engine, &id)).await?;
+    engine.reached("stop-pod.swept");
     let record = {
         let mut record = sandbox.record();
         record.is_stopped = true;
@@ -37,5 +39,7 @@ pub(crate) async fn stop(engine: &Arc<Engine>, sandbox: &Arc<Sandbox>) -> Result
     if sandbox.life.send_replace(SandboxLife::NotReady) != SandboxLife::NotReady {
         engine.tell(sandbox.id.as_str(), ContainerEventType::ContainerStoppedEvent, &sandbox.id);
     }
-    engine.sandbox_records.write(sandbox.id.as_str(), &record).doing("record that the sandbox is stopped")
+    engine.sandbox_records.write(sandbox.id.as_str(), &record).doing("record that the sandbox is stopped")?;
+    engine.reached("stop-pod.recorded");
+    Ok(())
 }

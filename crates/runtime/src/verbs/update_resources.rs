@@ -28,6 +28,7 @@ pub(crate) async fn update_container_resources(
         engine
             .blocking(move |engine| engine.change_cgroup(&bundle, &values).doing("failed to update resources"))
             .await?;
+        engine.reached("update-container.changed");
     }
     let record = {
         let mut record = container.record();
@@ -37,7 +38,9 @@ pub(crate) async fn update_container_resources(
         }
         record.clone()
     };
-    engine.container_records.write(container.id.as_str(), &record).doing("record the container's resources")
+    engine.container_records.write(container.id.as_str(), &record).doing("record the container's resources")?;
+    engine.reached("update-container.recorded");
+    Ok(())
 }
 
 /// The pod's resources are in its own cgroup, which is the agent's; what is kept here is what status answers.
@@ -57,7 +60,9 @@ pub(crate) async fn update_pod_sandbox_resources(
         }
         record.clone()
     };
-    engine.sandbox_records.write(sandbox.id.as_str(), &record).doing("record the sandbox's resources")
+    engine.sandbox_records.write(sandbox.id.as_str(), &record).doing("record the sandbox's resources")?;
+    engine.reached("update-pod.recorded");
+    Ok(())
 }
 
 fn earlier(container: &crate::pods::Container) -> cri::LinuxContainerResources {

@@ -4,22 +4,26 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use rubelet_cri::Runtime;
 use rubelet_proto::cri;
 use rubelet_runtime::{Embedded, Options};
 
-use crate::archive::{IMAGE, archive};
-use crate::{POINT, REACHED, registry};
+use crate::life::{LONG, bring_images, live, remove_images};
+use crate::{DEATH, Death, REACHED, eventually};
 
-const PARENT: &str = "/rubelet-killed-test";
+pub(crate) const PARENT: &str = "/rubelet-killed-test";
+/// Who dies there leaves a program that would go on for long.
+const LONG_UNTIL: &str = "exec.started/0";
 
 pub(crate) fn play(part: &str, dir: &Path) -> ExitCode {
-    let (part, point) = part.split_once(':').unwrap();
+    let (part, death) = part.split_once(':').unwrap();
+    let is_long = death == LONG_UNTIL;
+    let death = Death::parse(death);
+    let point = death.as_ref().map(|death| death.point.clone()).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _ = REACHED.set(dir.join("reached"));
-    let _ = POINT.set(if part == "live" { point.to_owned() } else { String::new() });
+    *DEATH.lock().unwrap() = death.filter(|_| part != "find");
     runtime.block_on(async {
         let mut options = Options::at(&dir.join("root"), &dir.join("run"));
         options.network.cni_conf_dir = dir.join("none");
@@ -27,8 +31,10 @@ pub(crate) fn play(part: &str, dir: &Path) -> ExitCode {
         options.boot_id = (part == "boot").then(|| "another boot".to_owned());
         let embedded = Embedded::start(options).await.unwrap();
         match part {
-            "live" => live(&embedded, dir).await,
-            "find" => find(&embedded, point).await,
+            "live" => live(&embedded, dir, is_long).await,
+            // One that is killed while it looks at what another has left, at the latest when it is done with that.
+            "look" => {}
+            "find" => find(&embedded, &point).await,
             "boot" => after_a_boot(&embedded).await,
             other => panic!("{other}"),
         }
@@ -40,91 +46,30 @@ pub(crate) fn play(part: &str, dir: &Path) -> ExitCode {
 fn fault(point: &'static str) {
     let mut file = fs::File::options().append(true).create(true).open(REACHED.get().unwrap()).unwrap();
     writeln!(file, "{point}").unwrap();
-    if POINT.get().is_some_and(|wanted| wanted == point) {
+    if Death::is_now(&mut DEATH.lock().unwrap(), point) {
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
     }
-}
-
-/// Images from a registry and from an archive.
-async fn bring_images(embedded: &Embedded) {
-    let spec = cri::ImageSpec { image: registry::serve(), ..Default::default() };
-    embedded.pull_image(spec, None, None).await.unwrap();
-    // The layer that both have would not be unpacked again.
-    remove_images(embedded).await;
-    let (images, archive) = (embedded.images().clone(), archive());
-    tokio::task::spawn_blocking(move || images.import(archive.as_slice(), "test", false)).await.unwrap().unwrap();
-}
-
-/// Removes all images, as who collects them does, and what pulls have left.
-async fn remove_images(embedded: &Embedded) {
-    for image in embedded.list_images(None).await.unwrap() {
-        let spec = cri::ImageSpec { image: image.id, ..Default::default() };
-        embedded.remove_image(spec).await.unwrap();
-    }
-    embedded.images().collect().await.unwrap();
-}
-
-/// A pod from its beginning to its end.
-async fn live(embedded: &Embedded, dir: &Path) {
-    bring_images(embedded).await;
-    let metadata =
-        cri::PodSandboxMetadata { name: "pod".into(), uid: "uid".into(), namespace: "default".into(), attempt: 0 };
-    let linux = cri::LinuxPodSandboxConfig { cgroup_parent: PARENT.into(), ..Default::default() };
-    let pod = cri::PodSandboxConfig {
-        metadata: Some(metadata),
-        log_directory: dir.join("logs").display().to_string(),
-        port_mappings: vec![cri::PortMapping { host_port: 8080, container_port: 80, ..Default::default() }],
-        linux: Some(linux),
-        ..Default::default()
-    };
-    let sandbox = embedded.run_pod_sandbox(pod.clone(), "").await.unwrap();
-    // Its grace is for who does not hear the signal: busybox's shell as a first process does not.
-    let security = cri::LinuxContainerSecurityContext::default();
-    let resources = cri::LinuxContainerResources { memory_limit_in_bytes: 64 << 20, ..Default::default() };
-    let config = cri::ContainerConfig {
-        metadata: Some(cri::ContainerMetadata { name: "main".into(), attempt: 0 }),
-        image: Some(cri::ImageSpec { image: IMAGE.into(), ..Default::default() }),
-        command: ["sh", "-c", "echo hello; exec sleep 1000"].map(str::to_owned).to_vec(),
-        log_path: "main.log".into(),
-        linux: Some(cri::LinuxContainerConfig { resources: Some(resources), security_context: Some(security) }),
-        ..Default::default()
-    };
-    let container = embedded.create_container(&sandbox, config, pod).await.unwrap();
-    embedded.start_container(&container).await.unwrap();
-    let echo = ["echo", "there"].map(str::to_owned).to_vec();
-    let said = embedded.exec_sync(&container, echo, Duration::from_secs(10)).await.unwrap();
-    assert_eq!((said.stdout.as_slice(), said.exit_code), (&b"there\n"[..], 0));
-    embedded.stop_container(&container, 0).await.unwrap();
-    embedded.remove_container(&container).await.unwrap();
-    embedded.stop_pod_sandbox(&sandbox).await.unwrap();
-    embedded.remove_pod_sandbox(&sandbox).await.unwrap();
-    remove_images(embedded).await;
 }
 
 /// What must be there after a kill at a point; then all of it is removed.
 async fn find(embedded: &Embedded, point: &str) {
     let sandboxes = embedded.list_pod_sandbox(None).await.unwrap();
     let containers = embedded.list_containers(None).await.unwrap();
-    let ready = i32::from(cri::PodSandboxState::SandboxReady);
-    let running = i32::from(cri::ContainerState::ContainerRunning);
-    let is_ready = sandboxes.iter().any(|s| s.state == ready);
-    let is_running = containers.iter().any(|c| c.state == running);
+    look(point, &sandboxes, &containers);
     let (verb, at) = point.split_once('.').unwrap();
-    // What had been said to be there must be there.
-    match (verb, at) {
-        ("run", "recorded") | ("create" | "start", _) => assert!(is_ready, "{point}: {sandboxes:?}"),
-        _ => {}
-    }
     match (verb, at) {
         ("create", "recorded") | ("start", "cgroup" | "created") => {
-            assert_eq!((containers.len(), is_running), (1, false), "{point}: {containers:?}");
             // It starts, as if nothing had been.
             let id = containers[0].id.as_str().into();
             embedded.start_container(&id).await.unwrap();
         }
-        ("start", "started") => assert!(is_running, "{point}: {containers:?}"),
-        ("run", at) if at != "recorded" => assert!(sandboxes.is_empty(), "{point}: {sandboxes:?}"),
+        // Who ran it has gone, so that it is of no use to anybody.
+        ("exec", _) => eventually("what was run in the container ends", || long_ones().is_empty()),
         _ => {}
+    }
+    let main = containers.iter().find(|c| c.state == i32::from(cri::ContainerState::ContainerRunning));
+    if let (Some(main), "exec" | "attach" | "forward" | "reopen" | "update-container" | "update-pod") = (main, verb) {
+        use_it(embedded, &main.id.as_str().into()).await;
     }
     for sandbox in sandboxes {
         let id = sandbox.id.into();
@@ -140,6 +85,52 @@ async fn find(embedded: &Embedded, point: &str) {
     remove_images(embedded).await;
     bring_images(embedded).await;
     remove_images(embedded).await;
+}
+
+/// What had been said to be there must be there, what was stopped must not run, what was removed must not be there.
+fn look(point: &str, sandboxes: &[cri::PodSandbox], containers: &[cri::Container]) {
+    let is_ready = sandboxes.iter().any(|s| s.state == i32::from(cri::PodSandboxState::SandboxReady));
+    let is_running = containers.iter().any(|c| c.state == i32::from(cri::ContainerState::ContainerRunning));
+    let seen = (sandboxes.len(), containers.len(), is_ready, is_running);
+    let (verb, at) = point.split_once('.').unwrap();
+    match (verb, at) {
+        ("run", "recorded") => assert_eq!(seen, (1, 0, true, false), "{point}"),
+        ("run" | "attach" | "lay" | "namespace", at) if at != "attached" => {
+            assert_eq!(seen, (0, 0, false, false), "{point}");
+        }
+        ("create", "recorded") | ("start", "cgroup" | "created") => assert_eq!(seen, (1, 1, true, false), "{point}"),
+        ("create", _) => assert_eq!(seen, (1, 0, true, false), "{point}"),
+        ("start", "started") | ("attach" | "exec" | "forward" | "reopen" | "update-container" | "update-pod", _) => {
+            assert_eq!(seen, (1, 1, true, true), "{point}");
+        }
+        // The sandbox goes on without its container; whether that one has ended already is a matter of moments.
+        ("stop", "asked") => assert_eq!(seen, (1, 1, true, is_running), "{point}"),
+        ("end", _) => assert_eq!(seen, (1, 1, true, false), "{point}"),
+        ("remove-container", _) => assert_eq!(seen, (1, 1, true, false), "{point}"),
+        ("stop-pod", "containers") => assert_eq!(seen, (1, 2, true, false), "{point}"),
+        ("stop-pod" | "remove-pod", "swept" | "recorded" | "stopped") => {
+            assert_eq!(seen, (1, 2, false, false), "{point}");
+        }
+        ("remove-pod", "containers") => assert_eq!(seen, (1, 0, false, false), "{point}"),
+        _ => {}
+    }
+}
+
+/// A container that was found again answers.
+async fn use_it(embedded: &Embedded, id: &rubelet_api::ids::ContainerId) {
+    let echo = ["echo", "here"].map(str::to_owned).to_vec();
+    let said = embedded.exec_sync(id, echo, std::time::Duration::from_secs(10)).await.unwrap();
+    assert_eq!((said.stdout.as_slice(), said.exit_code), (&b"here\n"[..], 0));
+    embedded.reopen_container_log(id).await.unwrap();
+}
+
+/// Programs that [`live`] has run beside the container's first.
+fn long_ones() -> Vec<String> {
+    let mut words = LONG.join("\0");
+    words.push('\0');
+    let of = |entry: fs::DirEntry| (entry.file_name().to_string_lossy().into_owned(), entry.path().join("cmdline"));
+    let all = fs::read_dir("/proc").unwrap().flatten().map(of);
+    all.filter(|(_, path)| fs::read_to_string(path).is_ok_and(|said| said == words)).map(|(pid, _)| pid).collect()
 }
 
 /// What was known before the boot is told, and a pod of the same name can be made anew.

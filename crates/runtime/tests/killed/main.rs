@@ -1,7 +1,8 @@
 //! SIGKILL of the agent at every point at which something is half done: whatever ran goes on, and in the end nothing is left.
 //!
-//! For each point this program is started again in a network namespace that plays the host, as an agent that makes a pod and removes it and kills
-//! itself when it gets there; then as one that finds what is left, and removes it. Needs root and busybox.
+//! For each point this program is started again in a network namespace that plays the host, as an agent that leads a pod through its life and
+//! kills itself when it gets there, be it the first time or a later one; then as one that finds what is left, and removes it. Needs root and
+//! busybox.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::print_stdout, reason = "it is its own harness, and speaks as the usual one")]
@@ -11,7 +12,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use rubelet_host::netns;
@@ -20,6 +21,7 @@ use rubelet_runtime::FAULT_POINTS;
 mod agent;
 #[path = "../shared/archive.rs"]
 mod archive;
+mod life;
 mod registry;
 
 /// The agent's part, and where things are, by the environment.
@@ -29,9 +31,43 @@ const SIGKILL: i32 = 9;
 /// What ends, ends in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where the agent kills itself; empty: nowhere.
-static POINT: OnceLock<String> = OnceLock::new();
+/// Where the agent kills itself.
+static DEATH: Mutex<Option<Death>> = Mutex::new(None);
 static REACHED: OnceLock<PathBuf> = OnceLock::new();
+
+/// A point, and how often it is passed before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Death {
+    point: String,
+    passes: usize,
+}
+
+impl Death {
+    /// `POINT/PASSES`; nothing: none.
+    fn parse(text: &str) -> Option<Self> {
+        let (point, passes) = text.split_once('/')?;
+        Some(Self { point: point.to_owned(), passes: passes.parse().unwrap() })
+    }
+
+    /// Counts a point that was reached.
+    fn is_now(death: &mut Option<Self>, point: &str) -> bool {
+        let Some(death) = death.as_mut().filter(|death| death.point == point) else { return false };
+        death.passes = death.passes.wrapping_sub(1);
+        death.passes == usize::MAX
+    }
+
+    /// All of which a life has that passed these points.
+    fn all(reached: &[String]) -> Vec<Self> {
+        let before = |at: usize| reached[..at].iter().filter(|other| **other == reached[at]).count();
+        (0..reached.len()).map(|at| Self { point: reached[at].clone(), passes: before(at) }).collect()
+    }
+}
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.point, self.passes)
+    }
+}
 
 fn main() -> ExitCode {
     if let Some(arguments) = rubelet_shim::called() {
@@ -54,28 +90,41 @@ fn every_point() {
         println!("not run: it needs root and /usr/bin/busybox (apt-get install busybox-static)");
         return;
     }
-    let top = tempfile::tempdir().unwrap();
+    // In memory where there is such a place: images are synced to the disk again and again.
+    let memory = Path::new("/dev/shm");
+    let top = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let top = top.unwrap();
     let host = top.path().join("host");
     netns::make(&host, || Command::new("ip").args(["link", "set", "lo", "up"]).status().map(drop)).unwrap();
     let done = std::panic::catch_unwind(|| {
         netns::within(&host, || {
             let whole = top.path().join("whole");
-            run("live:", &whole, true);
-            let reached: BTreeSet<String> =
-                fs::read_to_string(whole.join("reached")).unwrap().lines().map(str::to_owned).collect();
+            run("live:", &whole, Ending::Well);
+            let passed = reached(&whole);
             let known: BTreeSet<String> = FAULT_POINTS.iter().map(|point| (*point).to_owned()).collect();
-            assert_eq!(reached, known, "the points that a pod's life passes are those that are listed");
+            let seen: BTreeSet<String> = passed.iter().cloned().collect();
+            assert_eq!(seen, known, "the points that a pod's life passes are those that are listed");
             assert_nothing_left(&whole, "a life without a kill");
-            for point in FAULT_POINTS {
-                let dir = top.path().join(point);
-                run(&format!("live:{point}"), &dir, false);
-                run(&format!("find:{point}"), &dir, true);
-                assert_nothing_left(&dir, point);
+            let mut killed = BTreeSet::new();
+            for death in Death::all(&passed) {
+                let dir = top.path().join(death.to_string().replace('/', "-"));
+                // How often something is passed may depend on who is faster.
+                let ending = if death.passes == 0 { Ending::Killed } else { Ending::Either };
+                if run(&format!("live:{death}"), &dir, ending) {
+                    killed.insert(death.point.clone());
+                    let after = if death.passes == 0 { death.to_string() } else { "later./0".to_owned() };
+                    run(&format!("find:{after}"), &dir, Ending::Well);
+                }
+                assert_nothing_left(&dir, &death.to_string());
+                fs::remove_dir_all(dir).unwrap();
             }
+            assert_eq!(killed, known, "the agent was killed at each of them");
+            println!("killed at {} points, {} times", killed.len(), passed.len());
+            twice(top.path());
             let dir = top.path().join("boot");
-            run("live:start.started", &dir, false);
+            run("live:start.started/0", &dir, Ending::Killed);
             end_the_boot(&dir);
-            run("boot:", &dir, true);
+            run("boot:", &dir, Ending::Well);
             assert_nothing_left(&dir, "a boot");
             Ok(())
         })
@@ -88,16 +137,64 @@ fn every_point() {
     }
 }
 
-/// Runs one part to its end, which is a kill or not.
-fn run(part: &str, dir: &Path, is_well: bool) {
+/// Who finds what a killed agent has left may be killed over that.
+fn twice(top: &Path) {
+    for first in ["run.started/0", "create.bundle/0", "pull.unpacked/0"] {
+        let begin = |name: &str| {
+            let dir = top.join(format!("{}-{name}", first.replace('/', "-")));
+            run(&format!("live:{first}"), &dir, Ending::Killed);
+            fs::remove_file(dir.join("reached")).unwrap();
+            dir
+        };
+        let whole = begin("whole");
+        run("look:", &whole, Ending::Well);
+        let passed = reached(&whole);
+        run(&format!("find:{first}"), &whole, Ending::Well);
+        for (at, death) in Death::all(&passed).iter().enumerate() {
+            let dir = begin(&at.to_string());
+            run(&format!("look:{death}"), &dir, Ending::Killed);
+            run(&format!("find:{first}"), &dir, Ending::Well);
+            assert_nothing_left(&dir, &format!("{first} and {death}"));
+        }
+    }
+}
+
+/// The points that agents have passed in this directory.
+fn reached(dir: &Path) -> Vec<String> {
+    fs::read_to_string(dir.join("reached")).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// How a part is expected to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Well,
+    Killed,
+    Either,
+}
+
+/// Runs one part to its end. Whether that is a kill.
+fn run(part: &str, dir: &Path, ending: Ending) -> bool {
     fs::create_dir_all(dir).unwrap();
     let log = fs::File::options().append(true).create(true).open(dir.join("log")).unwrap();
     let status =
         Command::new(std::env::current_exe().unwrap()).env(PART, part).env(PLACE, dir).stderr(log).status().unwrap();
     let said = fs::read_to_string(dir.join("log")).unwrap();
-    match is_well {
-        true => assert!(status.success(), "{part}: {status}\n{said}"),
-        false => assert_eq!(status.signal(), Some(SIGKILL), "{part}: {status}\n{said}"),
+    let is_killed = status.signal() == Some(SIGKILL);
+    let is_expected = match ending {
+        Ending::Well => status.success(),
+        Ending::Killed => is_killed,
+        Ending::Either => status.success() || is_killed,
+    };
+    assert!(is_expected, "{part}: {status}\n{said}");
+    is_killed
+}
+
+/// Waits until it is so.
+fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

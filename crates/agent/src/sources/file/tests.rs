@@ -429,6 +429,28 @@ async fn after_lost_events_everything_is_looked_at() {
     assert_eq!(task.weigh(&[Event::DirGone { dir: root }], now), Some(QUIET_GONE));
 }
 
+/// More events than the kernel keeps for one who does not read them: what changed afterwards is not among them.
+#[tokio::test]
+async fn a_queue_that_overflows_ends_with_what_the_directory_holds() {
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    let mut rig = Rig::with_dir();
+    rig.write("old.yaml", &manifest("old", 1));
+    rig.write("kept.yaml", &manifest("kept", 1));
+    rig.pods(&["kept:1", "old:1"]).await;
+    // The source has this thread only, and does not get it meanwhile. Each new name is at least one event.
+    for number in 0..=limit {
+        File::create(rig.at(&format!(".noise-{number}"))).unwrap();
+    }
+    rig.write("kept.yaml", &manifest("kept", 2));
+    rig.write("new.yaml", &manifest("new", 1));
+    fs::remove_file(rig.at("old.yaml")).unwrap();
+    rig.pods(&["kept:2", "new:1"]).await;
+    // It hears of what comes later as before.
+    rig.write("later.yaml", &manifest("later", 1));
+    rig.pods(&["kept:2", "later:1", "new:1"]).await;
+}
+
 #[tokio::test]
 async fn it_ends_when_nobody_listens() {
     let dir = tempfile::tempdir().unwrap();
