@@ -62,13 +62,13 @@ def image(layer, **config):
     return json.dumps(manifest).encode(), blobs
 
 
-def pause():
+def pause(**config):
     """A process that waits and reaps: the sandbox."""
     with tempfile.TemporaryDirectory() as work:
         with open(f"{work}/pause.c", "w") as f: f.write(PAUSE)
         subprocess.run(["gcc", "-Os", "-static", "-s", "-o", f"{work}/pause", f"{work}/pause.c"], check=True)
         layer = Layer(); layer.copy("/pause", f"{work}/pause")
-    return image(layer, Entrypoint=["/pause"])
+    return image(layer, Entrypoint=["/pause"], **config)
 
 
 def _busybox_layer():

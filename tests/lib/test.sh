@@ -299,6 +299,35 @@ test_conformance() {
   fi
 }
 
+# The suite with which runtimes of CRI are validated, against the embedded one, and where X_RUNTIMES has them, containerd1 and containerd2 (a minute and a half
+# each; the first time it is built: two minutes).
+test_critest() {
+  if [ "$(id -u)" != 0 ]; then tally skipped 1 "critest: needs root"; return; fi
+  if ! need_go; then tally skipped 1 "critest: needs Go"; return; fi
+  need_debian "the CRI validation suite" containerd runc containernetworking-plugins docker-registry iproute2 iptables nginx-light procps util-linux gcc libc6-dev python3
+  local kubelet containerd runtime dir=$X_CACHE/critest log passed failed skipped options
+  kubelet=$(kubelet_binary) || { tally failed 1 "critest: the kubelet does not build"; return; }
+  tests/critest/build.sh "$dir" || { tally failed 1 "critest: the suite does not build"; return; }
+  for runtime in ${X_RUNTIMES:-embedded}; do
+    log=$logs/critest-$runtime.log
+    case $runtime in
+      embedded) options=(--kubelet "$kubelet") ;;
+      containerd1) options=(--containerd) ;;
+      containerd2) containerd=$(containerd2) || { tally failed 1 "critest: no containerd 2 from Debian forky"; continue; }; options=(--containerd "$containerd") ;;
+      *) options=(--kubelet "$kubelet" --oci-runtime "$runtime") ;;
+    esac
+    [ -z "${X_ONLY:-}" ] || options+=(--focus "$X_ONLY")
+    tests/lib/own.sh tests/critest/run.py "${options[@]}" --critest "$dir/critest" --images "$dir/images.tar" --out "$logs/critest-$runtime" 2>&1 | tee "$log" || true
+    if read -r passed failed skipped < <(sed -n 's/^critest: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log"); then
+      tally passed "$passed"
+      [ "$failed" = 0 ] || tally failed "$failed" "critest on $runtime: see $log"
+      [ "$skipped" = 0 ] || tally skipped "$skipped" "critest on $runtime: cases that this machine or the runtime has nothing for, see $log"
+    else
+      tally failed 1 "critest on $runtime: it broke off, see $log"
+    fi
+  done
+}
+
 # The agent's API through a real API server with kubectl, on each runtime, and with many clients at once: in namespaces of its own.
 test_api() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "api: needs root"; return; fi

@@ -252,6 +252,17 @@ async fn a_client_that_goes_away_cancels_its_calls() {
 }
 
 #[tokio::test]
+async fn clients_that_open_hundreds_of_connections_and_close_none_leave_room_for_others() {
+    let served = Served::start().await;
+    let mut open = Vec::new();
+    for _ in 0..300 {
+        open.push(UnixStream::connect(served.path()).await.unwrap());
+    }
+    served.remote().version().await.unwrap();
+    drop(open);
+}
+
+#[tokio::test]
 async fn the_end_of_the_server_ends_its_calls_and_removes_the_socket() {
     let served = Served::start().await;
     let (told, mut heard) = mpsc::unbounded_channel();

@@ -3,9 +3,8 @@
 //! CRI carries whole numbers, so seconds are whole seconds, as other runtimes give them. What the kernel does not tell is left out; it is
 //! never 0 instead.
 
-use std::collections::BTreeMap;
-
-use rubelet_host::cgroup::usage::{DeviceIo, Pressures, Usage};
+use rubelet_host::cgroup::usage::{Detail, DeviceIo, Pressures};
+use rubelet_host::{disk, proc};
 use rubelet_proto::cri::{self, MetricType, UInt64Value};
 
 use crate::embedded::Engine;
@@ -38,23 +37,39 @@ families! {
     PERIODS = Counter "container_cpu_cfs_periods_total", "Periods of the CPU quota.";
     THROTTLED = Counter "container_cpu_cfs_throttled_periods_total", "Periods in which the CPU quota was used up.";
     THROTTLED_TIME = Counter "container_cpu_cfs_throttled_seconds_total", "Seconds for which the CPU quota held processes back.";
+    CPU_SHARES = Gauge "container_spec_cpu_shares", "CPU shares.";
+    CPU_PERIOD = Gauge "container_spec_cpu_period", "Period of the CPU quota in microseconds.";
+    CPU_QUOTA = Gauge "container_spec_cpu_quota", "CPU quota in microseconds.";
     MEMORY = Gauge "container_memory_usage_bytes", "Bytes of memory in use, files in the page cache among them.";
     WORKING_SET = Gauge "container_memory_working_set_bytes", "Bytes of memory in use without files that were not used lately.";
     RSS = Gauge "container_memory_rss", "Bytes of anonymous memory.";
     CACHE = Gauge "container_memory_cache", "Bytes of files in the page cache.";
     SWAP = Gauge "container_memory_swap", "Bytes of swap in use.";
+    MEMORY_MOST = Gauge "container_memory_max_usage_bytes", "The most bytes of memory that were ever in use.";
+    KERNEL = Gauge "container_memory_kernel_usage", "Bytes of the kernel's memory.";
+    MAPPED = Gauge "container_memory_mapped_file", "Bytes of files that are mapped.";
+    LIMIT_HITS = Counter "container_memory_failcnt", "Times that the limit of memory was hit.";
     FAULTS = Counter "container_memory_failures_total" ["failure_type", "scope"], "Page faults.";
     MEMORY_LIMIT = Gauge "container_spec_memory_limit_bytes", "Limit of memory in bytes; 0: none.";
+    SWAP_LIMIT = Gauge "container_spec_memory_swap_limit_bytes", "Limit of memory and swap in bytes; 0: none.";
+    RESERVATION = Gauge "container_spec_memory_reservation_limit_bytes", "Bytes of memory that are kept; 0: none.";
     OOM = Counter "container_oom_events_total", "Times that a container ended for want of memory.";
-    PROCESSES = Gauge "container_threads", "Processes and threads.";
-    PROCESSES_MAX = Gauge "container_threads_max", "Limit of processes and threads.";
+    PROCESSES = Gauge "container_processes", "Processes in the cgroup itself.";
+    THREADS = Gauge "container_threads", "Processes and threads.";
+    THREADS_MAX = Gauge "container_threads_max", "Limit of processes and threads; 0: none.";
+    FILES = Gauge "container_file_descriptors", "Files that processes have open.";
+    SOCKETS = Gauge "container_sockets", "Sockets that processes have open.";
     SEEN = Gauge "container_last_seen", "When it was looked at, in seconds since 1970.";
     STARTED = Gauge "container_start_time_seconds", "When it was started, in seconds since 1970.";
     FS_USAGE = Gauge "container_fs_usage_bytes" ["device"], "Bytes that the writable layer takes.";
+    FS_LIMIT = Gauge "container_fs_limit_bytes" ["device"], "Bytes of the file system that the writable layer is on.";
+    INODES = Gauge "container_fs_inodes_total" ["device"], "Inodes of the file system that the writable layer is on.";
+    INODES_FREE = Gauge "container_fs_inodes_free" ["device"], "Free inodes of the file system that the writable layer is on.";
     READS = Counter "container_fs_reads_total" ["device"], "Reads.";
     READ_BYTES = Counter "container_fs_reads_bytes_total" ["device"], "Bytes that were read.";
     WRITES = Counter "container_fs_writes_total" ["device"], "Writes.";
     WRITTEN_BYTES = Counter "container_fs_writes_bytes_total" ["device"], "Bytes that were written.";
+    DEVICE_BYTES = Counter "container_blkio_device_usage_total" ["device", "major", "minor", "operation"], "Bytes by device and operation.";
     CPU_WAITING = Counter "container_pressure_cpu_waiting_seconds_total", "Seconds in which some process waited for a CPU.";
     CPU_STALLED = Counter "container_pressure_cpu_stalled_seconds_total", "Seconds in which all processes waited for a CPU.";
     MEMORY_WAITING = Counter "container_pressure_memory_waiting_seconds_total", "Seconds in which some process waited for memory.";
@@ -101,28 +116,55 @@ impl Rows {
         });
     }
 
-    fn add_usage(&mut self, usage: &Usage) {
-        let seconds = |nanos: u64| nanos / NANOS_PER_SEC;
+    fn add_cpu(&mut self, detail: &Detail) {
+        let (usage, seconds) = (&detail.usage, |nanos: u64| nanos / NANOS_PER_SEC);
         self.add(&CPU, &["total"], usage.cpu_nanos.map(seconds));
         self.add(&CPU_USER, &[], usage.cpu_user_nanos.map(seconds));
         self.add(&CPU_SYSTEM, &[], usage.cpu_system_nanos.map(seconds));
+        self.add(&CPU_SHARES, &[], detail.cpu_shares);
+        self.add(&CPU_PERIOD, &[], detail.cpu_period_us);
+        self.add(&CPU_QUOTA, &[], detail.cpu_quota_us);
         // Without a quota there is nothing to tell.
-        if let Some(throttling) = usage.throttling.filter(|throttling| throttling.periods > 0) {
+        if let Some(throttling) = detail.cpu_quota_us.and(usage.throttling) {
             self.add(&PERIODS, &[], Some(throttling.periods));
             self.add(&THROTTLED, &[], Some(throttling.throttled_periods));
             self.add(&THROTTLED_TIME, &[], Some(seconds(throttling.throttled_nanos)));
         }
+    }
+
+    fn add_memory(&mut self, detail: &Detail) {
+        let usage = &detail.usage;
         self.add(&MEMORY, &[], usage.memory_bytes);
+        self.add(&MEMORY_MOST, &[], detail.memory_max_used_bytes);
         self.add(&WORKING_SET, &[], usage.working_set_bytes);
         self.add(&RSS, &[], usage.rss_bytes);
         self.add(&CACHE, &[], usage.cache_bytes);
-        self.add(&SWAP, &[], usage.swap_bytes);
-        self.add(&FAULTS, &["pgfault", "hierarchy"], usage.page_faults);
-        self.add(&FAULTS, &["pgmajfault", "hierarchy"], usage.major_page_faults);
-        self.add(&MEMORY_LIMIT, &[], Some(usage.memory_limit_bytes.unwrap_or(0)));
-        self.add(&PROCESSES, &[], usage.processes);
-        self.add(&PROCESSES_MAX, &[], usage.processes_max);
-        self.add(&SEEN, &[], u64::try_from(self.timestamp).ok().map(seconds));
+        self.add(&SWAP, &[], usage.memory_bytes.map(|_| usage.swap_bytes.unwrap_or(0)));
+        self.add(&KERNEL, &[], detail.kernel_memory_bytes);
+        self.add(&MAPPED, &[], detail.mapped_file_bytes);
+        self.add(&LIMIT_HITS, &[], detail.memory_limit_hits);
+        self.add(&FAULTS, &["pgfault", "container"], usage.page_faults);
+        self.add(&FAULTS, &["pgfault", "hierarchy"], detail.all_page_faults);
+        self.add(&FAULTS, &["pgmajfault", "container"], usage.major_page_faults);
+        self.add(&FAULTS, &["pgmajfault", "hierarchy"], detail.all_major_page_faults);
+        // Where memory is counted, no limit is one of 0.
+        let limit = |limit: Option<u64>| usage.memory_bytes.map(|_| limit.unwrap_or(0));
+        self.add(&MEMORY_LIMIT, &[], limit(usage.memory_limit_bytes));
+        self.add(&SWAP_LIMIT, &[], limit(detail.swap_limit_bytes));
+        self.add(&RESERVATION, &[], limit(detail.memory_reservation_bytes));
+        self.add(&OOM, &[], detail.oom_kills);
+    }
+
+    fn add_processes(&mut self, detail: &Detail) {
+        let usage = &detail.usage;
+        self.add(&PROCESSES, &[], u64::try_from(detail.pids.len()).ok());
+        self.add(&THREADS, &[], usage.processes);
+        self.add(&THREADS_MAX, &[], usage.processes.map(|_| usage.processes_max.unwrap_or(0)));
+        let open = detail.pids.iter().map(|&pid| proc::open_files(pid));
+        let (files, sockets) = open.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        self.add(&FILES, &[], Some(files));
+        self.add(&SOCKETS, &[], Some(sockets));
+        self.add(&SEEN, &[], u64::try_from(self.timestamp).ok().map(|nanos| nanos / NANOS_PER_SEC));
     }
 
     fn add_io(&mut self, devices: &[DeviceIo]) {
@@ -132,6 +174,9 @@ impl Rows {
             self.add(&READ_BYTES, &[&name], Some(device.read_bytes));
             self.add(&WRITES, &[&name], Some(device.writes));
             self.add(&WRITTEN_BYTES, &[&name], Some(device.written_bytes));
+            let (major, minor) = (device.major.to_string(), device.minor.to_string());
+            self.add(&DEVICE_BYTES, &[&name, &major, &minor, "Read"], Some(device.read_bytes));
+            self.add(&DEVICE_BYTES, &[&name, &major, &minor, "Write"], Some(device.written_bytes));
         }
     }
 
@@ -148,14 +193,29 @@ impl Rows {
     }
 
     fn add_cgroup(&mut self, engine: &Engine, cgroup: &str) {
-        let Some(usage) = engine.cgroups.usage(cgroup) else { return };
-        self.add_usage(&usage);
-        self.add_io(&engine.cgroups.io(cgroup).unwrap_or_default());
-        self.add_pressures(&engine.cgroups.pressure(cgroup).unwrap_or_default());
+        let name = engine.cgroups.name_of(cgroup);
+        let Some(detail) = name.and_then(|name| engine.cgroups.reader().open(&name).detail()) else { return };
+        self.add_detail(&detail);
+    }
+
+    fn add_detail(&mut self, detail: &Detail) {
+        self.add_cpu(detail);
+        self.add_memory(detail);
+        self.add_processes(detail);
+        self.add_io(&detail.io);
+        self.add_pressures(&detail.pressures);
+    }
+
+    /// The file system that writable layers are on. Its device has no name here, as with the bytes that the layer takes.
+    fn add_file_system(&mut self, root: &std::path::Path) {
+        let Ok(fs) = disk::file_system(root) else { return };
+        self.add(&FS_LIMIT, &[""], Some(fs.capacity_bytes));
+        self.add(&INODES, &[""], Some(fs.inodes));
+        self.add(&INODES_FREE, &[""], Some(fs.inodes_free));
     }
 
     fn add_network(&mut self, pid: u32) {
-        let all = rubelet_host::proc::interfaces(pid).unwrap_or_default();
+        let all = proc::interfaces(pid).unwrap_or_default();
         for one in all.iter().filter(|one| one.name != "lo") {
             let name = [one.name.as_str()];
             self.add(&RECEIVED, &name, Some(one.received.bytes));
@@ -239,23 +299,16 @@ fn of_container(
     rows.add(&STARTED, &[], u64::try_from(started_at_nanos).ok().map(|nanos| nanos / NANOS_PER_SEC));
     let layer = engine.images.rootfs(&record.id).and_then(|rootfs| rootfs.usage().ok());
     rows.add(&FS_USAGE, &[""], layer.map(|layer| layer.bytes));
-    rows.add(&OOM, &[], oom_kills(engine, &cgroup));
+    rows.add_file_system(engine.images.root());
     Some(cri::ContainerMetrics { container_id: record.id, metrics: rows.rows })
-}
-
-/// How many processes the kernel killed for memory.
-fn oom_kills(engine: &Engine, cgroup: &str) -> Option<u64> {
-    let dirs: BTreeMap<_, _> = engine.cgroups.dirs(cgroup).ok()?.into_iter().collect();
-    let of = |name: &str| name.is_empty() || name.split(',').any(|one| one == "memory");
-    let dir = dirs.iter().find(|(name, _)| of(name.as_str())).map(|(_, dir)| dir)?;
-    ["memory.oom_control", "memory.events"].iter().find_map(|file| {
-        let text = std::fs::read_to_string(dir.join(file)).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use rubelet_host::cgroup::usage::Usage;
+
     use super::*;
 
     #[test]
@@ -263,14 +316,23 @@ mod tests {
         let labels = LABELS.map(str::to_owned);
         let mut rows = Rows { timestamp: 7_000_000_000, labels, rows: Vec::new() };
         let throttling = rubelet_host::cgroup::usage::Throttling { periods: 3, ..Default::default() };
-        rows.add_usage(&Usage {
+        let usage = Usage {
             cpu_nanos: Some(2_900_000_000),
+            memory_bytes: Some(4096),
+            processes: Some(2),
             throttling: Some(throttling),
             page_faults: Some(1),
             ..Usage::default()
+        };
+        rows.add_detail(&Detail {
+            usage,
+            cpu_quota_us: Some(20_000),
+            pids: vec![std::process::id()],
+            io: vec![DeviceIo { major: 4095, minor: 1, reads: 5, ..DeviceIo::default() }],
+            pressures: Pressures { cpu: Some(Default::default()), ..Pressures::default() },
+            ..Detail::default()
         });
-        rows.add_io(&[DeviceIo { major: 4095, minor: 1, reads: 5, ..DeviceIo::default() }]);
-        rows.add_pressures(&Pressures { cpu: Some(Default::default()), ..Pressures::default() });
+        rows.add_file_system(std::path::Path::new("/"));
         rows.add_network(std::process::id());
         let families: BTreeMap<_, _> = descriptors().into_iter().map(|one| (one.name, one.label_keys)).collect();
         assert_eq!(families.len(), ALL.len());
@@ -281,5 +343,18 @@ mod tests {
         assert_eq!(of("container_cpu_usage_seconds_total"), Some(UInt64Value { value: 2 }));
         assert_eq!(of("container_memory_rss"), None);
         assert_eq!(of("container_fs_reads_total"), Some(UInt64Value { value: 5 }));
+        assert_eq!(of("container_cpu_cfs_periods_total"), Some(UInt64Value { value: 3 }));
+        assert_eq!(of("container_processes"), Some(UInt64Value { value: 1 }));
+        // No limit is told as 0 where there may be one.
+        let zero = Some(UInt64Value { value: 0 });
+        assert_eq!((of("container_threads_max"), of("container_spec_memory_limit_bytes")), (zero, zero));
+    }
+
+    #[test]
+    fn without_a_quota_no_periods_are_told() {
+        let mut rows = Rows { timestamp: 0, labels: LABELS.map(str::to_owned), rows: Vec::new() };
+        let throttling = Some(rubelet_host::cgroup::usage::Throttling { periods: 3, ..Default::default() });
+        rows.add_detail(&Detail { usage: Usage { throttling, ..Usage::default() }, ..Detail::default() });
+        assert!(rows.rows.iter().all(|row| !row.name.contains("cfs")), "{:?}", rows.rows);
     }
 }
