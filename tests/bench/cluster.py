@@ -84,7 +84,7 @@ def measure(options, name, binary, table):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, required=False)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 0, required=False)
     parser.add_argument("--of", action="append", required=True, metavar="NAME=BIN"); parser.add_argument("--rounds", type=int, default=10); parser.add_argument("--pods", type=int, default=110); options = parser.parse_args(); table, failed = [], 0
     for name, binary in (k.split("=", 1) for k in options.of):
         try: print(f"{name}: cluster …", flush=True); measure(options, name, binary, table)

@@ -182,7 +182,7 @@ def plugin(c, ns):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser); options = parser.parse_args(); checks = Checks()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 12); options = parser.parse_args(); checks = Checks()
     with Cluster(options) as c:
         c.registry = Registry(c, [f"team/{name}" for name in ("app", "theirs", "node", "plugin")])
         try:

@@ -160,7 +160,7 @@ SCENARIOS = (used, healths, fails, late_driver, restarted, again, extended, swap
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser); parser.add_argument("--dra", required=True, help="the driver of the tests"); options = parser.parse_args(); checks = Checks()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 2 + len(SCENARIOS)); parser.add_argument("--dra", required=True, help="the driver of the tests"); options = parser.parse_args(); checks = Checks()
     def named(c, scenario):
         ns = c.namespace(scenario.__name__.replace("_", "-")); c.driver.up()
         try: scenario(c, ns)

@@ -183,7 +183,7 @@ def cleared(c):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 9)
     parser.add_argument("--pods", type=int, default=200); parser.add_argument("--kills", type=int, default=20); options = parser.parse_args(); checks = Checks()
     with Cluster(options, scheduler=False) as c:
         c.node.start()

@@ -16,25 +16,29 @@ UP_SECS_MAX, IMAGE, ETCD = 120, "registry.k8s.io/controlplane:v1.36.3", "registr
 PARTS = {"etcd": "etcd", "apiserver": "kube-apiserver", "controllers": "kube-controller-manager", "scheduler": "kube-scheduler"}
 
 
-def with_libraries(program, path):
-    """An image of a program of this machine and the libraries that it needs."""
-    layer = images.Layer(); layer.copy(path, program)
-    for library in sorted(set(re.findall(r"(/[^ )]+) \(0x", subprocess.run(["ldd", program], capture_output=True, text=True).stdout))): layer.copy(library, library)
+def with_libraries(*programs):
+    """An image of programs of this machine and the libraries that they need."""
+    layer = images.Layer(); libraries = set()
+    for program in programs: layer.copy(inside(program), program); libraries |= set(re.findall(r"(/[^ )]+) \(0x", subprocess.run(["ldd", program], capture_output=True, text=True).stdout))
+    for library in sorted(libraries): layer.copy(library, library)
     for folder in ("/tmp", "/etc", "/var/lib/etcd", "/run"): layer.folder(folder)
-    return images.image(layer, Entrypoint=[path])
+    return images.image(layer, Entrypoint=[inside(programs[0])])
+
+
+def inside(program): return f"/{os.path.basename(program)}"
 
 
 class Layout(Cluster):
     """The node of a control plane that is on it."""
     def __enter__(self):
         p = self.plane; os.makedirs(f"{p.work}/log"); os.chmod(p.work, 0o755); p.programs = programs(); p.ports = {"etcd": 2379, "peer": 2380, "apiserver": 6443, "controllers": 10257, "scheduler": 10259}; p.write_files()
-        images.archive(f"{self.work}/plane.tar", {IMAGE: with_libraries(p.programs["kube-apiserver"][0], "/controlplane"), ETCD: with_libraries(p.programs[self.options.etcd][0], "/etcd")})
+        images.archive(f"{self.work}/plane.tar", {IMAGE: with_libraries(*sorted({p.programs[name][0] for part, name in PARTS.items() if part != "etcd"})), ETCD: with_libraries(p.programs[self.options.etcd][0])})
         self.node.start_runtime([f"{self.work}/plane.tar"]); return self
 
     def manifests(self):
         os.makedirs("/var/lib/etcd", exist_ok=True)
         for part, name in PARTS.items():
-            command = self.plane.command(part); program = ["/etcd"] if part == "etcd" else ["/controlplane", name]; flags = command[1:] if part == "etcd" else command[2:]
+            command = self.plane.command(part); words = self.plane.programs[self.options.etcd if part == "etcd" else name]; program = [inside(words[0]), *words[1:]]; flags = command[len(words):]
             flags = [f.replace(f"{self.plane.work}/etcd", "/var/lib/etcd") for f in flags]
             health = {"etcd": ("HTTP", 2379, "/health"), "apiserver": ("HTTPS", 6443, "/livez"), "controllers": ("HTTPS", 10257, "/healthz"), "scheduler": ("HTTPS", 10259, "/healthz")}[part]; get = {"host": "127.0.0.1", "scheme": health[0], "port": health[1], "path": health[2]}
             probes = {"startupProbe": {"httpGet": get, "periodSeconds": 2, "failureThreshold": 30, "timeoutSeconds": 15}, **({"livenessProbe": {"httpGet": get, "failureThreshold": 8, "timeoutSeconds": 15}} if part != "apiserver" else {})}
@@ -118,14 +122,14 @@ def comes_back(c):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser); options = parser.parse_args(); checks = Checks()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 4); options = parser.parse_args(); checks = Checks()
     with Layout(options) as c:
         for name, part in (("static pods make a control plane, and the node joins it", comes_up), ("their mirrors tell of them", mirrored), ("pods of the API run", works), ("a reboot comes back by itself", comes_back)):
             if not checks.run(name, part, c): break
         options.keep = options.keep or checks.failed > 0; c.node.stop()
         for p in filter(str.isdigit, os.listdir("/proc")):  # what static pods ran goes with the machine; a control plane that nobody keeps must not write any more
             try:
-                if "/controlplane" in os.readlink(f"/proc/{p}/exe"): os.kill(int(p), signal.SIGKILL)
+                if os.readlink(f"/proc/{p}/exe").startswith(tuple(inside(c.plane.programs[n][0]) for n in PARTS.values() if n != "etcd")): os.kill(int(p), signal.SIGKILL)
             except OSError: pass
     checks.end()
 

@@ -9,6 +9,7 @@ import argparse, base64, concurrent.futures, json, os, re, subprocess, sys, temp
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib"))
+from controlplane import minor, programs
 from node import ADDRESS, AGNHOST, BUSYBOX, NAME, Checks, Cluster, Failed, Watch, add_options, eventually, is_ready, need, pod, restarts
 
 SECS_MAX = 90
@@ -166,6 +167,24 @@ def objects(c, ns):
     need(read("/fixed") == "one", "a subPath stays")
 
 
+def trust_bundles(c, ns):
+    """Certificates of the cluster in files, in whatever version the API server has them."""
+    group = "/apis/certificates.k8s.io"; version = next(v for v in ("v1", "v1beta1") if any(r["name"] == "clustertrustbundles" for r in (c.get(f"{group}/{v}") or {"resources": []})["resources"])); path = f"{group}/{version}/clustertrustbundles"
+    print(f"        the API server has ClusterTrustBundles as {version}", flush=True)
+    def made(n): c.plane.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"anchor-{n}.key", "-out", f"anchor-{n}.crt", "-days", "30", "-subj", f"/CN=anchor-{n}", "-addext", "basicConstraints=critical,CA:TRUE"); return open(f"{c.plane.work}/anchor-{n}.crt").read()
+    one, two, three = map(made, range(3)); body = lambda pem: sorted("".join(part.split("-----END")[0].split()) for part in pem.split("-----BEGIN CERTIFICATE-----")[1:])
+    bundle = lambda name, pem, signer=None, **labels: c.request("POST", path, {"metadata": {"name": name, "labels": labels}, "spec": {"trustBundle": pem, **({"signerName": signer} if signer else {})}})
+    bundle("plain", "a comment\n" + one); signer = "example.com/anchors"; bundle("example.com:anchors:a", two, signer, live="yes"); bundle("example.com:anchors:b", three + two, signer, live="no")
+    sources = [{"clusterTrustBundle": {"name": "plain", "path": "plain.pem"}}, {"clusterTrustBundle": {"signerName": signer, "labelSelector": {"matchLabels": {"live": "yes"}}, "path": "signed.pem"}},
+               {"clusterTrustBundle": {"signerName": signer, "labelSelector": {}, "path": "all.pem"}}, {"clusterTrustBundle": {"name": "absent", "path": "absent.pem", "optional": True}}]
+    c.create(ns, pod("trusts", volumes=[{"name": "t", "projected": {"sources": sources}}], container={"volumeMounts": [{"name": "t", "mountPath": "/t"}]}), pod("doubts", volumes=[{"name": "t", "projected": {"sources": [{"clusterTrustBundle": {"name": "later", "path": "x"}}]}}], container={"volumeMounts": [{"name": "t", "mountPath": "/t"}]}))
+    c.do("wait", "-n", ns, "pod/trusts", "--for=condition=Ready", f"--timeout={SECS_MAX}s"); read = lambda name: c.kubectl("exec", "-n", ns, "trusts", "--", "cat", f"/t/{name}").stdout
+    seen = lambda: {n: body(read(f"{n}.pem")) for n in ("plain", "signed", "all", "absent")}; need(seen() == {"plain": body(one), "signed": body(two), "all": sorted(body(two) + body(three)), "absent": []}, "the files have the certificates of the bundles", seen()); need("comment" not in read("plain.pem"), "and nothing else")
+    c.request("PATCH", f"{path}/example.com:anchors:b", {"metadata": {"labels": {"live": "yes"}}}, content_type="application/merge-patch+json"); c.request("PATCH", f"{path}/plain", {"spec": {"trustBundle": three}}, content_type="application/merge-patch+json"); bundle("later", one)
+    eventually(lambda: seen() == {"plain": body(three), "signed": sorted(body(two) + body(three)), "all": sorted(body(two) + body(three)), "absent": []}, 120, "a changed bundle comes into the files", seen, every=1)
+    eventually(lambda: any(p["metadata"]["name"] == "doubts" and is_ready(p) for p in c.pods(ns)), 120, "a pod that waited for its bundle runs", lambda: c.pods(ns, "app=doubts"))
+
+
 def waits_for_objects(c, ns):
     p = pod("needs", container={"envFrom": [{"secretRef": {"name": "absent"}}]}, volumes=[{"name": "v", "configMap": {"name": "nope"}}]); p["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]; c.create(ns, p)
     events = lambda: [e["reason"] for e in c.get(f"/api/v1/namespaces/{ns}/events")["items"]]
@@ -216,17 +235,19 @@ def disruption(c, ns):
     c.do("uncordon", NAME); eventually(lambda: sum(map(is_ready, c.pods(ns, "app=web"))) == 2, SECS_MAX, "the others come again", lambda: c.pods(ns))
 
 
-TOGETHER = (cronjob, objects, waits_for_objects, deployment, statefulset, job, streams, deletion, daemonset, static_pods)
+TOGETHER = (cronjob, trust_bundles, objects, waits_for_objects, deployment, statefulset, job, streams, deletion, daemonset, static_pods)
 ALONE = (disruption,)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 1 + len(TOGETHER) + len(ALONE))
     parser.add_argument("--csi", help="the CSI driver of the tests; without it the stateful pods have local volumes"); options = parser.parse_args(); checks = Checks()
     wanted = lambda s: not options.only or re.search(options.only, s.__name__)
     def named(c, scenario): scenario(c, c.namespace(scenario.__name__.replace("_", "-")))
-    with Cluster(options) as c:
-        c.driver = start_csi(c, options.csi) if options.csi else None; c.node.start()
+    # 1.36 has trust bundles where they are turned on.
+    bundles = [] if minor(programs()) > 36 else ["--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true", "--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true"]
+    with Cluster(options, flags={"apiserver": bundles}) as c:
+        c.driver = start_csi(c, options.csi) if options.csi else None; c.node.start(config={"featureGates": {"ClusterTrustBundle": True, "ClusterTrustBundleProjection": True}})
         if checks.run("the node joins", c.ready):
             with concurrent.futures.ThreadPoolExecutor(len(TOGETHER)) as together:
                 for wait in [together.submit(checks.run, s.__name__, named, c, s) for s in TOGETHER if wanted(s)]: wait.result()
@@ -235,12 +256,12 @@ def main():
     checks.end()
 
 
-def start_csi(c, program):
+def start_csi(c, program, attach=False):
     """The CSI driver of the tests, behind a server of Go's as real drivers have it: its name."""
     name, registry = "csi.test.rubelet.io", "/var/lib/kubelet/plugins_registry"; sockets = [f"/var/lib/kubelet/plugins/{name}/csi.sock", f"{registry}/{name}-reg.sock"]; os.makedirs(registry, exist_ok=True)
     driver = c.node.spawn("csi", [program, "--registry", registry, "--data", f"{c.work}/csi", "--name", name, "--node-id", NAME])
     eventually(lambda: driver.poll() is None and all(map(os.path.exists, sockets)), 10, "the CSI driver starts"); c.node.spawn("grpcfront", [f"{c.options.bin}/grpcfront", *sockets]); eventually(lambda: os.path.exists(sockets[1]) and os.path.exists(f"{registry}/.{name}-reg.sock"), 10, "and its front")
-    c.request("POST", "/apis/storage.k8s.io/v1/csidrivers", {"metadata": {"name": name}, "spec": {"attachRequired": False, "podInfoOnMount": True, "fsGroupPolicy": "File"}}); return name
+    c.request("POST", "/apis/storage.k8s.io/v1/csidrivers", {"metadata": {"name": name}, "spec": {"attachRequired": attach, "podInfoOnMount": True, "fsGroupPolicy": "File"}}); return name
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def has_them(c, which):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser); parser.add_argument("--times", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 9); parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args(); checks = Checks()
     with Cluster(options, served=True) as c:
         if checks.run("upstream's kubelet runs the pods", prepare, c):

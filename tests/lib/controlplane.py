@@ -37,8 +37,22 @@ def programs():
     done = subprocess.run(["bash", "-c", script], stdout=subprocess.PIPE, text=True)
     if done.returncode: raise RuntimeError("the programs of the control plane are not to be had")
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    return {name: [found[name]] if name in found else [found["controlplane"], name] for name in ("etcd", "etcd-forky", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-            if name in found or "controlplane" in found and name.startswith("kube-")}
+    return {name: [found[name]] if name in found else [found["controlplane"], name] for name in ("etcd", "etcd-forky", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
+            if name in found or "controlplane" in found and name.startswith("kube") and name != "kubectl"}
+
+
+def upstream_kubelet(programs):
+    """Upstream's kubelet: of the control plane's program, else built for itself."""
+    if "kubelet" in programs: return programs["kubelet"]
+    done = subprocess.run(["bash", "-c", f'cd {shlex.quote(LIB)}/../.. && . tests/lib/debian.sh && . tests/lib/forky.sh && . tests/lib/golden.sh && reference_kubelet'], stdout=subprocess.PIPE, text=True)
+    if done.returncode: raise RuntimeError("upstream's kubelet is not to be had")
+    return [done.stdout.strip()]
+
+
+def minor(programs):
+    """The minor version of Kubernetes that the API server is of."""
+    said = subprocess.run([*programs["kube-apiserver"], "--version"], capture_output=True, text=True).stdout
+    return int(said.split(".")[1])
 
 
 def free_ports(n):

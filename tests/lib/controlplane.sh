@@ -57,21 +57,32 @@ forky_program() {
   [ -x "$top/usr/bin/$2" ] && echo "$top/usr/bin/$2"
 }
 
-# controlplane_programs: prints `NAME PATH` for controlplane, etcd, etcd-forky and kubectl; what KUBEBUILDER_ASSETS has comes from there.
+# controlplane_programs: prints `NAME PATH` for controlplane, etcd, etcd-forky and kubectl. What KUBEBUILDER_ASSETS has comes from there, and is not
+# looked for elsewhere; fails if there is no API server at all.
 controlplane_programs() {
+  local name path given=" "
   need_debian "certificates of a control plane" openssl python3 >&2 || return 1
-  if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
-    local name
-    for name in kube-apiserver kube-controller-manager kube-scheduler etcd kubectl; do
-      [ ! -x "$KUBEBUILDER_ASSETS/$name" ] || echo "$name $KUBEBUILDER_ASSETS/$name"
-    done
-    return 0
-  fi
-  local path
-  need_debian "a control plane" etcd-server >&2 || return 1
-  echo "etcd $(command -v etcd)"
-  path=$(controlplane_binary) && echo "controlplane $path" || return 1
-  # These two are nice to have.
-  if path=$(forky_program etcd-server etcd); then echo "etcd-forky $path"; fi
-  if path=$(forky_program kubectl kubectl); then echo "kubectl $path"; fi
+  for name in kube-apiserver kube-controller-manager kube-scheduler etcd kubectl kubelet; do
+    [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ] || continue
+    echo "$name $KUBEBUILDER_ASSETS/$name"
+    given+="$name "
+  done
+  case $given in *" kube-apiserver "*" kube-controller-manager "*" kube-scheduler "*) ;; *)
+    # Who has brought an API server may do without the others.
+    if need_go && path=$(controlplane_binary); then echo "controlplane $path"; else case $given in *" kube-apiserver "*) ;; *) return 1 ;; esac; fi ;;
+  esac
+  case $given in *" etcd "*) ;; *)
+    need_debian "a control plane" etcd-server >&2 || return 1
+    echo "etcd $(command -v etcd)"
+    # Nice to have.
+    if path=$(forky_program etcd-server etcd); then echo "etcd-forky $path"; fi ;;
+  esac
+  case $given in *" kubectl "*) ;; *) if path=$(forky_program kubectl kubectl); then echo "kubectl $path"; fi ;; esac
+}
+
+# need_plane PART COUNT: an API server can be had; if not, says that so many tests of the part are not run.
+need_plane() {
+  { [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/kube-apiserver" ]; } || need_go && return 0
+  tally skipped "$2" "$1: not run: no Go to build a control plane, and no kube-apiserver in KUBEBUILDER_ASSETS"
+  return 1
 }

@@ -4,13 +4,13 @@
         cluster.node.start(); cluster.ready()
         cluster.kubectl("get", "pods")
 """
-import json, os, re, shutil, signal, ssl, subprocess, sys, tempfile, threading, time, traceback, urllib.request
+import argparse, json, os, re, shutil, signal, ssl, subprocess, sys, tempfile, threading, time, traceback, urllib.request
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path.insert(0, os.path.join(HERE, "../golden/tools"))
 import golden
-from controlplane import ADMIN, SERVICES, ControlPlane, wait
+from controlplane import ADMIN, SERVICES, ControlPlane, upstream_kubelet, wait
 from golden import end
 
 NAME, ADDRESS, PODS = "node-a", "192.0.2.10", "10.87.0.0/16"
@@ -21,7 +21,13 @@ CONFIG = {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfigu
           "imageGCHighThresholdPercent": 100, "evictionHard": {"memory.available": "50Mi"}, "maxPods": 250, "resolvConf": "/etc/resolv.conf"}
 
 
-def add_options(parser, required=True):
+class Count(argparse.Action):
+    """Says how many checks there are and does none."""
+    def __call__(self, *_): print(self.const); sys.exit(0)
+
+
+def add_options(parser, checks, required=True):
+    parser.add_argument("--count", action=Count, nargs=0, const=checks, help="say how many checks there are")
     parser.add_argument("--kubelet", required=required, help="rubelet; `upstream`: the one in the control plane's program")
     parser.add_argument("--runtime", choices=("embedded", "containerd"), default="embedded"); parser.add_argument("--containerd", help="a folder with another containerd, its shim and ctr")
     parser.add_argument("--rubelet", help="whose embedded runtime upstream's kubelet gets"); parser.add_argument("--images", default="/var/cache/rubelet/images/golden.tar")
@@ -35,6 +41,7 @@ class Node:
         self.work, self.options, self.plane, self.served = work, options, plane, served or options.kubelet == "upstream"
         self.env = dict(os.environ, PATH=(options.containerd + ":" if options.containerd else "") + os.environ["PATH"])
         self.sock, self.kubelet, self.runtime, self.which = f"{work}/runtime.sock", None, None, None
+        self.endpoint = self.sock  # where the kubelet finds the runtime
         for folder in (f"{work}/log", f"{work}/cni", f"{work}/bin", MANIFESTS): os.makedirs(folder, exist_ok=True)
 
     def write(self, name, text):
@@ -83,7 +90,7 @@ class Node:
 
     def command(self, which):
         """The kubelet's program: under the name `kubelet` it is upstream's in its command line, as `rubelet` it has a runtime of its own."""
-        if which == "upstream": return [*self.plane.programs["kube-apiserver"][:1], "kubelet"]
+        if which == "upstream": return upstream_kubelet(self.plane.programs)
         if self.options.runtime == "embedded" and not self.served: return [os.path.realpath(which), *self.own()]
         link = f"{self.work}/bin/kubelet"
         if os.path.islink(link): os.unlink(link)
@@ -95,7 +102,7 @@ class Node:
         settings = {**CONFIG, **(config or {})}
         if join: settings["authentication"] = {**settings["authentication"], "x509": {"clientCAFile": f"{self.plane.work}/ca.crt"}}
         else: settings.update(authentication={"anonymous": {"enabled": True}, "webhook": {"enabled": False}}, authorization={"mode": "AlwaysAllow"})
-        if self.options.runtime == "containerd" or self.served: settings["containerRuntimeEndpoint"] = f"unix://{self.sock}"
+        if self.options.runtime == "containerd" or self.served: settings["containerRuntimeEndpoint"] = f"unix://{self.endpoint}"
         self.write("kubelet.json", json.dumps(settings, indent=1))
         joins = ["--kubeconfig", kubeconfig or f"{self.plane.work}/{NAME}.conf"] if join else []
         self.kubelet = self.spawn("kubelet", [*self.command(self.which), "--config", f"{self.work}/kubelet.json", "--hostname-override", NAME, "--node-ip", ADDRESS, "--v", "3", *joins, *flags])

@@ -135,7 +135,8 @@ check_run() {
 # The same of a node of a real control plane: recordings of 13 pods and of the node's registration, on a machine of its own.
 test_golden-cluster() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "golden-cluster: needs root"; return; fi
-  if ! need_go; then tally skipped 1 "golden-cluster: needs Go"; return; fi
+  need_plane golden-cluster "$((3 * $(ls -d tests/golden/cluster/[!_]*/ | wc -l)))" || return 0
+  if ! need_go; then tally skipped "$((3 * $(ls -d tests/golden/cluster/[!_]*/ | wc -l)))" "golden-cluster: needs Go for its tools"; return; fi
   golden_tools || { tally failed 1 "golden-cluster: its tools do not build"; return; }
   controlplane_programs >"$logs/golden-cluster-programs.log" || { tally failed 1 "golden-cluster: no control plane"; return; }
   local kubelet containerd
@@ -163,11 +164,9 @@ test_metrics() {
   local kubelet
   kubelet=$(kubelet_binary) || { tally failed 1 "metrics: the kubelet does not build"; return; }
   check_metrics "$logs/metrics.log" --kubelet "$kubelet"
-  if { [ -n "${KUBEBUILDER_ASSETS:-}" ] || need_go; } && controlplane_programs >"$logs/metrics-programs.log"; then
-    check_metrics "$logs/metrics-plane.log" --kubelet "$kubelet" --plane
-  else
-    tally skipped 1 "metrics: no control plane to find nodes at"
-  fi
+  need_plane "metrics at a control plane" 1 || return 0
+  controlplane_programs >"$logs/metrics-programs.log" || { tally failed 1 "metrics: no control plane"; return; }
+  check_metrics "$logs/metrics-plane.log" --kubelet "$kubelet" --plane
 }
 
 # check_metrics LOG ARG...: counts what check_metrics.py finds.
@@ -186,8 +185,13 @@ test_dra() { on_a_cluster dra embedded containerd; }
 test_takeover() { on_a_cluster swap embedded containerd; }
 # A control plane as static pods, and a reboot.
 test_kubeadm() { on_a_cluster kubeadm embedded containerd; }
+# Who a member of a cluster is, whom it believes, how often it asks, what it gives up: seen at the API server.
+test_member() { on_a_cluster member embedded containerd; }
 # An API server that is killed, answers badly or not at all.
 test_faults() { on_a_cluster faults embedded containerd; }
+
+# The same pods and faults on upstream's kubelet and on ours, compared.
+test_beside() { on_a_cluster beside embedded containerd; }
 
 # Who gets a private image: pull secrets, the node's credentials, plugins; upstream's kubelet and ours read each other's records.
 test_credentials() {
@@ -199,18 +203,22 @@ test_credentials() {
 on_a_cluster() {
   local script=$1 runtime kubelet containerd log
   shift
-  if [ "$(id -u)" != 0 ]; then tally skipped 1 "$script: needs root"; return; fi
-  if ! need_go; then tally skipped 1 "$script: needs Go"; return; fi
+  local count runtimes=(${X_RUNTIMES:-$@})
+  count=$(($(python3 "tests/cluster/$script.py" --count) * ${#runtimes[@]}))
+  if [ "$(id -u)" != 0 ]; then tally skipped "$count" "$script: needs root"; return; fi
+  need_plane "$script" "$count" || return 0
+  if ! need_go; then tally skipped "$count" "$script: needs Go for its tools"; return; fi
   golden_tools || { tally failed 1 "$script: its tools do not build"; return; }
   controlplane_programs >"$logs/$script-programs.log" || { tally failed 1 "$script: no control plane"; return; }
   kubelet=$(kubelet_binary) || { tally failed 1 "$script: the kubelet does not build"; return; }
   cluster_tools || { tally failed 1 "$script: its tools do not build"; return; }
   containerd=$(containerd2) || { tally failed 1 "$script: no containerd 2 from Debian forky"; return; }
-  for runtime in ${X_RUNTIMES:-$@}; do
+  for runtime in "${runtimes[@]}"; do
     log=$logs/$script-$runtime.log
     local more=()
     [ "$runtime" = embedded ] || more=(--containerd "$containerd")
-    [ "$script" != scenarios ] || more+=(--csi "$CARGO_TARGET_DIR/debug/csi-driver")
+    case $script in scenarios | member) more+=(--csi "$CARGO_TARGET_DIR/debug/csi-driver") ;; esac
+    [ "$script" != beside ] || more+=(--allow tests/cluster/beside-allowed.tsv)
     [ "$script" != dra ] || more+=(--dra "$CARGO_TARGET_DIR/debug/dra-driver" --rubelet "$kubelet")
     tests/lib/own.sh python3 "tests/cluster/$script.py" --kubelet "$kubelet" --runtime "$runtime" --bin "$X_CACHE/bin" \
       --images "$X_CACHE/images/golden.tar" --only "${X_ONLY:-.}" "${more[@]}" 2>&1 | tee "$log" || true
@@ -244,10 +252,7 @@ test_cluster() {
     tally skipped 1 "cluster: needs root for Debian's etcd, or KUBEBUILDER_ASSETS"
     return
   fi
-  if [ -z "${KUBEBUILDER_ASSETS:-}" ] && ! need_go; then
-    tally skipped 1 "cluster: needs Go to build the control plane, or KUBEBUILDER_ASSETS"
-    return
-  fi
+  need_plane cluster "$(($(grep -c '#\[ignore' crates/apiserver/tests/cluster/main.rs) + $(grep -o 'self\.check(' tests/lib/check_node.py | wc -l)))" || return 0
   controlplane_programs >"$logs/cluster-programs.log" || { tally failed 1 "cluster: no control plane"; return; }
   cargo_test cluster -p rubelet-apiserver --test cluster -- --ignored --test-threads 1
   local program plane
@@ -331,7 +336,7 @@ test_critest() {
 # The agent's API through a real API server with kubectl, on each runtime, and with many clients at once: in namespaces of its own.
 test_api() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "api: needs root"; return; fi
-  if ! need_go; then tally skipped 1 "api: needs Go to build the control plane"; return; fi
+  need_plane api 1 || return 0
   local kubelet containerd scraper log=$logs/api.log kind options=()
   need_embedded_run && need_run || { tally failed 1 "api: packages are missing"; return; }
   controlplane_programs >"$logs/api-programs.log" || { tally failed 1 "api: no control plane"; return; }

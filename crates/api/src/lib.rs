@@ -40,14 +40,13 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// What names an API resource and finds its metadata.
-pub use k8s_openapi::{Metadata, Resource};
+pub use k8s_openapi::{ClusterResourceScope as ClusterScope, Metadata, Resource};
 
 /// The Kubernetes types outside of core/v1, by group and version.
 pub mod groups {
     pub use k8s_openapi::api::authentication::v1 as authentication_v1;
     pub use k8s_openapi::api::authorization::v1 as authorization_v1;
     pub use k8s_openapi::api::certificates::v1 as certificates_v1;
-    pub use k8s_openapi::api::certificates::v1beta1 as certificates_v1beta1;
     pub use k8s_openapi::api::coordination::v1 as coordination_v1;
     pub use k8s_openapi::api::node::v1 as node_v1;
     pub use k8s_openapi::api::resource::v1 as resource_v1;

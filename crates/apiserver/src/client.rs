@@ -23,7 +23,7 @@ use crate::error::{Error, Refusal, Verb};
 use crate::limit::{Bucket, Rate};
 use crate::object::{Kept, Object};
 use crate::patch::Patch;
-use crate::path::{Path, Query, Selector};
+use crate::path::{Escaped, Path, Query, Selector};
 use crate::settings::Settings;
 use crate::watch::Watch;
 
@@ -218,6 +218,23 @@ impl Client {
     /// As [`Client::get`].
     pub async fn get_json(&self, path: &Path) -> Result<Value, Error> {
         self.json(&Ask::new(Verb::Get, path, &Query::default())).await
+    }
+
+    /// The resources that the server has in a version of a group, by their names; none if it does not have the version.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn resources(&self, group: &str, version: &str) -> Result<Vec<String>, Error> {
+        let url = format!("/apis/{}/{}", Escaped(group), Escaped(version));
+        let ask = Ask { verb: Verb::Get, url, content_type: JSON, body: Bytes::new() };
+        match self.answer(&ask).await {
+            Ok(body) => {
+                let list: ResourcesOf = serde_json::from_slice(&body).map_err(|e| ask.unreadable(e.to_string()))?;
+                Ok(list.resources.into_iter().map(|resource| resource.name).collect())
+            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// All objects of a collection, read in pages.
@@ -448,6 +465,17 @@ fn patch_ask(path: &Path, patch: &Patch) -> Result<Ask, Error> {
 
 fn bucket(rate: Option<Rate>) -> Option<Arc<Mutex<Bucket>>> {
     rate.map(|rate| Arc::new(Mutex::new(Bucket::new(rate, Instant::now().into_std()))))
+}
+
+/// What is of use in an APIResourceList.
+#[derive(serde::Deserialize)]
+struct ResourcesOf {
+    resources: Vec<ResourceOf>,
+}
+
+#[derive(serde::Deserialize)]
+struct ResourceOf {
+    name: String,
 }
 
 /// A page of a list; items are decoded one by one.

@@ -4,7 +4,8 @@
 // usage: faulty LISTEN CERT KEY CA SERVER
 //
 // What it does is set by POST /-/faults with {"conflict": P, "throttle": P, "error": P, "slow": P, "slowMs": N, "lost": P, "watchSecs": N,
-// "brokenEvent": P, "gone": P}, P being probabilities from 0 to 1; `lost`: done, but the answer does not arrive. GET /-/faults says how often each was done.
+// "brokenEvent": P, "gone": P, "tokenSecs": N}, P being probabilities from 0 to 1; `lost`: done, but the answer does not arrive; `tokenSecs`: tokens of
+// service accounts are told to live so long. GET /-/faults says how often each was done.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"log"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
@@ -26,7 +28,7 @@ import (
 
 type faults struct {
 	Conflict, Throttle, Error, Slow, Lost, BrokenEvent, Gone float64
-	SlowMs, WatchSecs                                        int
+	SlowMs, WatchSecs, TokenSecs                             int
 }
 
 type proxy struct {
@@ -70,6 +72,11 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.hit("slow", now.Slow) {
 		time.Sleep(time.Duration(now.SlowMs) * time.Millisecond)
 	}
+	if now.TokenSecs > 0 && r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/token") {
+		p.hit("token", 1)
+		p.shortened(w, r, now.TokenSecs)
+		return
+	}
 	writes := r.Method == http.MethodPatch || r.Method == http.MethodPut
 	switch {
 	case writes && p.hit("conflict", now.Conflict):
@@ -84,6 +91,32 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		p.clean.ServeHTTP(w, r)
 	}
+}
+
+// shortened says of a token that it lives for so many seconds.
+func (p *proxy) shortened(w http.ResponseWriter, r *http.Request, secs int) {
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("Accept-Encoding", "identity")
+	answer := httptest.NewRecorder()
+	p.clean.ServeHTTP(answer, r)
+	var token struct {
+		Kind       string          `json:"kind"`
+		APIVersion string          `json:"apiVersion"`
+		Metadata   json.RawMessage `json:"metadata"`
+		Spec       map[string]any  `json:"spec"`
+		Status     map[string]any  `json:"status"`
+	}
+	if answer.Code >= 300 || json.Unmarshal(answer.Body.Bytes(), &token) != nil {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(answer.Code)
+		_, _ = w.Write(answer.Body.Bytes())
+		return
+	}
+	token.Spec["expirationSeconds"] = secs
+	token.Status["expirationTimestamp"] = time.Now().UTC().Add(time.Duration(secs) * time.Second).Format(time.RFC3339)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(answer.Code)
+	_ = json.NewEncoder(w).Encode(token)
 }
 
 // watch ends a watch early: cleanly, in the middle of an event, or with the word that it is too old.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rubelet_api::groups::certificates_v1beta1::ClusterTrustBundle;
 use rubelet_api::groups::node_v1::RuntimeClass;
 use rubelet_api::v1;
 use rubelet_apiserver::{Change, Client, Error, Object, Path, Selector};
-use rubelet_core::pod::needs::{AnchorsNeed, Got, Need};
+use rubelet_core::pod::needs::{Got, Need};
 use rubelet_core::pod::services::Service;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -107,7 +106,7 @@ impl Tools {
                 Root::Of(Need::Claim(of)) => claims::follow(of, &tools, &teller).await,
                 Root::Of(Need::CsiDriver(name)) => csi::driver(&name, &tools, &teller).await,
                 Root::Of(Need::Attachment(of)) => csi::attachment(&of, &tools, &teller).await,
-                Root::Of(Need::TrustAnchors(of)) => trust_anchors(&of, &tools, &teller).await,
+                Root::Of(Need::TrustAnchors(of)) => anchors::follow(&of, &tools, &teller).await,
                 Root::Of(Need::RuntimeClass(name)) => runtime_class(&name, &tools, &teller).await,
                 Root::Of(Need::ResourceClaim(of)) => resource_claims::follow(of, &tools, &teller).await,
                 // They are fetched as a whole.
@@ -216,46 +215,5 @@ pub(super) async fn follow_one<T: Object>(
         };
         is_known = true;
         teller.tell(got(object)).await;
-    }
-}
-
-/// Bundles by name, or by signer and labels.
-async fn trust_anchors(of: &AnchorsNeed, tools: &Tools, teller: &Teller) {
-    let (selector, missing) = match of {
-        AnchorsNeed::Named(name) => {
-            let missing = format!(
-                "while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"{name}\" not found"
-            );
-            (Selector::name(name), missing)
-        }
-        AnchorsNeed::Signed { signer, selector } => {
-            let missing = "combination of signerName and labelSelector matched zero ClusterTrustBundles".to_owned();
-            let Some(labels) = selector else { return teller.tell(Got::NotFound(missing)).await };
-            (Selector { fields: format!("spec.signerName={signer}"), labels: labels.clone() }, missing)
-        }
-    };
-    let mut watch = tools.client.list_watch::<ClusterTrustBundle>(Path::all::<ClusterTrustBundle>(), selector);
-    let mut known: Option<Vec<ClusterTrustBundle>> = None;
-    while let Some(change) = watch.next().await {
-        match (change, &mut known) {
-            (Change::Replaced(all, _), _) => known = Some(all),
-            (Change::Upserted(bundle), Some(known)) => {
-                known.retain(|b| b.metadata.name != bundle.metadata.name);
-                known.push(bundle);
-            }
-            (Change::Removed(bundle), Some(known)) => known.retain(|b| b.metadata.name != bundle.metadata.name),
-            (Change::Interrupted(error), None) => {
-                teller.tell(Got::Failed(format!("while listing ClusterTrustBundles: {}", refusal_text(&error)))).await;
-            }
-            (Change::Interrupted(_) | Change::Upserted(_) | Change::Removed(_), _) => {}
-        }
-        match known.as_deref() {
-            None => {}
-            Some([]) => teller.tell(Got::NotFound(missing.clone())).await,
-            Some(all) => {
-                let pem = anchors::normal(all.iter().map(|b| b.spec.trust_bundle.as_str()));
-                teller.tell(Got::TrustAnchors(pem.into())).await;
-            }
-        }
     }
 }

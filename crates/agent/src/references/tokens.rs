@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rubelet_api::groups::authentication_v1::{BoundObjectReference, TokenRequestSpec};
 use rubelet_apiserver::backoff::{Backoff, Chance, Growth};
+use rubelet_apiserver::tokens::Granted;
 use rubelet_core::now::Wall;
 use rubelet_core::pod::needs::{Got, Token, TokenNeed};
 
@@ -26,14 +27,14 @@ pub(super) async fn follow(need: TokenNeed, tools: &Tools, teller: &Teller) {
         let asked =
             rubelet_apiserver::tokens::request(&tools.client, &need.account.namespace, &need.account.name, spec(&need));
         let wait = match asked.await {
-            Ok(status) => {
+            Ok(Granted { status, lives_secs }) => {
                 backoff.reset();
-                // Without an end it is as long-lived as was asked for.
-                let asked = Duration::from_secs(need.expiration_secs.unsigned_abs());
+                // What the server does not say is as was asked for.
+                let lives = Duration::from_secs(lives_secs.unwrap_or(need.expiration_secs).unsigned_abs());
                 let end = status.expiration_timestamp.map(|t| t.0);
-                let end = end.or_else(|| Wall::now().checked_add(asked).ok()).unwrap_or(Wall::MAX);
+                let end = end.or_else(|| Wall::now().checked_add(lives).ok()).unwrap_or(Wall::MAX);
                 ends = Some(end);
-                let wait = renew_after(Wall::now(), end, need.expiration_secs, chance.share());
+                let wait = renew_after(Wall::now(), end, lives, chance.share());
                 let token = Token { text: status.token.unwrap_or_default(), ends: as_written(end) };
                 teller.tell(Got::Token(Arc::new(token))).await;
                 wait
@@ -80,13 +81,12 @@ fn spec(need: &TokenNeed) -> TokenRequestSpec {
 }
 
 /// kubelet 1.36: at 80 % of its life or at 24 h of age, whichever comes first, and up to 10 s before that. `share` is from 0 to 1.
-/// A token that the server made shorter than was asked for counts as one that has been alive for a while.
-fn renew_after(now: Wall, end: Wall, asked_secs: i64, share: f64) -> Duration {
-    let asked = Duration::from_secs(asked_secs.unsigned_abs());
+/// `lives` is what the server granted: a clock that goes otherwise than the server's makes it shorter or longer.
+fn renew_after(now: Wall, end: Wall, lives: Duration, share: f64) -> Duration {
     let left = Duration::try_from(end.duration_since(now)).unwrap_or_default();
     let jitter = SPREAD.mul_f64(share.clamp(0.0, 1.0));
-    let until_fifth = left.saturating_sub(asked / 5);
-    let until_old = (left + AGE_MAX).saturating_sub(asked);
+    let until_fifth = left.saturating_sub(lives / 5);
+    let until_old = (left + AGE_MAX).saturating_sub(lives);
     until_fifth.min(until_old).saturating_sub(jitter).max(Duration::from_secs(1))
 }
 
@@ -98,7 +98,7 @@ mod tests {
     fn a_token_is_renewed_at_four_fifths_of_its_life_or_after_a_day() {
         let now: Wall = "2026-01-01T00:00:00Z".parse().expect("a time");
         let end = |secs: u64| now.saturating_add(Duration::from_secs(secs)).expect("in range");
-        for (lives, asked, share, wanted) in [
+        for (left, lives, share, wanted) in [
             (3600, 3600, 0.0, 2880),
             (3600, 3600, 1.0, 2870),
             (3607, 3607, 0.0, 2885),
@@ -106,8 +106,8 @@ mod tests {
             (600, 3600, 0.0, 1),
             (0, 600, 0.5, 1),
         ] {
-            let after = renew_after(now, end(lives), asked, share).as_secs();
-            assert_eq!(after, wanted, "lives {lives} s, asked for {asked} s");
+            let after = renew_after(now, end(left), Duration::from_secs(lives), share).as_secs();
+            assert_eq!(after, wanted, "{left} s are left of {lives} s");
         }
     }
 }

@@ -182,7 +182,8 @@ async fn a_node_asks_what_it_may() {
         {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod.metadata.uid}}))
         .unwrap();
     let token = tokens::request(&client, "default", "default", spec).await.unwrap();
-    let owner = reviews::token(&client, &token.token.unwrap(), &[]).await.unwrap().user.unwrap();
+    assert_eq!(token.lives_secs, Some(600));
+    let owner = reviews::token(&client, &token.status.token.unwrap(), &[]).await.unwrap().user.unwrap();
     assert_eq!(owner.username.as_deref(), Some("system:serviceaccount:default:default"));
     assert!(admin.get::<ServiceAccount>(&Path::to::<ServiceAccount>("default", "default")).await.is_ok());
 }

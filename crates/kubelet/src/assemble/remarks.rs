@@ -25,12 +25,14 @@ impl Remark {
 }
 
 /// Gates that switch something here. The way to add one is to make it work and to add it here.
-const EFFECTIVE_GATES: [Gate; 30] = [
+const EFFECTIVE_GATES: [Gate; 31] = [
     Gate::AllAlpha,
     Gate::AllBeta,
     Gate::AllowDNSOnlyNodeCSR,
     Gate::AllowParsingUserUIDFromCertAuth,
     Gate::ChangeContainerStatusOnKubeletRestart,
+    // Without it there is no projection.
+    Gate::ClusterTrustBundle,
     Gate::ClusterTrustBundleProjection,
     Gate::ComponentFlagz,
     Gate::ComponentStatusz,
