@@ -75,3 +75,11 @@ controlplane_programs() {
   if path=$(forky_program etcd-server etcd); then echo "etcd-forky $path"; fi
   if path=$(forky_program kubectl kubectl); then echo "kubectl $path"; fi
 }
+
+# peers_binary: prints the path of the programs that speak gRPC with the agent, with upstream's types.
+peers_binary() {
+  local out=$X_CACHE/bin/peers
+  need_go || return 1
+  mkdir -p "$X_CACHE/bin" || return 1
+  (cd tests/api/peers && CGO_ENABLED=0 nice go build -trimpath -o "$out" .) >&2 && echo "$out"
+}
