@@ -32,10 +32,10 @@ def stranger():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE; return context
 
 
-def account(plane, name, resources):
-    """A service account that may get these, and its token."""
+def account(plane, name, resources, verbs=("get",)):
+    """A service account that may do that to these, and its token."""
     plane.request("POST", "/api/v1/namespaces/default/serviceaccounts", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}, fails=True)
-    plane.request("POST", f"/apis/{RBAC}/v1/clusterroles", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": f"api-{name}"}, "rules": [{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]}, fails=True)
+    plane.request("POST", f"/apis/{RBAC}/v1/clusterroles", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": f"api-{name}"}, "rules": [{"apiGroups": [""], "resources": resources, "verbs": list(verbs)}]}, fails=True)
     plane.request("POST", f"/apis/{RBAC}/v1/clusterrolebindings", {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": {"name": f"api-{name}"}, "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": f"api-{name}"},
                                                                    "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}]}, fails=True)
     _, made = plane.request("POST", f"/api/v1/namespaces/default/serviceaccounts/{name}/token", {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}})
@@ -132,9 +132,13 @@ def check_service_manager(node, check):
     check("systemd: READY=1, and the watchdog again and again", wait(lambda: said[:1] == ["READY=1"] and said.count("WATCHDOG=1") >= 2, 20), said[:5])
 
 
-def all_checks(plane, node, check, is_embedded):
+def write_files():
     with open("/var/log/own.log", "w") as f: f.write("line one\nline two\n")
     os.makedirs("/var/log/below", exist_ok=True)
+
+
+def all_checks(plane, node, check, is_embedded):
+    write_files()
     with open("/var/secret", "w") as f: f.write("of the host\n")
     try:
         check_callers(plane, node, check); check_pages(plane, node, check, is_embedded); check_upgrades(plane, node, check); check_service_manager(node, check)

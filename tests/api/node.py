@@ -105,13 +105,22 @@ class Node:
         pod = self.pod(name)["metadata"]
         return f"{self.machine.work}/pods/{pod['namespace']}_{pod['name']}_{pod['uid']}/{name}"
 
-    def register(self):
-        """The node and its pods in the API server, bound and running, so that it sends on what is asked of them."""
+    def register_node(self):
         status = {"addresses": [{"type": "InternalIP", "address": ADDRESS}, {"type": "Hostname", "address": NAME}], "daemonEndpoints": {"kubeletEndpoint": {"Port": PORT}}}
         self.put("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NAME}}, status)
+
+    def register(self):
+        """The node and its pods in the API server, bound and running, so that it sends on what is asked of them."""
+        self.register_node()
+        # The agent tells of its pods itself, if it knows an API server.
+        if self.has_reviews and wait(lambda: self.mirrored() >= {pod["metadata"]["name"] for pod in self.machine.pods()}, 60): return
         for pod in self.machine.pods():
             meta = {k: pod["metadata"][k] for k in ("name", "namespace", "labels", "annotations") if k in pod["metadata"]}
             self.put(f"/api/v1/namespaces/{meta['namespace']}/pods", {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod["spec"]}, {"phase": "Running"})
+
+    def mirrored(self):
+        _, pods = self.plane.request("GET", "/api/v1/namespaces/default/pods", fails=True)
+        return {pod["metadata"]["name"] for pod in pods.get("items", []) if pod["status"].get("phase") == "Running" or pod["status"].get("containerStatuses")} if isinstance(pods, dict) else set()
 
     def put(self, path, item, status):
         code, text = self.plane.request("POST", path, item, fails=True)

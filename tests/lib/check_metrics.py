@@ -82,6 +82,19 @@ def compare(page, families):
         if have != (kind, stability, labels, buckets): yield f"{name} is {have}, recorded {(kind, stability, labels, buckets)}"
 
 
+def shape(value, path=""):
+    """The paths of an object, lists without their numbers, and what kind of value is at each."""
+    if isinstance(value, dict): return {path} | {one for key, below in value.items() for one in shape(below, f"{path}.{key}")}
+    if isinstance(value, list): return {path} | {one for below in value for one in shape(below, f"{path}[]")}
+    return {f"{path}: {'number' if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__}"}
+
+
+def compare_shapes(name, ours, may_lack):
+    """What is recorded of a JSON page and not so here."""
+    with open(f"{GOLDEN}/{name}") as f: recorded = shape(json.load(f))
+    return [f"{path} is missing" for path in sorted(recorded - shape(ours)) if not re.search(may_lack, path)]
+
+
 class Agent(Embedded):
     def __init__(self, work, binary, plane):
         super().__init__(work); self.port, self.plane, self.program = free_port(), plane, binary; self.start_runtime({}, "")
@@ -165,6 +178,9 @@ def main():
         texts = {page: agent.get(page) if page != "/metrics/slis" else agent.get(page, admin) for page in PAGES}
         parsed = {page: parse(text) for page, text in texts.items()}
         for page in PAGES: check(f"{page}: families as recorded", compare(page, parsed[page][0]))
+        # What the recorded configuration sets and this one does not; volumes, which the recorded pod had.
+        check("/configz has all that is recorded", compare_shapes("configz.json", json.loads(agent.get("/configz", admin)), r"^\.kubeletconfig\.(podLogsDir|staticPodPath)"))
+        check("/stats/summary has all that is recorded", compare_shapes("stats-summary.json", json.loads(agent.get("/stats/summary", admin)), r"^$"))
         check("no series is there twice", [f"{page}: {sample}" for page, (_, samples) in parsed.items() for sample in {str(s) for s in samples if samples.count(s) > 1}][:5])
         check("health is on its page", parsed["/metrics/slis"][0].keys() == {"kubernetes_healthcheck", "kubernetes_healthchecks_total"})
         wanted = {("main", "probed-node-a"), ("main", "plain-node-a")}

@@ -86,3 +86,11 @@ need_plane() {
   tally skipped "$2" "$1: not run: no Go to build a control plane, and no kube-apiserver in KUBEBUILDER_ASSETS"
   return 1
 }
+
+# peers_binary: prints the path of the programs that speak gRPC with the agent, with upstream's types.
+peers_binary() {
+  local out=$X_CACHE/bin/peers
+  need_go || return 1
+  mkdir -p "$X_CACHE/bin" || return 1
+  (cd tests/api/peers && CGO_ENABLED=0 nice go build -trimpath -o "$out" .) >&2 && echo "$out"
+}

@@ -337,13 +337,14 @@ test_critest() {
 test_api() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "api: needs root"; return; fi
   need_plane api 1 || return 0
-  local kubelet containerd scraper log=$logs/api.log kind options=()
+  local kubelet containerd scraper peers log=$logs/api.log kind options=()
   need_embedded_run && need_run || { tally failed 1 "api: packages are missing"; return; }
   controlplane_programs >"$logs/api-programs.log" || { tally failed 1 "api: no control plane"; return; }
   grep -q '^kubectl ' "$logs/api-programs.log" || { tally skipped 1 "api: no kubectl from Debian forky"; return; }
   kubelet=$(kubelet_binary) || { tally failed 1 "api: the kubelet does not build"; return; }
   if containerd=$(containerd2); then options=(--containerd2 "$containerd"); else tally skipped 1 "api: no containerd 2 from Debian forky"; fi
   if scraper=$(scraper_binary); then options+=(--scraper "$scraper"); else tally skipped 1 "api: metrics-server does not build"; fi
+  if peers=$(peers_binary); then options+=(--peers "$peers"); else tally skipped 1 "api: upstream's types of gRPC do not build"; fi
   for kind in ${X_RUNTIMES:-embedded ${containerd:+containerd2}}; do options+=(--runtime "$kind"); done
   tests/lib/alone.sh python3 tests/api/run.py --kubelet "$kubelet" "${options[@]}" 2>&1 | tee "$log" || true
   tally_check "$log" "api"

@@ -4,7 +4,7 @@
 One agent, with the pods of all the checks. Prints `check: N passed, N failed`.
 """
 import glob, json, os, shutil, subprocess, sys
-import figures, host, limits, node, security
+import figures, host, limits, node, quota, security
 
 TOP = "/opt/work/checks"
 
@@ -25,18 +25,19 @@ def units(check):
 def main():
     rubelet, images = (os.path.realpath(a) for a in sys.argv[1:3]); check = node.Checks()
     host.before(check, rubelet, f"{TOP}/protected")
-    agent = node.Agent(rubelet, TOP, {"podPidsLimit": limits.PIDS, "enableSystemLogQuery": True})
+    agent = node.Agent(rubelet, TOP, {"podPidsLimit": limits.PIDS, "enableSystemLogQuery": True, "featureGates": quota.GATES})
+    quota.before(f"{TOP}/kubelet")
     shutil.copy(images, f"{TOP}/import/images.tar")
-    agent.wants(*security.pods(), *limits.pods())
+    agent.wants(*security.pods(), *limits.pods(), *quota.pods())
     agent.start("out/checks.log")
     try:
-        for name in ("plain", "users", "local", "unconfined", "greedy", "many", "busy"): agent.said(name)
+        for name in ("plain", "users", "local", "unconfined", "greedy", "many", "busy", "counted", "scanned"): agent.said(name)
         def settled():
             known = node.pods(); told = lambda name: [s["state"] for s in known.get(name, {"status": {}})["status"].get("containerStatuses", [])]
             return known if told("greedy") and all("terminated" in s for s in told("greedy")) and any("message" in s.get("waiting", {}) for s in told("unknown")) else None
         known = node.until(settled) or node.pods()
         with open("out/pods.json", "w") as f: json.dump(known, f, indent=1)
-        for part in (security, limits, figures, host): part.check(check, agent, known)
+        for part in (security, limits, figures, host, quota): part.check(check, agent, known)
         host.asked_logs(check)
         units(check)
     finally:

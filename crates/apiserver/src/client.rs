@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde::de::Deserialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use crate::ClientCounts;
 use crate::answer::{self, BodyTrouble};
@@ -367,12 +369,19 @@ impl Client {
         loop {
             self.turn(ask).await;
             let asked = Instant::now();
-            let attempt = timeout(self.patience, self.attempt(ask, freshness)).await;
+            let span = self.span(ask);
+            let attempt = timeout(self.patience, self.attempt(ask, freshness).instrument(span.clone())).await;
             let attempt = attempt.map_err(|_| ask.late(self.patience)).flatten();
             let code = match &attempt {
                 Ok(stream) => Some(stream.answer.status().as_u16()),
                 Err(error) => error.code(),
             };
+            if let Some(code) = code {
+                span.record("http.response.status_code", code);
+            }
+            if let Err(error) = &attempt {
+                span.record("otel.error", tracing::field::display(error));
+            }
             self.shared.counts.asked(self.host(), &ask.method(), code, ask.body.len(), asked.elapsed());
             let error = match attempt {
                 Ok(stream) => return Ok(stream),
@@ -389,6 +398,16 @@ impl Client {
             }
             self.shared.counts.again(self.host(), &ask.method(), code);
         }
+    }
+
+    /// Until the answer begins. kubelet 1.36: the same name and attributes.
+    fn span(&self, ask: &Ask) -> tracing::Span {
+        let (method, (host, port)) = (ask.method(), self.host().rsplit_once(':').unwrap_or((self.host(), "443")));
+        tracing::info_span!(
+            target: "trace", "ask", otel.name = format!("HTTP {method}"), otel.kind = "client", otel.error = Empty,
+            http.request.method = method.as_str(), url.full = format!("{}{}{}", self.shared.origin, self.shared.prefix, ask.url),
+            server.address = host, server.port = port.parse::<u64>().unwrap_or(443), http.response.status_code = Empty
+        )
     }
 
     async fn attempt(&self, ask: &Ask, freshness: Freshness) -> Result<Stream, Error> {

@@ -229,4 +229,5 @@ pub struct PodGates {
     pub resource_health_status: bool,
     pub resource_health_status_message: bool,
     pub dra_extended_resource: bool,
+    pub local_storage_capacity_isolation_fs_quota_monitoring: bool,
 }

@@ -80,6 +80,7 @@ fn settings() -> PodSettings {
             change_container_status_on_kubelet_restart: false,
             cluster_trust_bundle_projection: false,
             node_declared_features: true,
+            local_storage_capacity_isolation_fs_quota_monitoring: false,
         },
     }
 }

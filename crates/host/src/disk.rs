@@ -74,6 +74,43 @@ pub fn counted(dir: &Path) -> Option<Use> {
     quota::of(dir)
 }
 
+/// Whether the file system of a directory keeps account of projects.
+pub fn counts_projects(dir: &Path) -> bool {
+    quota::is_counted(dir)
+}
+
+/// The project of a directory; 0: none.
+///
+/// # Errors
+/// No directory, or a file system without projects.
+pub fn project(dir: &Path) -> io::Result<u32> {
+    quota::project(dir)
+}
+
+/// Whether anything belongs to a project on the file system of a directory.
+///
+/// # Errors
+/// One that does not keep account.
+pub fn is_project_used(dir: &Path, project: u32) -> io::Result<bool> {
+    quota::is_used(dir, project)
+}
+
+/// Gives a directory and all below it to a project, and what will be made in it.
+///
+/// # Errors
+/// What the file system says.
+pub fn join_project(dir: &Path, project: u32) -> io::Result<()> {
+    quota::join(dir, project)
+}
+
+/// Lets a project on the file system of a directory have as much as there is.
+///
+/// # Errors
+/// What the file system says.
+pub fn lift_limits(dir: &Path, project: u32) -> io::Result<()> {
+    quota::lift_limits(dir, project)
+}
+
 /// What the files right in a directory take; those below do not count.
 pub fn files_in(dir: &Path) -> Use {
     let mut sum = Use::default();

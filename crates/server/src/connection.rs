@@ -67,6 +67,9 @@ pub(crate) async fn serve(
 ) {
     let moved =
         Moved(Arc::new(Mutex::new(Motion { last: Instant::now(), owed: 0, answered: 0, is_given_away: false })));
+    // With HTTP/1.1, what is asked for may only fill a buffer: what is written counts. With HTTP/2, what is written may be
+    // no part of an answer, and no more is asked for than the client has room for.
+    let is_taken_when_asked = protocol == Protocol::Http2;
     let service = {
         let moved = moved.clone();
         hyper::service::service_fn(move |request| {
@@ -78,11 +81,11 @@ pub(crate) async fn serve(
                     moved.give_away();
                 }
                 drop(owed);
-                Ok::<_, Infallible>(response.map(|reply| Watched { reply, moved, owed: None }))
+                Ok::<_, Infallible>(response.map(|reply| Watched { reply, moved, owed: None, is_taken_when_asked }))
             }
         })
     };
-    let stream = TokioIo::new(Metered::new(stream, moved.clone(), room));
+    let stream = TokioIo::new(Metered::new(stream, moved.clone(), room, !is_taken_when_asked));
     // How a connection ended is the client's affair; a broken one has nobody to tell.
     match protocol {
         Protocol::Http1 => {
@@ -188,10 +191,11 @@ impl Drop for Owed {
     }
 }
 
-/// A body that tells when the client takes of it.
+/// A body that tells when it waits, and when more of it is asked for.
 struct Watched {
     reply: Reply,
     moved: Moved,
+    is_taken_when_asked: bool,
     /// While there is nothing to take.
     owed: Option<Owed>,
 }
@@ -202,7 +206,9 @@ impl Body for Watched {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let watched = self.get_mut();
-        watched.moved.now();
+        if watched.is_taken_when_asked {
+            watched.moved.now();
+        }
         let polled = Pin::new(&mut watched.reply).poll_frame(context);
         match polled {
             Poll::Pending if watched.owed.is_none() => watched.owed = Some(watched.moved.owe()),

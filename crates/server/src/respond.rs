@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use rubelet_api::v1;
 
@@ -156,6 +156,19 @@ pub(crate) fn method_not_allowed(allowed: &'static str) -> Response<Reply> {
     let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     response
+}
+
+/// kubelet 1.36: nothing but JSON is written here.
+pub(crate) fn not_acceptable() -> Response<Reply> {
+    text(StatusCode::NOT_ACCEPTABLE, "406: Not Acceptable\n\nAvailable representations: application/json")
+}
+
+/// Whether who asks takes JSON: by saying so, taking all, or saying nothing.
+pub(crate) fn takes_json(headers: &HeaderMap) -> bool {
+    let values = || headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let media = |value: &str| value.split(';').next().unwrap_or_default().trim().to_owned();
+    let is_taken = |value: &str| matches!(media(value).as_str(), "*/*" | JSON);
+    values().all(str::is_empty) || values().flat_map(|value| value.split(',')).any(is_taken)
 }
 
 pub(crate) fn whole(text: String) -> Reply {

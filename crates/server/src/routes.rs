@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::respond::{self, Reply};
@@ -55,7 +55,7 @@ pub(crate) async fn respond(site: Site, desk: Arc<Desk>, question: Question) -> 
     if let Some(page) = metrics::page(asked) {
         return metrics::respond(desk.view.clone(), asked.method, question.headers(), page).await;
     }
-    if let Some(answer) = common(view, asked) {
+    if let Some(answer) = common(view, asked, question.headers()) {
         return answer;
     }
     let segment = first_segment(asked.path).to_owned();
@@ -70,11 +70,14 @@ pub(crate) async fn respond(site: Site, desk: Arc<Desk>, question: Question) -> 
 }
 
 /// What both big servers have.
-fn common(view: &dyn View, asked: Asked<'_>) -> Option<Response<Reply>> {
+fn common(view: &dyn View, asked: Asked<'_>, headers: &HeaderMap) -> Option<Response<Reply>> {
     match asked.path {
+        "/pods" | "/pods/" if asked.method == Method::GET && !respond::takes_json(headers) => {
+            Some(respond::not_acceptable())
+        }
         "/pods" | "/pods/" if asked.method == Method::GET => Some(respond::pods(view.pods())),
         "/pods" | "/pods/" => Some(respond::method_not_allowed("GET")),
-        path if path.starts_with("/pods/") => Some(respond::no_route()),
+        path if path.starts_with("/pods/") || path.starts_with("/stats/") => Some(respond::no_route()),
         path if path.starts_with("/healthz") => Some(health::all(view, asked)),
         _ => None,
     }
@@ -85,7 +88,8 @@ async fn full(segment: &str, desk: &Desk, question: Question) -> Response<Reply>
     let view = &*desk.view;
     let switches = view.premises().switches;
     match segment {
-        "configz" => configz(view, question.method()),
+        // kubelet 1.36: whatever the method is.
+        "configz" => respond::json(&serde_json::json!({ "kubeletconfig": view.configz() })),
         "containerLogs" => container_logs::answer(desk, &question).await,
         "run" => streams::run(view, &question).await,
         "exec" => streams::exec(view, question).await,
@@ -98,14 +102,6 @@ async fn full(segment: &str, desk: &Desk, question: Question) -> Response<Reply>
         "flagz" if switches.has_flagz => zpages::flagz(view, question.headers()),
         "statusz" if switches.has_statusz => zpages::statusz(view, question.headers()),
         _ => respond::not_found(),
-    }
-}
-
-fn configz(view: &dyn View, method: &Method) -> Response<Reply> {
-    if method == Method::GET || method == Method::HEAD {
-        respond::json(&serde_json::json!({ "kubeletconfig": view.configz() }))
-    } else {
-        respond::method_not_allowed("GET, HEAD")
     }
 }
 

@@ -11,6 +11,7 @@ pub mod env_file;
 mod kinds;
 mod mount;
 mod ownership;
+mod projects;
 mod subpath;
 mod survey;
 mod unmount;

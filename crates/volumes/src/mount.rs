@@ -83,6 +83,7 @@ impl Cause {
 pub fn mount(plan: &VolumePlan, pod_dir: &Path) -> Result<(), MountError> {
     let done = match &plan.kind {
         VolumeKind::EmptyDir => kinds::empty_dir::mount(plan, pod_dir, &kinds::empty_dir::Medium::Disk),
+        VolumeKind::CountedDir => kinds::empty_dir::mount_counted(plan, pod_dir),
         VolumeKind::MemoryDir { size_bytes } => {
             let size_bytes = size_bytes.and_then(|s| u64::try_from(s).ok());
             kinds::empty_dir::mount(plan, pod_dir, &kinds::empty_dir::Medium::Memory { size_bytes })

@@ -8,6 +8,8 @@ use std::time::Duration;
 use rubelet_host::mount::{self as host_mount, Unmount};
 use rubelet_host::paths::{self, PathError};
 
+use crate::projects;
+
 #[cfg(test)]
 mod tests;
 
@@ -53,7 +55,15 @@ pub fn unmount_all(pod_dir: &Path) -> Result<(), UnmountError> {
     for plugin in children(&pod_dir.join("volumes"))? {
         let is_own = plugin.file_name().is_some_and(|n| OWN.iter().any(|own| n == *own));
         for volume in children(&plugin)? {
-            if is_own { paths::remove_tree(&volume)? } else { remove_empty(&volume)? }
+            if is_own {
+                if let Err(error) = projects::release(&volume) {
+                    let err = rubelet_host::chain(&error);
+                    tracing::warn!(volume = %volume.display(), err, "The project of a volume that goes stays written down");
+                }
+                paths::remove_tree(&volume)?;
+            } else {
+                remove_empty(&volume)?;
+            }
         }
         remove_empty(&plugin)?;
     }

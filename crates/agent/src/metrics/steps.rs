@@ -95,7 +95,9 @@ fn kind(pod: &v1::Pod, name: &str) -> &'static str {
 
 fn plugin(kind: &VolumeKind) -> String {
     let name = match kind {
-        VolumeKind::EmptyDir | VolumeKind::MemoryDir { .. } | VolumeKind::HugePages { .. } => "empty-dir",
+        VolumeKind::EmptyDir | VolumeKind::CountedDir | VolumeKind::MemoryDir { .. } | VolumeKind::HugePages { .. } => {
+            "empty-dir"
+        }
         VolumeKind::HostPath { .. } => "host-path",
         VolumeKind::Local { .. } | VolumeKind::Device { .. } => "local-volume",
         VolumeKind::Nfs { .. } => "nfs",

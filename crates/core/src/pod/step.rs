@@ -275,6 +275,8 @@ pub struct VolumePlan {
 pub enum VolumeKind {
     /// Directory 0777 on the node's disk.
     EmptyDir,
+    /// The same, counted by the file system itself where it can.
+    CountedDir,
     /// tmpfs of this size (bytes); `None`: the kernel's default.
     MemoryDir { size_bytes: Option<i64> },
     /// hugetlbfs with this page size in bytes.

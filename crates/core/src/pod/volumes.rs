@@ -9,6 +9,7 @@ use self::claim::Persistent;
 use super::needs::{self, Inputs};
 use super::step::{DeviceMap, VolumeKind, VolumePlan};
 use crate::node::NodeFacts;
+use crate::render::users::has_own_users;
 use crate::render::{RenderError, paths};
 use crate::resources::amount::Amount;
 use crate::resources::hugepages;
@@ -45,6 +46,7 @@ pub fn plan(view: &View<'_>, volume: &v1::Volume) -> VolumePlan {
     let fs_group = match &kind {
         VolumeKind::Csi(volume) if volume.device.is_some() || !csi::takes_group(view, volume) => None,
         VolumeKind::EmptyDir
+        | VolumeKind::CountedDir
         | VolumeKind::MemoryDir { .. }
         | VolumeKind::HugePages { .. }
         | VolumeKind::Local { is_read_only: false, .. }
@@ -238,6 +240,7 @@ fn empty_dir(
     source: Option<&v1::EmptyDirVolumeSource>,
 ) -> Result<VolumeKind, RenderError> {
     match source.and_then(|s| s.medium.as_deref()).unwrap_or_default() {
+        "" if is_counted(pod, node) => Ok(VolumeKind::CountedDir),
         "" => Ok(VolumeKind::EmptyDir),
         "Memory" => {
             let size_limit = source.and_then(|s| s.size_limit.as_ref()).map(Amount::of).unwrap_or_default();
@@ -253,6 +256,11 @@ fn empty_dir(
             }
         }
     }
+}
+
+/// kubelet 1.36: only where the pod's processes cannot change the project of a file, which users of the host could.
+fn is_counted(pod: &v1::Pod, node: &NodeFacts) -> bool {
+    node.settings.gates.local_storage_capacity_isolation_fs_quota_monitoring && has_own_users(pod)
 }
 
 /// The least of: what the node can give, what the pod may use, what the volume asks for. Nothing known: 0.

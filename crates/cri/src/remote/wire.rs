@@ -32,13 +32,20 @@ pub(super) struct Call {
 /// Makes the call and waits for its one answer.
 pub(super) async fn unary(channel: Channel, call: Call) -> Result<Bytes, RuntimeError> {
     let (service, verb) = (call.service.trim_matches('/'), call.verb);
+    // kubelet 1.36: the same names and attributes.
     let span = tracing::info_span!(
-        target: "trace", "call", otel.name = verb, otel.kind = "client", otel.error = Empty,
-        rpc.system = "grpc", rpc.service = service, rpc.method = verb
+        target: "trace", "call", otel.name = format!("{service}/{verb}"), otel.kind = "client", otel.error = Empty,
+        rpc.system.name = "grpc", rpc.method = format!("{service}/{verb}"), rpc.response.status_code = Empty
     );
     let answer = in_time(channel, call).instrument(span.clone()).await;
-    if let Err(error) = &answer {
-        span.record("otel.error", tracing::field::display(error));
+    match &answer {
+        Ok(_) => _ = span.record("rpc.response.status_code", "OK"),
+        Err(error) => {
+            span.record("otel.error", tracing::field::display(error));
+            if let RuntimeError::Rpc { code, .. } = error {
+                span.record("rpc.response.status_code", code.to_string());
+            }
+        }
     }
     answer
 }

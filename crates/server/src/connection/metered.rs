@@ -1,4 +1,4 @@
-//! Counts what comes before a request is complete, so that heads of requests cannot fill the memory.
+//! Counts what comes before a request is complete, so that heads of requests cannot fill the memory, and sees that answers are taken.
 
 use std::io;
 use std::pin::Pin;
@@ -38,6 +38,8 @@ pub(super) struct Metered<S> {
     stream: S,
     moved: Moved,
     room: LargeHeads,
+    /// Whether all that is written is an answer.
+    writes_answers: bool,
     /// The number of the request whose head comes.
     request: u64,
     head_bytes: usize,
@@ -45,8 +47,16 @@ pub(super) struct Metered<S> {
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, moved: Moved, room: LargeHeads) -> Self {
-        Self { stream, moved, room, request: 0, head_bytes: 0, large: None }
+    pub(super) fn new(stream: S, moved: Moved, room: LargeHeads, writes_answers: bool) -> Self {
+        Self { stream, moved, room, writes_answers, request: 0, head_bytes: 0, large: None }
+    }
+
+    /// The client took something.
+    fn written(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if self.writes_answers && matches!(polled, Poll::Ready(Ok(1..))) {
+            self.moved.now();
+        }
+        polled
     }
 
     fn count(&mut self, bytes: usize) -> io::Result<()> {
@@ -81,7 +91,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(context, bytes)
+        let metered = self.get_mut();
+        let polled = Pin::new(&mut metered.stream).poll_write(context, bytes);
+        metered.written(polled)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -97,7 +109,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
         context: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(context, pieces)
+        let metered = self.get_mut();
+        let polled = Pin::new(&mut metered.stream).poll_write_vectored(context, pieces);
+        metered.written(polled)
     }
 
     fn is_write_vectored(&self) -> bool {

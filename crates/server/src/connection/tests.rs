@@ -1,5 +1,7 @@
 use http::StatusCode;
+use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::*;
 use crate::respond;
@@ -140,4 +142,72 @@ async fn endless_headers_are_refused() {
     received.unwrap();
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+}
+
+/// Answers with more than anybody takes.
+struct Flood {
+    /// Whether the answer is still there.
+    alive: Arc<Semaphore>,
+}
+
+/// The same piece, for ever.
+struct Endless {
+    _alive: OwnedSemaphorePermit,
+}
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 8 << 10])))))
+    }
+}
+
+impl Answers for Flood {
+    fn answer(self: Arc<Self>, _: Request<Incoming>) -> Answering {
+        let _alive = self.alive.clone().try_acquire_owned().unwrap();
+        Box::pin(async move { Response::new(Reply::Stream(Box::pin(Endless { _alive }))) })
+    }
+}
+
+/// A client of a flood that reads so many pieces, one a minute, and then no more: after how many minutes the answer is given up.
+async fn minutes_of_a_slow_taker(protocol: Protocol, pieces: u32) -> u64 {
+    let alive = Arc::new(Semaphore::new(1));
+    let (client, server) = tokio::io::duplex(16 << 10);
+    let since = Instant::now();
+    tokio::spawn(serve(server, protocol, Arc::new(Flood { alive: alive.clone() }), LargeHeads::default()));
+    let request = || Request::builder().uri("http://a/").header("host", "a").body(String::new()).unwrap();
+    let io = TokioIo::new(client);
+    let mut answer = match protocol {
+        Protocol::Http1 => {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request()).await.unwrap()
+        }
+        Protocol::Http2 => {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+            tokio::spawn(connection);
+            sender.send_request(request()).await.unwrap()
+        }
+    };
+    for _ in 0..pieces {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        // As much as fits into what is buffered on the way, so that the server is asked for more.
+        let mut taken = 0;
+        while taken < 256 << 10 {
+            taken += answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+    }
+    let _given_up = alive.acquire().await.unwrap();
+    since.elapsed().as_secs() / 60
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_takes_is_given_up() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        assert_eq!(minutes_of_a_slow_taker(protocol, 0).await, 1, "{protocol:?}: after 90 s, and 5 for the goodbye");
+        assert_eq!(minutes_of_a_slow_taker(protocol, 5).await, 6, "{protocol:?}: while something is taken, it goes on");
+    }
 }

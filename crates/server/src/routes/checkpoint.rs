@@ -18,6 +18,9 @@ pub(super) async fn answer(view: &dyn View, question: &Question) -> Response<Rep
     if question.method() != Method::POST {
         return respond::method_not_allowed("POST");
     }
+    if !respond::takes_json(question.headers()) {
+        return respond::not_acceptable();
+    }
     let Some(known) = view.pod(&namespace, &pod) else {
         return respond::text(StatusCode::NOT_FOUND, "pod does not exist");
     };

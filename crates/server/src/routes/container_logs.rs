@@ -32,7 +32,13 @@ pub(super) async fn answer(desk: &Desk, question: &Question) -> Response<Reply> 
     let query = Query::parse(question.uri().query().unwrap_or_default());
     let begun = match begin(view, &namespace, &pod, &container, query) {
         Ok(begun) => begun,
-        Err((status, why)) => return respond::text(status, why),
+        Err(Refusal::Asked(status, why)) => return respond::text(status, why),
+        // kubelet 1.36: does not say what it is, like the log itself.
+        Err(Refusal::NoLog(why)) => {
+            let mut response = Response::new(respond::whole(why));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            return response;
+        }
     };
     let (sender, receiver) = mpsc::channel(1);
     let (view, bells) = (desk.view.clone(), desk.bells.clone());
@@ -53,7 +59,7 @@ pub(super) async fn answer(desk: &Desk, question: &Question) -> Response<Reply> 
             let _ = sender.send(Bytes::from(why)).await;
         }
     });
-    respond::stream(respond::TEXT, Sent(receiver))
+    Response::new(Reply::Stream(Box::pin(Sent(receiver))))
 }
 
 /// What is asked for exists.
@@ -66,26 +72,32 @@ struct Begun {
     key: (String, String),
 }
 
+/// Why there is nothing to show.
+#[derive(Debug, PartialEq)]
+enum Refusal {
+    /// It cannot be asked so, or there is no such container.
+    Asked(StatusCode, String),
+    /// The container has no log.
+    NoLog(String),
+}
+
 /// Checks in kubelet 1.36's order, in its words.
-fn begin(
-    view: &dyn View,
-    namespace: &str,
-    name: &str,
-    container: &str,
-    query: Query,
-) -> Result<Begun, (StatusCode, String)> {
+fn begin(view: &dyn View, namespace: &str, name: &str, container: &str, query: Query) -> Result<Begun, Refusal> {
     let options = LogOptions::parse(query).map_err(|error| {
         let status = match error {
             OptionsError::Undecodable => StatusCode::BAD_REQUEST,
             OptionsError::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        (status, error.to_string())
+        Refusal::Asked(status, error.to_string())
     })?;
     let Some(pod) = view.pod(namespace, name) else {
-        return Err((StatusCode::NOT_FOUND, format!("pod {name:?} does not exist")));
+        return Err(Refusal::Asked(StatusCode::NOT_FOUND, format!("pod {name:?} does not exist")));
     };
     if !has_container(&pod, container) {
-        return Err((StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {name:?}")));
+        return Err(Refusal::Asked(
+            StatusCode::NOT_FOUND,
+            format!("container {container:?} not found in pod {name:?}"),
+        ));
     }
     if let Some(stream) = options.stream.as_deref().filter(|stream| *stream != "All")
         && !view.premises().switches.splits_log_streams
@@ -93,10 +105,9 @@ fn begin(
         let why = format!(
             "unable to return the given log stream: {stream:?}. Please enable PodLogsQuerySplitStreams feature gate in kubelet"
         );
-        return Err((StatusCode::BAD_REQUEST, why));
+        return Err(Refusal::Asked(StatusCode::BAD_REQUEST, why));
     }
-    let shown_id =
-        container_id(&pod, name, container, options.previous).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
+    let shown_id = container_id(&pod, name, container, options.previous).map_err(Refusal::NoLog)?;
     Ok(Begun { options, shown_id, key: (namespace.to_owned(), name.to_owned()) })
 }
 

@@ -1,4 +1,4 @@
-//! `/debug/`: the level of detail of the log. There are no profiles: those of upstream are of Go's own runtime.
+//! `/debug/`: the level of detail of the log, and the command line. There are no profiles: those of upstream are of Go's own runtime.
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
@@ -27,10 +27,29 @@ pub(super) async fn answer(view: &dyn View, question: Question) -> Response<Repl
     if !switches.has_profiling {
         return respond::error(StatusCode::METHOD_NOT_ALLOWED, "profiling endpoint is disabled.");
     }
-    if question.method() != Method::GET {
-        return respond::method_not_allowed("GET");
+    match path.trim_start_matches("/debug/pprof/") {
+        // kubelet 1.36: there is no list of them.
+        "" => respond::no_route(),
+        _ if question.method() != Method::GET => respond::method_not_allowed("GET"),
+        name => profile(name),
     }
-    respond::error(StatusCode::NOT_IMPLEMENTED, NO_PROFILES)
+}
+
+/// What does not need Go's runtime is answered.
+fn profile(name: &str) -> Response<Reply> {
+    match name {
+        "cmdline" => match std::fs::read("/proc/self/cmdline") {
+            Ok(words) => {
+                let words = String::from_utf8_lossy(words.strip_suffix(b"\0").unwrap_or(&words)).into_owned();
+                respond::plain_text(StatusCode::OK, words)
+            }
+            Err(error) => respond::error(StatusCode::INTERNAL_SERVER_ERROR, format!("read the command line: {error}")),
+        },
+        "allocs" | "block" | "goroutine" | "heap" | "mutex" | "profile" | "symbol" | "threadcreate" | "trace" => {
+            respond::error(StatusCode::NOT_IMPLEMENTED, NO_PROFILES)
+        }
+        _ => respond::error(StatusCode::NOT_FOUND, "Unknown profile"),
+    }
 }
 
 async fn set_level(view: &dyn View, question: Question) -> Response<Reply> {
@@ -71,7 +90,8 @@ fn level(text: &str) -> Result<u32, String> {
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Reply> {
-    let mut response = respond::plain_text(status, text);
+    let end = if status.is_success() { "" } else { "\n" };
+    let mut response = respond::plain_text(status, format!("{text}{end}"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }

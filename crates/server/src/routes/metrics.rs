@@ -50,6 +50,9 @@ pub(super) async fn respond(view: Arc<dyn View>, method: &Method, headers: &Head
     if is_summary && method != Method::GET && method != Method::POST {
         return respond::method_not_allowed("GET, POST");
     }
+    if is_summary && !respond::takes_json(headers) {
+        return respond::not_acceptable();
+    }
     let Ok(turn) = view.http().turns.clone().acquire_owned().await else {
         // The semaphore is never closed.
         return respond::plain_text(StatusCode::SERVICE_UNAVAILABLE, "no page can be written\n");

@@ -315,6 +315,9 @@ pub(super) async fn running_pods(view: &dyn View, question: &Question) -> Respon
     if question.method() != Method::GET {
         return respond::method_not_allowed("GET");
     }
+    if !respond::takes_json(question.headers()) {
+        return respond::not_acceptable();
+    }
     match running::running_pods(&*view.runtime()).await {
         Ok(pods) => respond::pods(pods.iter().map(|pod| Arc::new(pod.shown())).collect()),
         Err(error) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),

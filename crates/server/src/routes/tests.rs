@@ -86,13 +86,25 @@ async fn only_the_tls_server_shows_the_configuration() {
 
 #[tokio::test]
 async fn other_methods_are_refused() {
-    for path in ["/pods", "/pods/", "/healthz", "/healthz/ping", "/configz"] {
+    for path in ["/pods", "/pods/"] {
         let (status, body) = ask(FULL, &healthy(), Method::POST, path).await;
         assert_eq!((status, body.as_str()), (405, "405: Method Not Allowed"), "{path}");
+    }
+    for path in ["/healthz", "/healthz/ping", "/configz", "/flagz"] {
+        assert_eq!(ask(FULL, &healthy(), Method::POST, path).await.0, 200, "{path}: upstream does not look at it");
     }
     let question = Request::builder().method(Method::PUT).uri("/pods").body(None).unwrap();
     let response = respond(FULL, Arc::new(Desk::new(Arc::new(healthy()))), question).await;
     assert_eq!(response.headers()["allow"], "GET");
+}
+
+#[tokio::test]
+async fn who_takes_no_json_gets_none() {
+    for (accept, status) in [("", 200), ("*/*", 200), ("text/html, application/json;q=0.1", 200), ("text/html", 406)] {
+        let question = Request::builder().uri("/pods").header("accept", accept).body(None).unwrap();
+        let response = respond(FULL, Arc::new(Desk::new(Arc::new(healthy()))), question).await;
+        assert_eq!(response.status(), status, "{accept}");
+    }
 }
 
 #[tokio::test]
@@ -152,8 +164,12 @@ async fn there_are_no_profiles_and_it_is_said() {
     assert_eq!(status, 501);
     assert!(body.contains("not written in Go"), "{body}");
     assert_eq!(ask(FULL, &healthy(), Method::POST, "/debug/pprof/heap").await.0, 405);
-    assert_eq!(get(FULL, "/debug/flags/v").await, (406, "unsupported http method".into()));
-    let empty = "strconv.ParseUint: parsing \"\": invalid syntax";
+    assert_eq!(get(FULL, "/debug/pprof/nosuch").await, (404, "Unknown profile\n".into()));
+    assert_eq!(get(FULL, "/debug/pprof/").await, (404, "404: Page Not Found".into()));
+    let words: Vec<String> = std::env::args().collect();
+    assert_eq!(get(FULL, "/debug/pprof/cmdline").await, (200, words.join("\0")));
+    assert_eq!(get(FULL, "/debug/flags/v").await, (406, "unsupported http method\n".into()));
+    let empty = "strconv.ParseUint: parsing \"\": invalid syntax\n";
     assert_eq!(ask(FULL, &healthy(), Method::PUT, "/debug/flags/v").await, (400, empty.into()));
 }
 

@@ -15,13 +15,30 @@ use crate::respond::{self, Reply};
 mod tests;
 
 const GROUP: &str = "config.k8s.io";
+const YAML: &str = "application/yaml";
 const WARNING: HeaderName = HeaderName::from_static("warning");
 
 /// In which form a page is wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     Text,
-    Json(&'static str),
+    Object(Writing, &'static str),
+}
+
+/// How an object is written. As YAML it is the same text: what is JSON is YAML, too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Writing {
+    Json,
+    Yaml,
+}
+
+impl Writing {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => respond::JSON,
+            Self::Yaml => YAML,
+        }
+    }
 }
 
 /// All flags and their values.
@@ -96,7 +113,7 @@ fn page(
 ) -> Response<Reply> {
     match form(headers, kind) {
         Some(Form::Text) => respond::text(StatusCode::OK, text()),
-        Some(Form::Json(version)) => {
+        Some(Form::Object(writing, version)) => {
             let mut whole = json!({
                 "kind": kind, "apiVersion": format!("{GROUP}/{version}"), "metadata": { "name": "kubelet" },
             });
@@ -104,7 +121,7 @@ fn page(
                 whole.extend(own);
             }
             let body = respond::whole(format!("{whole}\n"));
-            let mut response = respond::answer(StatusCode::OK, respond::JSON, body);
+            let mut response = respond::answer(StatusCode::OK, writing.content_type(), body);
             if version == "v1alpha1" {
                 let name = kind.to_ascii_lowercase();
                 let text =
@@ -116,23 +133,30 @@ fn page(
             response
         }
         None => {
-            let message = "only the following media types are accepted: application/json, text/plain";
+            let message = "only the following media types are accepted: application/json, application/yaml, text/plain";
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message,
                 "reason": "NotAcceptable", "code": 406,
             });
-            respond::answer(StatusCode::NOT_ACCEPTABLE, respond::JSON, respond::whole(format!("{status}\n")))
+            // kubelet 1.36: in what was asked for, if it can be.
+            let is_yaml = media(headers).next().is_some_and(|one| one.trim_start().starts_with(YAML));
+            let content_type = if is_yaml { YAML } else { respond::JSON };
+            respond::answer(StatusCode::NOT_ACCEPTABLE, content_type, respond::whole(format!("{status}\n")))
         }
     }
 }
 
+/// What is wanted, each with its parameters.
+fn media(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','))
+}
+
 /// The first wanted form that there is: text, or JSON of a version (`application/json;v=v1beta1;g=config.k8s.io;as=Statusz`).
 fn form(headers: &HeaderMap, kind: &str) -> Option<Form> {
-    let wanted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",");
-    if wanted.trim().is_empty() {
+    if media(headers).all(|one| one.trim().is_empty()) {
         return Some(Form::Text);
     }
-    wanted.split(',').find_map(|one| {
+    media(headers).find_map(|one| {
         let mut parts = one.split(';').map(str::trim);
         let media = parts.next().unwrap_or_default();
         let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
@@ -145,7 +169,8 @@ fn form(headers: &HeaderMap, kind: &str) -> Option<Form> {
         };
         match (media, version) {
             ("text/plain" | "text/*" | "*/*", None) => Some(Form::Text),
-            ("application/json" | "application/*", Some(version)) => Some(Form::Json(version)),
+            ("application/json" | "application/*", Some(version)) => Some(Form::Object(Writing::Json, version)),
+            (YAML, Some(version)) => Some(Form::Object(Writing::Yaml, version)),
             (_, _) => None,
         }
     })

@@ -10,6 +10,7 @@ use rubelet_host::paths;
 
 use crate::mount::Cause;
 use crate::ownership::{self, Access, Policy};
+use crate::projects;
 
 /// What an emptyDir is made of.
 #[derive(Debug, PartialEq)]
@@ -22,6 +23,21 @@ pub(crate) enum Medium {
 /// Makes the directory (0777 whatever the umask), mounts the medium, gives it to the fsGroup, marks it as ready.
 pub(crate) fn mount(plan: &VolumePlan, pod_dir: &Path, medium: &Medium) -> Result<(), Cause> {
     mount_as(plan, pod_dir, &plan.name, medium)
+}
+
+/// The same on disk, in a project of its own where the file system keeps account of projects.
+pub(crate) fn mount_counted(plan: &VolumePlan, pod_dir: &Path) -> Result<(), Cause> {
+    mount(plan, pod_dir, &Medium::Disk)?;
+    // Then its files are counted one by one.
+    if let Err(error) = projects::assign(&plan.path) {
+        let err = rubelet_host::chain(&error);
+        tracing::warn!(
+            volume = plan.name,
+            err,
+            "A volume's use will be counted file by file, as its project could not be set"
+        );
+    }
+    Ok(())
 }
 
 /// The same under another name for its `ready` file: written volumes use `wrapped_<name>`.

@@ -44,6 +44,25 @@ fn a_memory_volume_is_as_large_as_the_least_bound() {
 }
 
 #[test]
+fn what_is_counted_by_the_file_system_belongs_to_pods_with_users_of_their_own() {
+    let kind = |is_on: bool, medium: &str, spec: Value| {
+        let mut node = node();
+        node.settings.gates.local_storage_capacity_isolation_fs_quota_monitoring = is_on;
+        let mut spec = spec;
+        spec["volumes"] = json!([{ "name": "v", "emptyDir": { "medium": medium } }]);
+        let pod = pod_with(json!({}), spec);
+        let view = View { pod: &pod, node: &node, pod_ips: &[], inputs: &Inputs::default() };
+        plan(&view, &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0]).kind
+    };
+    let own_users = || json!({ "hostUsers": false });
+    assert_eq!(kind(true, "", own_users()), VolumeKind::CountedDir);
+    assert_eq!(kind(false, "", own_users()), VolumeKind::EmptyDir);
+    assert_eq!(kind(true, "", json!({ "hostUsers": true })), VolumeKind::EmptyDir);
+    assert_eq!(kind(true, "", json!({})), VolumeKind::EmptyDir);
+    assert_ne!(kind(true, "Memory", own_users()), VolumeKind::CountedDir);
+}
+
+#[test]
 fn a_huge_page_volume_needs_one_size_that_the_pod_asks_for() {
     let asking = |sizes: &[&str]| {
         let amounts: serde_json::Map<String, Value> =

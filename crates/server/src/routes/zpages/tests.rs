@@ -39,6 +39,10 @@ async fn pages_are_objects_of_a_version() {
         "flags": { "address": "0.0.0.0", "v": "2" } });
     assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, wanted));
     assert!(!headers.contains_key(WARNING));
+    let (status, headers, same) = get(flagz, &asked("v1beta1", "Flagz").replace("json", "yaml")).await;
+    assert_eq!((status, &headers["content-type"], same), (200, &"application/yaml".parse().unwrap(), body));
+    let (status, headers, _) = get(flagz, "application/yaml").await;
+    assert_eq!((status, &headers["content-type"]), (406, &"application/yaml".parse().unwrap()));
     let (_, headers, body) = get(statusz, &asked("v1alpha1", "Statusz")).await;
     assert!(headers[WARNING].to_str().unwrap().contains("deprecated"));
     let object: Value = serde_json::from_str(&body).unwrap();
