@@ -4,7 +4,7 @@
 usage: swap.py --kubelet BIN|upstream [--runtime embedded|containerd] [--containerd DIR] [--rubelet BIN] [--times N]
 20 pods of the API (probes, volumes of all sorts, sidecars) and 3 static ones: no container starts again, no pod is told unready, and the new kubelet really has them.
 """
-import argparse, json, os, sys, time, urllib.request
+import argparse, json, os, re, sys, time, urllib.request
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib"))
@@ -23,6 +23,9 @@ def kinds(i):
     sidecar = {"initContainers": [{"name": "first", "image": BUSYBOX, "command": ["true"]}, {"name": "side", "image": BUSYBOX, "command": ["sleep", "100000"], "restartPolicy": "Always"}]}
     return [pod(f"p{i}", container=probe), pod(f"p{i}", image=AGNHOST, command=None, container=http), pod(f"p{i}", container={**mounts, **limits}, volumes=volumes, securityContext={"fsGroup": 2000}),
             pod(f"p{i}", automountServiceAccountToken=True, **sidecar), pod(f"p{i}", hostNetwork=True, container=probe)][i % 5]
+
+
+def kind_of(name): return int(name[1:]) % 5 if re.fullmatch(r"p\d+", name) else "static" if name.startswith("static") else name
 
 
 def containers(pods):
@@ -57,8 +60,12 @@ def swapped(c, which, state):
     need(c.node.kubelet.poll() is None, "the new kubelet goes on", c.node.log()[-500:]); now = containers(c.pods(NS))
     changed = {n: {"was": state.get(n), "is": now.get(n)} for n in state.keys() | now.keys() if state.get(n) != now.get(n)}; need(not changed, f"{len(changed)} pods changed", changed)
     told = flips(c.watch, since)
-    # Upstream's kubelet tells some pods unready when it starts, whoever was there before.
-    if which == "upstream": print(f"        upstream tells {len({name for _, _, name, _ in told})} pods unready by itself", flush=True); return
+    # Upstream's kubelet tells pods with probes unready when it starts, whoever was there before: no others because ours was.
+    if which == "upstream":
+        names = sorted({name for _, _, name, _ in told}); print(f"        upstream tells {len(names)} pods unready: {' '.join(names)}", flush=True); flipped = {kind_of(n) for n in names}
+        if c.own_flips is None: c.own_flips = flipped
+        else: need(flipped <= c.own_flips, f"pods are told unready that upstream's kubelet would have left alone after itself: {flipped - c.own_flips}", told)
+        return
     need(not told, f"{len(told)} times a pod was told unready", told); need(not (told := node_flips(c.nodes, since)), "the node was told unready", told)
 
 
@@ -73,11 +80,12 @@ def has_them(c, which):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 9); parser.add_argument("--times", type=int, default=3)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter); add_options(parser, 10); parser.add_argument("--times", type=int, default=3)
     options = parser.parse_args(); checks = Checks()
     with Cluster(options, served=True) as c:
         if checks.run("upstream's kubelet runs the pods", prepare, c):
             c.watch, c.nodes = Watch(c.plane, f"/api/v1/namespaces/{NS}/pods"), Watch(c.plane, "/api/v1/nodes"); state = containers(c.pods(NS))
+            c.own_flips = None; checks.run("upstream's kubelet after itself", swapped, c, "upstream", state); state = containers(c.pods(NS))
             for i in range(options.times):
                 for which, name in ((options.kubelet, "taken over"), ("upstream", "and back")): checks.run(f"{name}, {i + 1}", swapped, c, which, state); state = containers(c.pods(NS))
             checks.run("taken over for good", swapped, c, options.kubelet, state); checks.run("what was taken over is looked after", has_them, c, options.kubelet)

@@ -4,21 +4,34 @@
 # The first time it is built: two to five minutes and 1.5 GB of Go's cache. It is kept outside of the checkout.
 # X_KUBERNETES=1.37 makes it of that version: the same source, with the versions of go-1.37.mod.
 controlplane_binary() {
-  local folder=tests/controlplane modules=go.mod out stamp
-  [ "${X_KUBERNETES:-1.36}" = 1.36 ] || modules=go-$X_KUBERNETES.mod
-  [ -e "$folder/$modules" ] || { echo "x: there is no $folder/$modules: which versions of modules is Kubernetes $X_KUBERNETES made of?" >&2; return 1; }
-  stamp=$(cat "$folder/main.go" "$folder/$modules" | sha256sum | cut -c1-16)
-  out=$X_CACHE/bin/controlplane-$stamp
+  local folder=tests/controlplane out
+  out=$(controlplane_path) || return 1
   if [ ! -x "$out" ]; then
     need_go || return 1
     mkdir -p "$X_CACHE/bin" || return 1
     # Who comes while it is built waits for it.
     {
       flock 9
-      [ -x "$out" ] || build_controlplane "$folder" "$modules" "$out"
+      [ -x "$out" ] || build_controlplane "$folder" "$(controlplane_modules)" "$out"
     } 9>"$X_CACHE/bin/controlplane.lock" || return 1
   fi
   echo "$out"
+}
+
+# controlplane_modules: prints the name of the file with the versions of modules.
+controlplane_modules() {
+  local modules=go.mod
+  [ "${X_KUBERNETES:-1.36}" = 1.36 ] || modules=go-$X_KUBERNETES.mod
+  [ -e "tests/controlplane/$modules" ] || { echo "x: there is no tests/controlplane/$modules: which versions of modules is Kubernetes $X_KUBERNETES made of?" >&2; return 1; }
+  echo "$modules"
+}
+
+# controlplane_path: prints where the program is once it is built.
+controlplane_path() {
+  local modules stamp
+  modules=$(controlplane_modules) || return 1
+  stamp=$(cat tests/controlplane/main.go "tests/controlplane/$modules" | sha256sum | cut -c1-16)
+  echo "$X_CACHE/bin/controlplane-$stamp"
 }
 
 # build_controlplane FOLDER MODULES OUT
