@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # usage: build.sh DIR: builds the CRI validation suite, its command line client and its images into DIR, where they stay.
-# Cold five minutes. Needs go, gcc, nginx, procps, util-linux; busybox is fetched.
+# Cold five minutes. Needs go, gcc, nginx, procps, util-linux; Debian's other busybox is fetched.
 set -euo pipefail
 dir=$(realpath -m "$1")
 cd "$(dirname "$(realpath "$0")")"
-. ../lib/forky.sh
+. ../lib/debian.sh
+X_CACHE=${X_CACHE:-/var/cache/rubelet}
 mkdir -p "$dir"
-stamp=$(cat go.mod tools.go build.sh images.py ../lib/images.py | sha256sum)
+stamp=$(cat go.mod tools.go build.sh images.py ../lib/debian.sh ../lib/images.py | sha256sum)
 [ "$(cat "$dir/stamp" 2>/dev/null)" != "$stamp" ] || exit 0
 export CGO_ENABLED=0
-digest=$(BUSYBOX=$(busybox_new) python3 images.py "$dir/images.tar")
+digest=$(BUSYBOX=$(busybox_plain) python3 images.py "$dir/images.tar")
 # One spec pulls an image by a digest that stands in the suite. Nobody can make another image of that digest, so the suite gets that of ours.
 module=sigs.k8s.io/cri-tools
 rm -rf "$dir/source"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The images that the CRI validation suite names, as one OCI archive, from Debian's programs; prints the digest of the one that is pulled by its digest.
 
-usage: BUSYBOX=PROGRAM images.py OUT.tar      (a static busybox; needs gcc, nginx, and Debian's pgrep and ipcs)
+usage: BUSYBOX=PROGRAM images.py OUT.tar      (Debian's dynamic busybox; needs gcc, nginx, and Debian's pgrep and ipcs)
 """
 import hashlib, os, subprocess, sys, tempfile
 
@@ -34,12 +34,12 @@ http {
 
 
 def base(users=b"", groups=b""):
-    """Busybox, two programs that Debian's busybox leaves out, and two of their own, because its shell does not look for other programs than its own."""
-    layer = Layer(); layer.copy("/bin/busybox", BUSYBOX)
+    """Busybox, two programs that Debian leaves out of it, and an `ls` of its own, which is masked in a spec."""
+    layer = Layer(); layer.program("/bin/busybox", BUSYBOX)
+    programs = ("/usr/bin/pgrep", "/usr/bin/ipcs", "/bin/ls"); own = [os.path.basename(path) for path in programs]
+    for path in programs: layer.program(path)
     for applet in subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split():
-        if applet not in ("busybox", "pgrep", "ipcs", "sh", "ls"): layer.link(f"/bin/{applet}", "busybox")
-    for path in ("/usr/bin/pgrep", "/usr/bin/ipcs", "/bin/dash", "/bin/ls"): layer.program(path)
-    layer.link("/bin/sh", "dash")
+        if applet not in ("busybox", *own): layer.link(f"/bin/{applet}", "busybox")
     layer.file("/etc/passwd", USERS + users); layer.file("/etc/group", GROUPS + groups)
     for path in ("/root", "/proc", "/sys", "/dev", "/run", "/var/log", "/var/lib", "/home"): layer.folder(path)
     layer.folder("/tmp", 0o1777); layer.link("/var/run", "/run")

@@ -2,7 +2,7 @@
 """Runs the CRI validation suite against a container runtime, on a machine of its own (call it in tests/lib/own.sh).
 
 usage: run.py --kubelet RUBELET | --containerd [DIR]  --critest BIN --images IMAGES.tar --out DIR
-              [--oci-runtime PROGRAM] [--websocket] [--focus RE] [--skip RE] [--only-list FILE] [--call COMMAND]
+              [--oci-runtime PROGRAM] [--cgroup-driver systemd] [--websocket] [--focus RE] [--skip RE] [--only-list FILE] [--call COMMAND]
 
 --kubelet    the embedded runtime of this program, as `rubelet cri` serves it
 --containerd Debian's containerd, or the one in DIR
@@ -51,7 +51,7 @@ class Machine:
 
     def embedded(self):
         place = "/run/rubelet/cri.sock"
-        more = [f"--oci-runtime={self.args.oci_runtime}"] if self.args.oci_runtime else []
+        more = [f"--{name}={value}" for name, value in (("oci-runtime", self.args.oci_runtime), ("cgroup-driver", self.args.cgroup_driver)) if value]
         process = self.spawn([os.path.realpath(self.args.kubelet), "cri", f"--listen=unix://{place}", f"--embedded-hosts-dirs={self.work}/certs.d", *more], "runtime.log")
         if not golden.wait(lambda: socket.socket(socket.AF_UNIX).connect_ex(place) == 0, 30): raise RuntimeError("the embedded runtime does not answer, see runtime.log")
         return process, f"unix://{place}"
@@ -125,12 +125,13 @@ def chosen(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--critest", "--images", "--out"): parser.add_argument(option, required=True)
-    for option in ("--kubelet", "--oci-runtime", "--focus", "--skip", "--only-list", "--call"): parser.add_argument(option)
+    for option in ("--kubelet", "--oci-runtime", "--cgroup-driver", "--focus", "--skip", "--only-list", "--call"): parser.add_argument(option)
     parser.add_argument("--containerd", nargs="?", const="", default=None); parser.add_argument("--websocket", action="store_true")
     args = parser.parse_args()
     if (args.kubelet is None) == (args.containerd is None): parser.error("one of --kubelet and --containerd")
     args.out = os.path.abspath(args.out); shutil.rmtree(args.out, ignore_errors=True); os.makedirs(args.out)
     runtime = "embedded" if args.kubelet else "containerd2" if args.containerd else "containerd1"
+    os.makedirs("/var/lib/rubelet", exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rubelet-critest-", dir="/var/lib/rubelet", ignore_cleanup_errors=True) as work:
         machine = Machine(args, work)
         try:

@@ -38,3 +38,15 @@ install_debian() {
   rm -f /tmp/x-apt.$$
   return "$done"
 }
+
+# busybox_plain: prints the path of Debian's dynamic busybox, whose shell runs the programs that it finds before its own. Not installed: busybox-static excludes it.
+busybox_plain() {
+  local top=$X_CACHE/busybox-plain download
+  if [ ! -x "$top/bin/busybox" ]; then
+    download=$(mktemp -d)
+    (cd "$download" && { apt-get download -qq busybox || { apt-get update -qq && apt-get download -qq busybox; }; } >&2 && dpkg-deb -x busybox_*.deb unpacked) &&
+      rm -rf "$top" && mv "$download/unpacked" "$top"
+    rm -rf "$download"
+  fi
+  "$top/bin/busybox" true && echo "$top/bin/busybox"
+}

@@ -42,11 +42,11 @@ class Layer:
     def copy(self, path, source, mode=0o755):
         with open(source, "rb") as f: self.file(path, f.read(), mode)
 
-    def program(self, path):
-        """A program of Debian's with the libraries that it loads."""
-        loaded = re.findall(r"(/[^ )]+) \(0x", subprocess.run(["ldd", path], capture_output=True, text=True, check=True).stdout)
+    def program(self, path, source=None):
+        """A program of Debian's with the libraries that it loads; the program itself may come from elsewhere."""
+        loaded = re.findall(r"(/[^ )]+) \(0x", subprocess.run(["ldd", source or path], capture_output=True, text=True, check=True).stdout)
         for one in (path, *sorted(set(loaded))):
-            if one not in self.copied: self.copied.add(one); self.copy(one, one)
+            if one not in self.copied: self.copied.add(one); self.copy(one, source if source and one == path else one)
 
     def bytes(self): self.tar.close(); return self.raw.getvalue()
 

@@ -28,6 +28,7 @@ mod user;
 mod volumes;
 
 pub use host::HostFacts;
+pub(crate) use mounts::image_part;
 
 /// Version of the runtime specification that the files say they follow.
 const OCI_VERSION: &str = "1.2.0";

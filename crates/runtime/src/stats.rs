@@ -139,7 +139,9 @@ pub(crate) fn sandbox(engine: &Engine, sandbox: &Sandbox) -> cri::PodSandboxStat
         SandboxLife::Ready { pid } => Some(pid),
         SandboxLife::NotReady => None,
     };
-    let reading = pid.and_then(|_| Reading::take(engine, parent.trim_matches('/'), &sandbox.cpu));
+    // A sandbox without a parent is in the root: those figures are the machine's, not the pod's.
+    let cgroup = parent.trim_matches('/');
+    let reading = pid.filter(|_| !cgroup.is_empty()).and_then(|_| Reading::take(engine, cgroup, &sandbox.cpu));
     let containers = engine.pods().containers_of(&sandbox.id);
     let linux = cri::LinuxPodSandboxStats {
         cpu: reading.as_ref().map(Reading::cpu),

@@ -182,7 +182,7 @@ fn source(mount: &cri::Mount) -> Result<PathBuf, SpecError> {
                 mount.container_path
             )));
         }
-        return sub_path(path, &mount.image_sub_path, image);
+        return image_part(path, &mount.image_sub_path, image);
     }
     if !path.is_absolute() {
         return Err(SpecError::new(format!("failed to mkdir {:?}: the path is not absolute", mount.host_path)));
@@ -201,7 +201,7 @@ fn source(mount: &cri::Mount) -> Result<PathBuf, SpecError> {
 }
 
 /// What is at a path in a mounted image. Its links stay in the image; nothing in it changes while it is mounted.
-fn sub_path(root: &Path, sub: &str, image: &str) -> Result<PathBuf, SpecError> {
+pub(crate) fn image_part(root: &Path, sub: &str, image: &str) -> Result<PathBuf, SpecError> {
     let refused = |why: String| SpecError::new(format!("failed to mount image {image:?} sub path {sub:?}: {why}"));
     let is_below = Path::new(sub).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !is_below {

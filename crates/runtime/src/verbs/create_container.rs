@@ -142,19 +142,27 @@ enum AttachError {
     Namespace(#[from] std::io::Error),
 }
 
-/// Mounts the images that are volumes of the container: from then on they are directories of the host.
+/// Mounts the images that are volumes of the container: from then on they are directories of the host. Which image it was is noted, for the
+/// container's status.
 fn mount_images(engine: &Engine, id: &str, dir: &Path, mounts: &mut [cri::Mount]) -> Result<(), Refusal> {
     for (at, mount) in mounts.iter_mut().enumerate() {
         let Some(image) = mount.image.as_ref().map(|i| i.image.clone()).filter(|image| !image.is_empty()) else {
             continue;
         };
         let said = || format!("failed to mount image {image:?} at {:?}", mount.container_path);
-        if engine.images.status(&image).is_none() {
-            return Err(Refusal::new(rubelet_cri::Code::NotFound, format!("{}: image not found", said())));
+        if !mount.readonly {
+            return Err(Refusal::invalid(format!("{}: it must be read-only", said())));
         }
+        let Some(known) = engine.images.status(&image) else {
+            return Err(Refusal::new(rubelet_cri::Code::NotFound, format!("{}: image not found", said())));
+        };
         let target = dir.join(format!("image{at}"));
         fs::create_dir(&target).doing(said())?;
         engine.images.view_now(&sweep::view_name(id, at), &image)?.attach(&target).doing(said())?;
+        spec::image_part(&target, &mount.image_sub_path, &image).doing("failed to create the container")?;
+        if let Some(image) = &mut mount.image {
+            image.image_ref = known.id;
+        }
         mount.host_path = target.display().to_string();
     }
     Ok(())

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use rubelet_proto::cri;
 
-use super::checks::{ensure, refused, same};
+use super::checks::{ensure, refused, same, some};
 use super::pod::pod_namespaces;
-use super::{Bench, Result, suite};
+use super::{Bench, Pod, Result, suite};
 
 suite! {
     "a read-only mount is read-only below it too when asked" [Processes, Root] => read_only_below;
@@ -19,6 +19,9 @@ suite! {
     "a handler is told" [Processes] => handlers;
     "an image is mounted as a volume" [Processes, Registry] => image_volume;
     "a part of an image is mounted as a volume" [Processes, Registry] => image_part;
+    "the status tells which image is mounted" [Processes, Registry] => image_told;
+    "an image is not mounted to be written to" [Processes, Registry] => image_written;
+    "a part that an image has not is not mounted" [Processes, Registry] => image_without;
     "a pull that lasts too long is given up" [Registry] => pull_in_time;
 }
 
@@ -114,8 +117,12 @@ async fn handlers(bench: Arc<Bench>) -> Result {
     same("the handler of a pod that names none", pod.sandbox_status().await?.runtime_handler.as_str(), "")
 }
 
-/// What is said by a container that has an image, or a part of it, at `/image`.
-async fn with_image(bench: Arc<Bench>, part: &str, script: &str) -> Result<String> {
+/// A container with a mount of an image, or of a part of it, at `/image`: what `act` makes of its pod, the mount and the image's id.
+async fn with_mount<T>(
+    bench: Arc<Bench>,
+    part: &str,
+    act: impl AsyncFnOnce(&Pod, cri::Mount, String) -> Result<T>,
+) -> Result<T> {
     let name = bench.in_registry("contract/first:1");
     let pod = bench.pod().await?;
     let spec = cri::ImageSpec { image: name, ..Default::default() };
@@ -123,7 +130,7 @@ async fn with_image(bench: Arc<Bench>, part: &str, script: &str) -> Result<Strin
     let mount = cri::Mount {
         container_path: "/image".to_owned(),
         image: Some(cri::ImageSpec {
-            image: reference,
+            image: reference.clone(),
             user_specified_image: spec.image.clone(),
             ..Default::default()
         }),
@@ -131,9 +138,45 @@ async fn with_image(bench: Arc<Bench>, part: &str, script: &str) -> Result<Strin
         readonly: true,
         ..Default::default()
     };
-    let said = pod.said(script, |config| config.mounts = vec![mount]).await;
+    let done = act(&pod, mount, reference).await;
     bench.runtime().remove_image(spec).await?;
-    said
+    done
+}
+
+/// What is said by a container that has it.
+async fn with_image(bench: Arc<Bench>, part: &str, script: &str) -> Result<String> {
+    with_mount(bench, part, async |pod, mount, _| pod.said(script, |config| config.mounts = vec![mount]).await).await
+}
+
+async fn image_told(bench: Arc<Bench>) -> Result {
+    let told = with_mount(bench.clone(), "", async |pod, mount, image| {
+        let id = pod.waiting_with("a", |config| config.mounts = vec![mount]).await?;
+        let status = bench.runtime().container_status(&id, false).await?;
+        let mounts = status.status.unwrap_or_default().mounts;
+        let told = mounts.into_iter().find(|mount| mount.container_path == "/image").and_then(|mount| mount.image);
+        Ok((some("the mount's image", told)?.image_ref, image))
+    });
+    let (told, image) = told.await?;
+    same("the image", told, image)
+}
+
+async fn no_mount(bench: Arc<Bench>, part: &str, readonly: bool) -> Result {
+    let runtime = bench.clone();
+    with_mount(bench, part, async |pod, mount, _| {
+        let mut config = pod.container("a", &["true"]);
+        config.mounts = vec![cri::Mount { readonly, ..mount }];
+        let created = runtime.runtime().create_container(&pod.id, config, pod.config.clone()).await;
+        refused("a container", created).map(drop)
+    })
+    .await
+}
+
+async fn image_written(bench: Arc<Bench>) -> Result {
+    no_mount(bench, "", false).await
+}
+
+async fn image_without(bench: Arc<Bench>) -> Result {
+    no_mount(bench, "none/such", true).await
 }
 
 async fn image_volume(bench: Arc<Bench>) -> Result {

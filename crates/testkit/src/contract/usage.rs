@@ -16,6 +16,7 @@ suite! {
     "the list of usage can be narrowed" [Processes] => filters;
     "the usage of what is not there is refused" [Processes] => unknown;
     "a sandbox's usage is told" [Processes] => of_a_sandbox;
+    "a sandbox without a cgroup has not the machine's usage" [Processes] => without_cgroup;
     "the usage of sandboxes can be narrowed" [Processes] => sandbox_filters;
     "metrics are described and told" [Processes] => metrics;
     "what is written into a container is counted" [Processes] => writable_layer;
@@ -122,6 +123,15 @@ async fn of_a_sandbox(bench: Arc<Bench>) -> Result {
         same("the interface", interface.name.as_str(), "eth0")?;
     }
     Ok(())
+}
+
+/// Runtimes may refuse it, too.
+async fn without_cgroup(bench: Arc<Bench>) -> Result {
+    let pod = bench.pod_with(|config| config.linux.get_or_insert_default().cgroup_parent.clear()).await?;
+    let stats = bench.runtime().pod_sandbox_stats(&pod.id).await.ok().flatten();
+    let linux = stats.and_then(|stats| stats.linux).unwrap_or_default();
+    same("the CPU's usage", linux.cpu, None)?;
+    same("the memory's usage", linux.memory, None)
 }
 
 async fn sandbox_filters(bench: Arc<Bench>) -> Result {

@@ -28,6 +28,7 @@ const KNOWN_1: &[(&str, &str)] = &[
     ("a handler is told", "since 2"),
     ("an image is mounted as a volume", "since 2.1"),
     ("a part of an image is mounted as a volume", "since 2.2"),
+    ("the status tells which image is mounted", "not by 2.1 either"),
 ];
 /// What containerd 2 does otherwise.
 const KNOWN_2: &[(&str, &str)] = &[
@@ -35,6 +36,8 @@ const KNOWN_2: &[(&str, &str)] = &[
     ("the container's own stop signal is sent", "not by 2.1"),
     ("metrics are described and told", "since 2.2"),
     ("a part of an image is mounted as a volume", "since 2.2"),
+    ("the status tells which image is mounted", "not by 2.1"),
+    ("a part that an image has not is not mounted", "since 2.2"),
     ("a pod may have users of its own", "with runc since 1.2"),
     ("what a pod with users of its own mounts belongs to whom it belonged", "with runc since 1.2"),
 ];
