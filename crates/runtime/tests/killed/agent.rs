@@ -7,10 +7,10 @@ use std::process::ExitCode;
 
 use rubelet_cri::Runtime;
 use rubelet_proto::cri;
-use rubelet_runtime::{Embedded, Options};
+use rubelet_runtime::{Creator, Embedded, Options};
 
 use crate::life::{LONG, bring_images, live, remove_images};
-use crate::{DEATH, Death, REACHED, eventually};
+use crate::{CREATOR, DEATH, Death, REACHED, eventually};
 
 pub(crate) const PARENT: &str = "/rubelet-killed-test";
 /// Who dies there leaves a program that would go on for long.
@@ -28,10 +28,13 @@ pub(crate) fn play(part: &str, dir: &Path) -> ExitCode {
         let mut options = Options::at(&dir.join("root"), &dir.join("run"));
         options.network.cni_conf_dir = dir.join("none");
         options.fault = Some(fault);
+        options.creator = std::env::var(CREATOR).map(|name| Creator::from(name.as_str())).unwrap_or_default();
+        // Others than our own refuse them.
+        let has_users = options.creator == Creator::BuiltIn;
         options.boot_id = (part == "boot").then(|| "another boot".to_owned());
         let embedded = Embedded::start(options).await.unwrap();
         match part {
-            "live" => live(&embedded, dir, is_long).await,
+            "live" => live(&embedded, dir, is_long, has_users).await,
             // One that is killed while it looks at what another has left, at the latest when it is done with that.
             "look" => {}
             "find" => find(&embedded, &point).await,

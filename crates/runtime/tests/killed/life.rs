@@ -46,8 +46,9 @@ pub(crate) async fn remove_images(embedded: &Embedded) {
     embedded.images().collect().await.unwrap();
 }
 
-/// From its beginning to its end. `is_long`: what is run in the container goes on until it is ended.
-pub(crate) async fn live(embedded: &Embedded, dir: &Path, is_long: bool) {
+/// From its beginning to its end. `is_long`: what is run in the container goes on until it is ended; `has_users`: there is another pod, with
+/// users of its own.
+pub(crate) async fn live(embedded: &Embedded, dir: &Path, is_long: bool, has_users: bool) {
     bring_images(embedded).await;
     let sandbox = embedded.run_pod_sandbox(pod(dir, Users::TheHosts), "").await.unwrap();
     let main = create(embedded, &sandbox, pod(dir, Users::TheHosts), "main").await;
@@ -68,13 +69,19 @@ pub(crate) async fn live(embedded: &Embedded, dir: &Path, is_long: bool) {
     create(embedded, &sandbox, pod(dir, Users::TheHosts), "third").await;
     embedded.stop_pod_sandbox(&sandbox).await.unwrap();
     embedded.remove_pod_sandbox(&sandbox).await.unwrap();
-    // Its pause process makes the namespaces.
+    if has_users {
+        live_with_own_users(embedded, dir).await;
+    }
+    remove_images(embedded).await;
+}
+
+/// A pod whose pause process makes the namespaces.
+async fn live_with_own_users(embedded: &Embedded, dir: &Path) {
     let own = embedded.run_pod_sandbox(pod(dir, Users::Own), "").await.unwrap();
     let main = create(embedded, &own, pod(dir, Users::Own), "main").await;
     embedded.start_container(&main).await.unwrap();
     embedded.stop_pod_sandbox(&own).await.unwrap();
     embedded.remove_pod_sandbox(&own).await.unwrap();
-    remove_images(embedded).await;
 }
 
 /// Whose users those of a pod are.

@@ -27,6 +27,11 @@ mod registry;
 /// The agent's part, and where things are, by the environment.
 const PART: &str = "KILLED_TEST_PART";
 const PLACE: &str = "KILLED_TEST_DIR";
+/// What creates containers; nothing: our own shim does.
+const CREATOR: &str = "KILLED_TEST_CREATOR";
+const RUNC: &str = "runc";
+/// The verbs that are other ones with an OCI runtime.
+const WITH_RUNC: [&str; 8] = ["create", "end", "exec", "start", "stop", "stop-pod", "sweep", "update-container"];
 const SIGKILL: i32 = 9;
 /// What ends, ends in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -121,6 +126,9 @@ fn every_point() {
             assert_eq!(killed, known, "the agent was killed at each of them");
             println!("killed at {} points, {} times", killed.len(), passed.len());
             twice(top.path());
+            if is_installed(RUNC) {
+                with_runc(top.path());
+            }
             let dir = top.path().join("boot");
             run("live:start.started/0", &dir, Ending::Killed);
             end_the_boot(&dir);
@@ -159,6 +167,22 @@ fn twice(top: &Path) {
     }
 }
 
+/// An OCI runtime has notes and processes of its own.
+fn with_runc(top: &Path) {
+    let verb = |point: &str| point.split('.').next().unwrap_or_default().to_owned();
+    for point in FAULT_POINTS.into_iter().filter(|point| WITH_RUNC.contains(&verb(point).as_str())) {
+        let (dir, death) = (top.join(format!("{RUNC}-{point}")), format!("{point}/0"));
+        run_by(RUNC, &format!("live:{death}"), &dir, Ending::Killed);
+        run_by(RUNC, &format!("find:{death}"), &dir, Ending::Well);
+        assert_nothing_left(&dir, &format!("{death} by {RUNC}"));
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').any(|dir| Path::new(dir).join(program).exists())
+}
+
 /// The points that agents have passed in this directory.
 fn reached(dir: &Path) -> Vec<String> {
     fs::read_to_string(dir.join("reached")).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -174,10 +198,15 @@ enum Ending {
 
 /// Runs one part to its end. Whether that is a kill.
 fn run(part: &str, dir: &Path, ending: Ending) -> bool {
+    run_by("", part, dir, ending)
+}
+
+/// The same with what creates containers.
+fn run_by(creator: &str, part: &str, dir: &Path, ending: Ending) -> bool {
     fs::create_dir_all(dir).unwrap();
     let log = fs::File::options().append(true).create(true).open(dir.join("log")).unwrap();
-    let status =
-        Command::new(std::env::current_exe().unwrap()).env(PART, part).env(PLACE, dir).stderr(log).status().unwrap();
+    let mut agent = Command::new(std::env::current_exe().unwrap());
+    let status = agent.env(PART, part).env(PLACE, dir).env(CREATOR, creator).stderr(log).status().unwrap();
     let said = fs::read_to_string(dir.join("log")).unwrap();
     let is_killed = status.signal() == Some(SIGKILL);
     let is_expected = match ending {
