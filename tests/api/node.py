@@ -67,16 +67,12 @@ class Node:
             images.archive(f"{machine.work}/images.tar", {PAUSE: images.pause(), IMAGE: built_image()}); machine.start_runtime({}, f"{machine.work}/images.tar")
         for name, container in self.containers.items(): machine.write(f"manifests/{name}.json", json.dumps(manifest(name, container)))
         self.start_kubelet(); wanted = {f"{name}-{NAME}" for name in self.containers}
-        if not wait(lambda: self.started() == wanted or self.process.poll() is not None, 120) or self.process.poll() is not None: raise RuntimeError(f"not all pods run: {sorted(wanted - self.started())}; see {machine.work}/log/kubelet.log: {self.log_end()}")
+        if not wait(lambda: self.is_answering() and self.started() == wanted or self.process.poll() is not None, 120) or self.process.poll() is not None: raise RuntimeError(f"not all pods run: {sorted(wanted - self.started())}; see {machine.work}/log/kubelet.log: {self.log_end()}")
         self.register()
 
     def start_kubelet(self):
-        self.has_reviews = True; self.listen_as_systemd()
+        self.listen_as_systemd()
         self.process = self.machine.start_kubelet(self.kubelet, self.config(), ["--kubeconfig", f"{self.plane.work}/{NAME}.conf", "--hostname-override", NAME])
-        if wait(lambda: self.started() or self.process.poll() is not None, 120) and self.process.poll() is not None and "talks to no API server" in self.log_end():
-            # Without the API server's word: who has a certificate may everything.
-            self.has_reviews = False; os.unlink(f"{self.machine.work}/log/kubelet.log")
-            self.process = self.machine.start_kubelet(self.kubelet, self.config(), ["--hostname-override", NAME])
 
     def listen_as_systemd(self):
         """What the agent tells its service manager, in `told`."""
@@ -91,8 +87,12 @@ class Node:
 
     def config(self):
         return {"address": "0.0.0.0", "cgroupRoot": f"/{self.cgroup}", "cgroupDriver": "cgroupfs", "evictionHard": {"memory.available": "1Mi"}, "registerNode": False, "logging": {"format": self.log_format, "verbosity": 2},
-                "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": self.has_reviews}, "x509": {"clientCAFile": f"{self.plane.work}/ca.crt"}}, "authorization": {"mode": "Webhook" if self.has_reviews else "AlwaysAllow"},
+                "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": True}, "x509": {"clientCAFile": f"{self.plane.work}/ca.crt"}}, "authorization": {"mode": "Webhook"},
                 "containerLogMaxSize": str(self.log_bytes_max), "containerLogMaxFiles": LOG_FILES_MAX, "containerLogMonitorInterval": "3s", "featureGates": {"PodLogsQuerySplitStreams": True}, "enableSystemLogQuery": True}
+
+    def is_answering(self):
+        try: return self.machine.pods() is not None
+        except (OSError, TypeError): return False
 
     def started(self):
         try: pods = self.machine.pods()
@@ -112,8 +112,8 @@ class Node:
     def register(self):
         """The node and its pods in the API server, bound and running, so that it sends on what is asked of them."""
         self.register_node()
-        # The agent tells of its pods itself, if it knows an API server.
-        if self.has_reviews and wait(lambda: self.mirrored() >= {pod["metadata"]["name"] for pod in self.machine.pods()}, 60): return
+        # The agent tells of its pods itself; what it does not tell in time is told for it.
+        if wait(lambda: self.mirrored() >= {pod["metadata"]["name"] for pod in self.machine.pods()}, 60): return
         for pod in self.machine.pods():
             meta = {k: pod["metadata"][k] for k in ("name", "namespace", "labels", "annotations") if k in pod["metadata"]}
             self.put(f"/api/v1/namespaces/{meta['namespace']}/pods", {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": pod["spec"]}, {"phase": "Running"})

@@ -31,6 +31,8 @@ pub(crate) fn assign(dir: &Path) -> Result<(), Cause> {
     }
     let (mut files, name) = (Files::lock(Path::new(ETC))?, written(dir)?);
     let project = match files.lists.of(name) {
+        // What is made in it has it, too: nothing has to be looked at after a restart.
+        Some(project) if disk::project(dir).is_ok_and(|known| known == project) => return Ok(()),
         Some(project) => project,
         None => {
             let project = files.lists.free(|project| disk::is_project_used(dir, project)).map_err(failed(dir))?;
