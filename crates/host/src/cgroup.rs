@@ -115,6 +115,8 @@ pub struct Tree {
     /// Components of the root; empty for `/`.
     root: Vec<String>,
     hierarchies: Vec<Hierarchy>,
+    /// Version 1: where version 2 is mounted beside it. OCI runtimes make cgroups there, too; nobody but who removes ours takes them away.
+    beside: Option<PathBuf>,
 }
 
 /// Where pods live below the root: guaranteed, burstable and best-effort ones.
@@ -152,7 +154,9 @@ impl Tree {
         if hierarchies.is_empty() {
             return Err(CgroupError::NotMounted);
         }
-        Ok(Self { version, driver, root: components(Path::new(root))?, hierarchies })
+        let beside = mounts.iter().rev().find(|m| version == Version::V1 && m.fs_type == "cgroup2");
+        let beside = beside.map(|mount| mount.target.clone());
+        Ok(Self { version, driver, root: components(Path::new(root))?, hierarchies, beside })
     }
 
     pub fn version(&self) -> Version {
@@ -274,6 +278,14 @@ impl Tree {
         }
         for hierarchy in &self.hierarchies {
             remove_tree(&hierarchy.mount.join(&name), 0)?;
+        }
+        if let Some(beside) = &self.beside
+            && let Err(error) = remove_tree(&beside.join(&name), 0)
+        {
+            tracing::warn!(
+                err = &error as &dyn std::error::Error,
+                "what an OCI runtime has left beside a cgroup stays"
+            );
         }
         Ok(())
     }

@@ -260,6 +260,21 @@ fn version_2_makes_and_removes_directories() {
     assert!(!top.exists(&root));
 }
 
+/// runc and crun make directories there, on a host that mounts both.
+#[test]
+fn what_is_in_version_2_beside_version_1_goes_along() {
+    let Some(scratch) = Scratch::new("beside") else { return };
+    let Some(beside) = scratch.tree.beside.clone() else {
+        eprintln!("not run: one version only is mounted");
+        return;
+    };
+    scratch.tree.ensure("kubepods/podx", &Values::default()).unwrap();
+    let pod = beside.join(scratch.tree.fs_name("kubepods/podx").unwrap());
+    fs::create_dir_all(pod.join("container")).unwrap();
+    scratch.tree.remove("kubepods/podx").unwrap();
+    assert!(!pod.exists() && pod.parent().unwrap().exists());
+}
+
 #[test]
 fn a_process_is_moved_out_of_the_top() {
     let Some(scratch) = Scratch::new("home") else { return };

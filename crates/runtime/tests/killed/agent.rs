@@ -163,7 +163,12 @@ pub(crate) fn remove_cgroups() {
 pub(crate) fn cgroups() -> Vec<PathBuf> {
     let tree = rubelet_host::cgroup::Tree::detect(rubelet_host::cgroup::Driver::Cgroupfs, "/").unwrap();
     let dirs = tree.dirs(PARENT).unwrap().into_iter().map(|(_, dir)| dir);
-    dirs.flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
+    // Where OCI runtimes make some, too, beside version 1.
+    let mounts = rubelet_host::mount::table().unwrap();
+    let unified = mounts.into_iter().filter(|mount| mount.fs_type == "cgroup2");
+    let unified = unified.map(|mount| mount.target.join(PARENT.trim_start_matches('/')));
+    dirs.chain(unified)
+        .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.path())
         .collect()

@@ -185,7 +185,7 @@ fn tree(version: Version, folder: &Path) -> Tree {
         Version::V2 => Vec::new(),
     };
     let hierarchies = vec![super::super::Hierarchy { mount: folder.to_owned(), controllers }];
-    Tree { version, driver: super::super::Driver::Cgroupfs, root: Vec::new(), hierarchies }
+    Tree { version, driver: super::super::Driver::Cgroupfs, root: Vec::new(), hierarchies, beside: None }
 }
 
 #[test]
