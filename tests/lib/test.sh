@@ -329,12 +329,13 @@ test_critest() {
   local kubelet containerd runtime dir=$X_CACHE/critest log passed failed skipped options
   kubelet=$(kubelet_binary) || { tally failed 1 "critest: the kubelet does not build"; return; }
   tests/critest/build.sh "$dir" || { tally failed 1 "critest: the suite does not build"; return; }
-  for runtime in ${X_RUNTIMES:-embedded}; do
+  local runtimes=${X_RUNTIMES:-embedded}
+  for runtime in ${runtimes//,/ }; do
     log=$logs/critest-$runtime.log
     case $runtime in
       embedded) options=(--kubelet "$kubelet") ;;
       containerd1) options=(--containerd) ;;
-      containerd2) containerd=$(containerd2) || { tally failed 1 "critest: no containerd 2 from Debian forky"; continue; }; options=(--containerd "$containerd") ;;
+      containerd | containerd2) containerd=$(containerd2) || { tally failed 1 "critest: no containerd 2 from Debian forky"; continue; }; options=(--containerd "$containerd") ;;
       *) options=(--kubelet "$kubelet" --oci-runtime "$runtime") ;;
     esac
     [ -z "${X_ONLY:-}" ] || options+=(--focus "$X_ONLY")
@@ -426,7 +427,7 @@ tally_vm() {
   if grep -q '^vm: failed' "$log" && ! grep -Eq '^(check: [0-9]+ passed, [1-9]|golden: [0-9]+ agree, [1-9])' "$log"; then tally failed 1 "vm: broke off, see $log"; fi
 }
 
-[ $# -gt 0 ] || set -- unit tidy run metrics golden contract swap streaming scenarios credentials fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden contract critest swap streaming scenarios credentials fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
