@@ -13,8 +13,8 @@ from node import BUSYBOX, NAME, ROOT, Checks, Cluster, Failed, add_options, even
 
 NS, SETTLES_SECS_MAX, FILES = "beside", 150, ("status", "events", "files", "calls")
 MAKES = ("RunPodSandbox", "CreateContainer", "StartContainer")
-# What a probe or a call that was cut short says is chance, or who happens to ask a runtime that is gone; so is how often was tried meanwhile.
-CHANCE = re.compile(r"code = Canceled|code = Unavailable|connection refused|context canceled|Back-off|BackOff|DeadlineExceeded|connection error|error reading from server|ImageInspectError")
+# What a probe or a call that was cut short says is chance, or who happens to ask a runtime that is gone, or an object before upstream's kubelet has begun to look for it; so is how often was tried meanwhile.
+CHANCE = re.compile(r"code = Canceled|code = Unavailable|connection refused|context canceled|Back-off|BackOff|DeadlineExceeded|connection error|error reading from server|ImageInspectError|not registered|timed out after")
 
 
 def loop(text): return ["sh", "-c", text]

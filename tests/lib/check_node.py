@@ -91,8 +91,12 @@ class Check:
         with open(f"{RECORDED}/api.jsonl") as f: recorded = [json.loads(l) for l in f]
         for what, uri in (("registration", "/api/v1/nodes"), ("CSINode", "/apis/storage.k8s.io/v1/csinodes")):
             theirs = next(r["body"] for r in recorded if r["verb"] == "create" and r["uri"] == uri)
-            ours = [r["requestObject"] for r in self.said() if r["verb"] == "create" and r["requestURI"] == uri]
-            if what == "CSINode": theirs["spec"]["drivers"] = []
+            ours = [r["requestObject"] for r in self.said() if r["verb"] == "create" and r["requestURI"] == uri and r["responseStatus"]["code"] == 201]
+            if what == "CSINode":
+                theirs["spec"]["drivers"] = []
+                # A server of 1.37 shows in its log the field that it knows and nobody wrote.
+                for one in ours:
+                    if not one.get("status"): one.pop("status", None)
             self.same(f"the {what} is written as recorded from upstream", ours[0] if ours else None, theirs); self.check(f"one {what}", len(ours) == 1, len(ours))
 
     def lives(self):

@@ -80,17 +80,18 @@ controlplane_programs() {
     echo "$name $KUBEBUILDER_ASSETS/$name"
     given+="$name "
   done
-  case $given in *" kube-apiserver "*" kube-controller-manager "*" kube-scheduler "*) ;; *)
+  if [[ $given != *" kube-apiserver "* || $given != *" kube-controller-manager "* || $given != *" kube-scheduler "* ]]; then
     # Who has brought an API server may do without the others.
-    if need_go && path=$(controlplane_binary); then echo "controlplane $path"; else case $given in *" kube-apiserver "*) ;; *) return 1 ;; esac; fi ;;
-  esac
-  case $given in *" etcd "*) ;; *)
+    if need_go && path=$(controlplane_binary); then echo "controlplane $path"; elif [[ $given != *" kube-apiserver "* ]]; then return 1; fi
+  fi
+  if [[ $given != *" etcd "* ]]; then
     need_debian "a control plane" etcd-server >&2 || return 1
     echo "etcd $(command -v etcd)"
     # Nice to have.
-    if path=$(forky_program etcd-server etcd); then echo "etcd-forky $path"; fi ;;
-  esac
-  case $given in *" kubectl "*) ;; *) if path=$(forky_program kubectl kubectl); then echo "kubectl $path"; fi ;; esac
+    if path=$(forky_program etcd-server etcd); then echo "etcd-forky $path"; fi
+  fi
+  if [[ $given != *" kubectl "* ]] && path=$(forky_program kubectl kubectl); then echo "kubectl $path"; fi
+  return 0
 }
 
 # need_plane PART COUNT: an API server can be had; if not, says that so many tests of the part are not run.

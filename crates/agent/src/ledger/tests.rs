@@ -1,6 +1,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use rubelet_api::pod::{self as manifests, Origin};
+
 use super::*;
 
 fn key(name: &str) -> PodKey {
@@ -76,4 +78,27 @@ fn a_ledger_that_the_disk_never_got_is_like_none() {
     fs::write(&path, "").unwrap();
     assert_eq!(Ledger::load(dir.path()).find(Source::File, &key("a")), None);
     assert!(path.exists(), "nothing to complain of");
+}
+
+/// `kept/v1.json` was written by 1.36.3+rubelet.0 for the manifest of `tests/golden/pods/01-seed`: what it says must hold for all later versions,
+/// or their first start restarts every static pod.
+#[test]
+fn the_ledger_of_an_older_version_is_still_read_and_its_pods_are_known_again() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("rubelet")).unwrap();
+    fs::write(dir.path().join("rubelet/ledger.json"), include_str!("kept/v1.json")).unwrap();
+    let ledger = Ledger::load(dir.path());
+    let known = ledger.find(Source::File, &key("nginx-node-a")).expect("it is read");
+    let manifest = include_bytes!("../../../../tests/golden/pods/01-seed/manifest.yaml");
+    let origin = Origin {
+        source: manifests::Source::File,
+        path_or_url: "/etc/kubernetes/manifests/01-seed.yaml".to_owned(),
+        node_name: "node-a".to_owned(),
+    };
+    let pod =
+        manifests::static_pod(manifest, &origin, jiff::Timestamp::UNIX_EPOCH, manifests::Gates::default()).unwrap();
+    assert_eq!(known.digest, pod.digest.to_string(), "an unchanged manifest is unchanged");
+    assert_eq!(Some(known.uid.as_str()), pod.pod.metadata.uid.as_deref());
+    let etcd = PodKey::new("kube-system", "etcd-node-a");
+    assert_eq!(ledger.find(Source::Http, &etcd).map(|k| k.uid.as_str()), Some("e6c9f6bd-5f2e-4a3b-9a4e-5f3b2f1c0d9e"));
 }
