@@ -33,6 +33,15 @@ impl FileSystem {
     }
 }
 
+/// Tells the kernel to begin writing a file's bytes to the disk now: who syncs it later waits for less. A hint, which may be ignored.
+pub fn begin_writing(file: impl AsFd) {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: the call takes a descriptor, which is open as long as `file` is borrowed, and numbers; it touches no memory of ours.
+    unsafe {
+        libc::sync_file_range(file.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE);
+    }
+}
+
 /// The file system that holds `path`.
 ///
 /// # Errors

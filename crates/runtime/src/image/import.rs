@@ -126,8 +126,13 @@ impl Images {
         let archive = Unpacked::read(&self.store, dir, from)?;
         self.store.reached("import.read");
         let mut images = Vec::new();
-        for image in archive.images(&self.store)? {
-            let id = self.store.take_in(&image, is_pinned)?;
+        let found = archive.images(&self.store)?;
+        let mut uses: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for layer in found.iter().flat_map(|image| &image.layers) {
+            *uses.entry(layer.path.clone()).or_default() += 1;
+        }
+        for image in found {
+            let id = self.store.take_in(&image, is_pinned, &mut uses)?;
             images.extend(self.store.state().images.get(&id).map(Record::to_cri));
         }
         Ok(images)
@@ -312,8 +317,13 @@ impl Unpacked {
 }
 
 impl Store {
-    /// Unpacks an image's layers and makes it known.
-    fn take_in(self: &Arc<Self>, image: &Found, is_pinned: bool) -> Result<Digest, ImportError> {
+    /// Unpacks an image's layers and makes it known. `uses`: how many layers are still to be unpacked from a file of the archive.
+    fn take_in(
+        self: &Arc<Self>,
+        image: &Found,
+        is_pinned: bool,
+        uses: &mut BTreeMap<PathBuf, usize>,
+    ) -> Result<Digest, ImportError> {
         let lease = Lease::new(self);
         let text = fs::read(&image.config.path).map_err(file_error("read", &image.config.path))?;
         if text.len() as u64 > CONFIG_MAX {
@@ -328,10 +338,15 @@ impl Store {
         let mut lower: Vec<PathBuf> = Vec::new();
         for ((chain, diff_id), layer) in chains.iter().zip(&config.rootfs.diff_ids).zip(&image.layers) {
             let _guard = self.layer_locks.lock_blocking(*chain);
+            let left = uses.entry(layer.path.clone()).and_modify(|left| *left = left.saturating_sub(1)).or_default();
             if !self.state().layers.contains_key(chain) {
                 let extract = |source| ImportError::Extract { diff_id: *diff_id, source };
                 let new = self.layers.unpack(&layer.path, *chain, *diff_id, &lower).map_err(extract)?;
                 self.reached("import.unpacked");
+                // What is gone before the layer is synced is not written to the disk.
+                if *left == 0 {
+                    fs::remove_file(&layer.path).map_err(file_error("remove", &layer.path))?;
+                }
                 let published = self.layers.publish(vec![new])?;
                 self.reached("import.published");
                 self.state().layers.extend(published.into_iter().map(|l| (l.chain, l)));

@@ -13,6 +13,9 @@ use super::attributes::Attributes;
 use super::{Extraction, Name, below};
 use crate::snapshot::archive::{Archive, Entry, Kind};
 
+/// Files from this size on are begun to be written to the disk while the rest is unpacked.
+const LARGE_BYTES: u64 = 64 * 1024;
+
 fn refused(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.into())
 }
@@ -87,6 +90,9 @@ impl Extraction {
             let count = archive.read(&mut self.buffer[..most])?;
             file.write_all(&self.buffer[..count])?;
             left -= count as u64;
+        }
+        if entry.size >= LARGE_BYTES {
+            rubelet_host::disk::begin_writing(&file);
         }
         self.file_attributes(&file, wish)
     }
