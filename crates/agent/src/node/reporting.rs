@@ -29,6 +29,8 @@ use crate::metrics::NodeStarting;
 /// kubelet 1.36: how old the list of images may be.
 const IMAGES_PERIOD: Duration = Duration::from_secs(30);
 const REGISTER_GROWTH: Growth = Growth { first: REGISTER_FIRST, most: REGISTER_MOST, jitter: 0.0 };
+/// How long the first report waits for the CSINode.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the status is made of, and changes.
 pub(super) struct Inputs {
@@ -124,6 +126,7 @@ impl Reporter {
         if self.settings.registers {
             self.register().await;
         }
+        self.wait_for_storage().await;
         let mut seen = self.known.subscribe();
         loop {
             self.report().await;
@@ -134,6 +137,13 @@ impl Reporter {
                 changed = seen.changed() => if changed.is_err() { return },
             }
         }
+    }
+
+    /// The first report waits a little for the CSINode: a node that is back is not told unready because that answer is under way.
+    async fn wait_for_storage(&mut self) {
+        let is_there = self.inputs.storage_problem.wait_for(Option::is_none);
+        // Without it by then the report says so.
+        drop(tokio::time::timeout(STORAGE_PATIENCE, is_there).await);
     }
 
     /// Looks at what nobody tells of.
