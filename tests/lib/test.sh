@@ -427,7 +427,7 @@ tally_vm() {
   if grep -q '^vm: failed' "$log" && ! grep -Eq '^(check: [0-9]+ passed, [1-9]|golden: [0-9]+ agree, [1-9])' "$log"; then tally failed 1 "vm: broke off, see $log"; fi
 }
 
-[ $# -gt 0 ] || set -- unit tidy run metrics golden contract critest swap streaming scenarios credentials fuzz vm
+[ $# -gt 0 ] || set -- unit tidy run metrics golden golden-cluster contract critest swap streaming scenarios credentials fuzz vm
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
