@@ -13,7 +13,7 @@ import argparse, os, statistics, subprocess, sys
 
 sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.realpath(__file__))
-sys.path[:0] = [HERE, f"{HERE}/../lib", f"{HERE}/../api"]
+sys.path[:0] = [HERE, f"{HERE}/../api", f"{HERE}/../lib"]
 from controlplane import wait
 from load import pss_mib
 from machine import Embedded, end
