@@ -189,7 +189,7 @@ fn open_beneath(dir: impl AsFd, path: &Path, resolve: ResolveFlags) -> rustix::i
 
 /// Writes a file so that a reader (and a crash) sees the old content or all of the new one: beside it, synced, renamed.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> Result<(), PathError> {
-    put_in_place(path, content, mode, fs::File::sync_all)?.sync()
+    put_in_place(path, content, mode, fs::File::sync_all)?.sync_name()
 }
 
 /// The same without waiting for the disk: who is killed after it has written all, and a loss of power before
@@ -210,7 +210,12 @@ pub struct Unsynced {
 impl Unsynced {
     /// Waits until the disk has it.
     pub fn sync(self) -> Result<(), PathError> {
-        let sync = || self.file.sync_all().and_then(|()| fs::File::open(&self.dir)?.sync_all());
+        self.file.sync_all().map_err(|source| PathError::Write { path: self.path.clone(), source })?;
+        self.sync_name()
+    }
+
+    fn sync_name(&self) -> Result<(), PathError> {
+        let sync = || fs::File::open(&self.dir)?.sync_all();
         sync().map_err(|source| PathError::Write { path: self.path.clone(), source })
     }
 }
