@@ -1,11 +1,13 @@
 //! What file systems and directories hold.
 
 use std::collections::HashSet;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, ResolveFlags, Stat};
 
 mod quota;
 #[cfg(test)]
@@ -197,12 +199,9 @@ impl Scan {
     fn look(&mut self, dir: &Path, budget: &mut usize) -> io::Result<()> {
         let root = open_dir(&self.root)?;
         let opened = if dir.as_os_str().is_empty() { root } else { beneath(&root, dir)? };
-        for entry in Dir::read_from(&opened)? {
+        for entry in entries(&opened)? {
             let entry = entry?;
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
             *budget = budget.saturating_sub(1);
             let Ok(stat) = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             if stat.st_dev != self.device || !self.is_first(&stat) {
@@ -210,8 +209,7 @@ impl Scan {
             }
             self.sum += of(&stat);
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory && self.waiting.len() < WAITING_MAX {
-                let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name.to_bytes());
-                self.waiting.push(dir.join(name));
+                self.waiting.push(below(dir, name));
             }
         }
         Ok(())
@@ -232,6 +230,17 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 
 fn open_dir(dir: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(dir, DIRECTORY, Mode::empty())?)
+}
+
+/// What is in a directory, without itself and the one above.
+fn entries(opened: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<DirEntry>>> {
+    let is_inside = |entry: &DirEntry| !matches!(entry.file_name().to_bytes(), b"." | b"..");
+    let all = Dir::read_from(opened)?.map(|entry| entry.map_err(io::Error::from));
+    Ok(all.filter(move |entry| entry.as_ref().map_or(true, is_inside)))
+}
+
+fn below(dir: &Path, name: &CStr) -> PathBuf {
+    dir.join(OsStr::from_bytes(name.to_bytes()))
 }
 
 fn beneath(root: impl AsFd, dir: &Path) -> io::Result<OwnedFd> {

@@ -5,9 +5,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
-use super::{Use, beneath, open_dir};
+use super::{Use, below, beneath, entries, open_dir};
 
 /// `struct fsxattr` of linux/fs.h.
 #[repr(C)]
@@ -67,22 +67,16 @@ pub(super) fn is_used(dir: &Path, project: u32) -> io::Result<bool> {
 pub(super) fn join(dir: &Path, project: u32) -> io::Result<()> {
     let root = open_dir(dir)?;
     let mut waiting = vec![PathBuf::new()];
-    while let Some(below) = waiting.pop() {
-        let opened = if below.as_os_str().is_empty() { rustix::io::dup(&root)? } else { beneath(&root, &below)? };
+    while let Some(inside) = waiting.pop() {
+        let opened = if inside.as_os_str().is_empty() { rustix::io::dup(&root)? } else { beneath(&root, &inside)? };
         set(&opened, project, INHERITED)?;
-        for entry in Dir::read_from(&opened)? {
+        for entry in entries(&opened)? {
             let entry = entry?;
             let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
             // What goes away meanwhile needs no account, and nothing that is a mount leads away.
             let Ok(stat) = rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    let name = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(name.to_bytes());
-                    waiting.push(below.join(name));
-                }
+                FileType::Directory => waiting.push(below(&inside, name)),
                 FileType::RegularFile => {
                     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
