@@ -62,11 +62,29 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+/// Milliseconds until something else happens.
+pub(crate) fn wait() -> impl Strategy<Value = u64> {
+    prop_oneof![0..20u64, 0..300u64, 0..20_000u64]
+}
+
+/// What runs in a pod ends by itself.
+pub(crate) fn crash(world: &World, pod: u8, code: i32) {
+    for container in ["app", "first", "helper", "job"] {
+        world.runtime.crash(&format!("default/p{pod}-node-a/{container}"), code);
+    }
+}
+
+/// An agent on the world as it is. It does not start while the runtime cannot be listed.
+pub(crate) async fn lists_and_starts(world: &World) -> Agent {
+    world.runtime.fail("ListPodSandbox", 0);
+    world.runtime.fail("ListContainers", 0);
+    world.agent().await
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
-    let wait = prop_oneof![0..20u64, 0..300u64, 0..20_000u64];
     prop_oneof![
         8 => edit().prop_map(Happening::Edit),
-        5 => wait.prop_map(Happening::Wait),
+        5 => wait().prop_map(Happening::Wait),
         2 => (0..300u64, prop::option::of(edit())).prop_map(|(millis, edit)| Happening::Kill(millis, edit)),
         1 => (0..PODS, 0..2i32).prop_map(|(pod, code)| Happening::Crash(pod, code)),
         1 => (0..PODS).prop_map(Happening::KillSandbox),
@@ -159,11 +177,7 @@ async fn play(happenings: Vec<Happening>, temper: Temper) {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 agent = born(&world, &directory).await;
             }
-            Happening::Crash(pod, code) => {
-                for container in ["app", "first", "helper", "job"] {
-                    world.runtime.crash(&format!("default/p{pod}-node-a/{container}"), code);
-                }
-            }
+            Happening::Crash(pod, code) => crash(&world, pod, code),
             Happening::KillSandbox(pod) => world.runtime.kill_sandbox(&format!("default/p{pod}-node-a")),
             Happening::Fail(verb, times) => world.runtime.fail(verb, times),
         }
@@ -175,9 +189,7 @@ async fn play(happenings: Vec<Happening>, temper: Temper) {
 
 /// An agent on the world as it is, that is told the directory. It does not start while the runtime cannot be listed.
 async fn born(world: &World, directory: &Directory) -> Agent {
-    world.runtime.fail("ListPodSandbox", 0);
-    world.runtime.fail("ListContainers", 0);
-    let agent = world.agent().await;
+    let agent = lists_and_starts(world).await;
     agent.wants(set(directory)).await;
     agent
 }

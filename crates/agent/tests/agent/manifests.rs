@@ -16,7 +16,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::edits::{Directory, OWN_UID, PODS, VERBS, VERSIONS, cases, check, name, spec};
+use crate::edits::{
+    Directory, OWN_UID, PODS, VERBS, VERSIONS, cases, check, crash, lists_and_starts, name, spec, wait,
+};
 use crate::world::{Agent, World};
 
 /// How a manifest gets into its file.
@@ -79,10 +81,9 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let wait = prop_oneof![0..20u64, 0..300u64, 0..20_000u64];
     prop_oneof![
         8 => edit().prop_map(Happening::Edit),
-        5 => wait.prop_map(Happening::Wait),
+        5 => wait().prop_map(Happening::Wait),
         3 => (0..300u64, prop::option::of(edit())).prop_map(|(millis, edit)| Happening::Kill(millis, edit)),
         1 => (0..PODS, 0..2i32).prop_map(|(pod, code)| Happening::Crash(pod, code)),
         1 => (0..VERBS.len(), 1..4usize).prop_map(|(verb, times)| Happening::Fail(VERBS[verb], times)),
@@ -241,9 +242,7 @@ impl Drop for Living {
 
 /// An agent on the world as it is. It does not start while the runtime cannot be listed.
 async fn born(world: &World, folder: &Folder) -> Living {
-    world.runtime.fail("ListPodSandbox", 0);
-    world.runtime.fail("ListContainers", 0);
-    let agent = world.agent().await;
+    let agent = lists_and_starts(world).await;
     let (out, mut told) = mpsc::channel(4);
     let reading = folder.source().spawn(out);
     let roster = agent.ground.roster.clone();
@@ -273,11 +272,7 @@ async fn play(happenings: Vec<Happening>, temper: Temper) {
                 sleep(millis).await;
                 living = born(&world, &folder).await;
             }
-            Happening::Crash(pod, code) => {
-                for container in ["app", "first", "helper", "job"] {
-                    world.runtime.crash(&format!("default/p{pod}-node-a/{container}"), code);
-                }
-            }
+            Happening::Crash(pod, code) => crash(&world, pod, code),
             Happening::Fail(verb, times) => world.runtime.fail(verb, times),
         }
     }
