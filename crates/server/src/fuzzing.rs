@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
+use rubelet_logline::{DecodeError, Decoder, Wanted};
 use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::connection::Protocol;
-use crate::logs::decode::{DecodeError, Decoder, Wanted};
 use crate::metrics::{HttpCounts, Page, Pages, Preparing, Writing};
 use crate::{Premises, Switches, View, listen};
 

@@ -1,9 +1,7 @@
 //! Logs of containers, as a runtime writes them: what is asked for, which lines that is, and how they are followed.
 
 mod bells;
-pub(crate) mod decode;
 mod follow;
-mod moment;
 mod options;
 mod tail;
 
@@ -11,9 +9,10 @@ mod tail;
 mod tests;
 
 pub(crate) use bells::Bells;
-pub(crate) use follow::read;
-pub(crate) use moment::Moment;
+pub(crate) use follow::{PIECES_MAX, read};
 pub(crate) use options::{LogOptions, OptionsError};
+
+use rubelet_logline::Moment;
 
 /// A time since 1970.
 pub(crate) fn moment_of(since: std::time::Duration) -> Moment {

@@ -1,5 +1,5 @@
 //! Reads a log's file from some line on, to its end or to the end of its container, through rotations. What is read waits
-//! until it is taken: one piece in the file, one on the way, [`PIECE`] bytes each.
+//! until it is taken: [`PIECES_MAX`] pieces of [`PIECE`] bytes.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,14 +8,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rubelet_logline::{DecodeError, Decoder, Flow, Wanted};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::bells::{Bell, Bells};
-use super::decode::{DecodeError, Decoder, Flow, Wanted};
 use super::tail::Search;
 
+mod buffers;
+
+use buffers::Buffers;
+
 /// Bytes of the file that are read at once.
-const PIECE: usize = 128 << 10;
+const PIECE: usize = 64 << 10;
+/// Pieces that may wait for who takes them.
+pub(crate) const PIECES_MAX: usize = 4;
 /// kubelet 1.36: how long a follower waits for news before it looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -63,7 +70,7 @@ where
     let Reading { path, mut wanted, tail, follow } = reading;
     // kubelet 1.36: lines that come later count only for those who do not wait for them.
     wanted.lines_max = tail.filter(|_| !follow);
-    let mut place = Place { path: path.clone(), file: None, at: 0, decoder: Decoder::new(wanted), has_more: true };
+    let mut place = Place { path: path.clone(), file: None, at: 0, decoder: Decoder::new(wanted) };
     let mut place = blocking(move || {
         place.open()?;
         Ok(place)
@@ -105,6 +112,17 @@ where
     }
 }
 
+/// How sending came to an end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Poured {
+    /// The file ends here.
+    All,
+    /// All that may be given was given, or nobody takes it.
+    Enough,
+    /// What was sent must be taken first.
+    Full,
+}
+
 /// A place in a log.
 #[derive(Debug)]
 struct Place {
@@ -113,7 +131,6 @@ struct Place {
     file: Option<File>,
     at: u64,
     decoder: Decoder,
-    has_more: bool,
 }
 
 impl Place {
@@ -154,42 +171,53 @@ impl Place {
 
     /// Sends what there is up to the end of the file.
     async fn drain(self, out: &mpsc::Sender<Bytes>) -> Result<(Self, Flow), ReadError> {
-        let mut place = self;
-        place.has_more = true;
-        while place.has_more && !out.is_closed() {
-            let (back, bytes, outcome) = blocking(move || {
-                let mut place = place;
-                let mut bytes = Vec::new();
-                let outcome = place.piece(&mut bytes);
-                Ok((place, bytes, outcome))
+        let (mut place, mut buffers) = (self, Buffers::default());
+        loop {
+            let sender = out.clone();
+            let poured;
+            (place, buffers, poured) = blocking(move || {
+                let poured = place.pour(&mut buffers, &sender)?;
+                Ok((place, buffers, poured))
             })
             .await?;
-            place = back;
-            if !bytes.is_empty() && out.send(Bytes::from(bytes)).await.is_err() {
-                return Ok((place, Flow::Enough));
-            }
-            if outcome? == Flow::Enough {
-                return Ok((place, Flow::Enough));
+            match poured {
+                Poured::All => return Ok((place, Flow::More)),
+                Poured::Enough => return Ok((place, Flow::Enough)),
+                // Not before some are taken: a thread that is woken for each piece takes longer than the piece.
+                Poured::Full => match out.reserve_many(PIECES_MAX / 2).await {
+                    Ok(_room) => {}
+                    Err(_) => return Ok((place, Flow::Enough)),
+                },
             }
         }
-        Ok((place, Flow::More))
     }
 
-    /// Reads and decodes one piece.
-    fn piece(&mut self, out: &mut Vec<u8>) -> Result<Flow, ReadError> {
-        let Some(file) = &self.file else {
-            self.has_more = false;
-            return Ok(Flow::More);
-        };
+    /// Reads, decodes and sends pieces while there is room for them.
+    fn pour(&mut self, buffers: &mut Buffers, out: &mpsc::Sender<Bytes>) -> Result<Poured, ReadError> {
+        let Some(file) = &self.file else { return Ok(Poured::All) };
         let failed = |error| ReadError::Read { path: self.path.clone(), error };
-        let mut buffer = Vec::with_capacity(PIECE);
-        let left = file.metadata().map_err(failed)?.len().saturating_sub(self.at);
-        buffer.resize(usize::try_from(left).unwrap_or(PIECE).min(PIECE), 0);
-        let count = if buffer.is_empty() { 0 } else { file.read_at(&mut buffer, self.at).map_err(failed)? };
-        self.has_more = count > 0;
-        self.at += count as u64;
-        out.reserve(count);
-        Ok(self.decoder.feed(&buffer[..count], out)?)
+        loop {
+            let room = match out.try_reserve() {
+                Ok(room) => room,
+                Err(TrySendError::Full(())) => return Ok(Poured::Full),
+                Err(TrySendError::Closed(())) => return Ok(Poured::Enough),
+            };
+            let left = file.metadata().map_err(failed)?.len().saturating_sub(self.at);
+            let read = buffers.file(usize::try_from(left).unwrap_or(PIECE).min(PIECE));
+            let count = if read.is_empty() { 0 } else { file.read_at(read, self.at).map_err(failed)? };
+            if count == 0 {
+                return Ok(Poured::All);
+            }
+            self.at += count as u64;
+            let mut text = buffers.take(count);
+            let outcome = self.decoder.feed(buffers.file(count), &mut text);
+            if !text.is_empty() {
+                room.send(buffers.lend(text));
+            }
+            if outcome? == Flow::Enough {
+                return Ok(Poured::Enough);
+            }
+        }
     }
 
     /// The end of reading: a line without an end is one, for who does not wait for its end.

@@ -1,9 +1,8 @@
 //! What a client wants of a log: the API's `PodLogOptions` as parameters.
 
-use super::decode::Wanted;
 use super::follow::Reading;
-use super::moment::{Moment, Written};
 use crate::query::Query;
+use rubelet_logline::{Moment, Wanted, Written};
 use std::path::PathBuf;
 
 #[cfg(test)]

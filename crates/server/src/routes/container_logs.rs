@@ -40,7 +40,7 @@ pub(super) async fn answer(desk: &Desk, question: &Question) -> Response<Reply> 
             return response;
         }
     };
-    let (sender, receiver) = mpsc::channel(1);
+    let (sender, receiver) = mpsc::channel(logs::PIECES_MAX);
     let (view, bells) = (desk.view.clone(), desk.bells.clone());
     let now = moment_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     rubelet_host::task::spawn(async move {

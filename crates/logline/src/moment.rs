@@ -2,16 +2,29 @@
 
 /// A point in time, as a log line has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment {
+pub struct Moment {
     /// Seconds since 1970.
-    pub(crate) secs: i64,
-    pub(crate) nanos: u32,
+    pub secs: i64,
+    pub nanos: u32,
+}
+
+/// A second that was read before, and how it is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Second {
+    text: [u8; 19],
+    secs: i64,
+}
+
+impl Default for Second {
+    fn default() -> Self {
+        Self { text: *b"1970-01-01T00:00:00", secs: 0 }
+    }
 }
 
 /// A moment and how it is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Written {
-    pub(crate) moment: Moment,
+pub struct Written {
+    pub moment: Moment,
     /// Date and time of day up to the second: 19 bytes.
     date: [u8; 19],
     /// `+02:00`; nothing for `Z`.
@@ -20,7 +33,7 @@ pub(crate) struct Written {
 
 impl Written {
     /// Reads a time as Go's `2006-01-02T15:04:05.999999999Z07:00` does; `None`: it is none.
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+    pub fn parse(text: &[u8]) -> Option<Self> {
         let (date, rest) = text.split_first_chunk::<19>()?;
         let moment_secs = seconds(date)?;
         let (nanos, rest) = fraction(rest)?;
@@ -28,8 +41,24 @@ impl Written {
         Some(Self { moment: Moment { secs: moment_secs - offset, nanos }, date: *date, zone })
     }
 
+    /// What [`Self::parse`] says of a time at the beginning of `text` that is written as most are, with nine digits and `Z`, and what
+    /// follows it. `None`: it is written otherwise, or is none.
+    pub(crate) fn parse_usual<'a>(text: &'a [u8], second: &mut Second) -> Option<(Self, &'a [u8])> {
+        let (date, rest) = text.split_first_chunk::<19>()?;
+        let ([b'.', digits @ .., last, b'Z'], rest) = rest.split_first_chunk::<11>()? else { return None };
+        let last = u32::from(last.wrapping_sub(b'0'));
+        if last > 9 {
+            return None;
+        }
+        let nanos = eight(*digits)? * 10 + last;
+        if *date != second.text {
+            *second = Second { text: *date, secs: seconds(date)? };
+        }
+        Some((Self { moment: Moment { secs: second.secs, nanos }, date: *date, zone: None }, rest))
+    }
+
     /// With nine digits always, and a space: what stands before a line.
-    pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
+    pub fn write_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.date);
         out.push(b'.');
         let mut digits = [b'0'; 9];
@@ -77,6 +106,19 @@ fn seconds(text: &[u8; 19]) -> Option<i64> {
 fn two(text: &[u8], at: usize) -> Option<i64> {
     let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
     (tens < 10 && ones < 10).then(|| i64::from(tens) * 10 + i64::from(ones))
+}
+
+/// Eight digits at once, in a word: neighbours are joined to numbers of two digits, of four, and of eight.
+fn eight(digits: [u8; 8]) -> Option<u32> {
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    let word = u64::from_le_bytes(digits);
+    // Six more than a digit is below 0x40; so a byte that has 3 above both times is one.
+    let is_digits = word & HIGH == 0x3030_3030_3030_3030
+        && word.wrapping_add(0x0606_0606_0606_0606) & HIGH == 0x3030_3030_3030_3030;
+    let twos = (word & !HIGH).wrapping_mul(10 * 256 + 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+    let fours = twos.wrapping_mul(100 * 0x1_0000 + 1) >> 16 & 0x0000_ffff_0000_ffff;
+    let all = fours.wrapping_mul(10_000 * 0x1_0000_0000 + 1) >> 32;
+    is_digits.then_some(all as u32)
 }
 
 /// `.123`: nanoseconds; digits after the ninth do not count.
@@ -129,6 +171,32 @@ mod tests {
             ("2000-01-01T00:00:00-05:30", 946_704_600, 0, "2000-01-01T00:00:00.000000000-05:30 "),
         ] {
             assert_eq!(shown(text), Some((secs, nanos, written.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn usual_times_are_read_as_others_are() {
+        let mut second = Second::default();
+        for text in [
+            "1970-01-01T00:00:00.000000000Z stdout",
+            "2016-10-06T00:17:09.669794202Z stdout",
+            "2016-10-06T00:17:09.669794203Z",
+            "2016-10-06T00:17:10.999999999Z ",
+        ] {
+            let (time, rest) = text.split_at(30);
+            let read = Written::parse_usual(text.as_bytes(), &mut second);
+            assert_eq!(read, Written::parse(time.as_bytes()).map(|at| (at, rest.as_bytes())), "{text}");
+        }
+        for text in [
+            "2016-10-06T00:17:09.66979420Z stdout",
+            "2016-10-06T00:17:09.66979420xZ",
+            "2016-10-06T00:17:09.6697942:2Z",
+            "2016-10-06T00:17:09./69794202Z",
+            "2016-10-06T00:17:09.669794202+02:00",
+            "2016-13-06T00:17:09.669794202Z stdout",
+            "2016-10-06T00:17:09.669794202",
+        ] {
+            assert_eq!(Written::parse_usual(text.as_bytes(), &mut second), None, "{text}");
         }
     }
 

@@ -1,9 +1,9 @@
-//! A container's log, decoded as its bytes come. No file, no clock.
+//! A container's log, decoded as its bytes come.
 //!
 //! A line is `<time> <stream> <tags> <text>`; the tag `P` says that the text goes on in another line. Docker's JSON lines are
 //! read too. The text of a line is passed on as it comes, so that no line is too long.
 
-use super::moment::{Moment, Written};
+use super::moment::{Moment, Second, Written};
 
 #[cfg(test)]
 mod tests;
@@ -15,22 +15,22 @@ const JSON_MAX: usize = 1 << 20;
 
 /// Which lines are wanted, and how.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Wanted {
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
+pub struct Wanted {
+    pub stdout: bool,
+    pub stderr: bool,
     /// Nothing older.
-    pub(crate) since: Option<Moment>,
+    pub since: Option<Moment>,
     /// Each line begins with its time.
-    pub(crate) timestamps: bool,
+    pub timestamps: bool,
     /// Bytes to give at most.
-    pub(crate) bytes_max: Option<u64>,
+    pub bytes_max: Option<u64>,
     /// Lines of the file to read at most.
-    pub(crate) lines_max: Option<u64>,
+    pub lines_max: Option<u64>,
 }
 
 /// Whether to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub enum Flow {
     More,
     /// All that may be given was given.
     Enough,
@@ -38,7 +38,7 @@ pub(crate) enum Flow {
 
 /// Why nothing more can be read.
 #[derive(Debug, PartialEq, thiserror::Error)]
-pub(crate) enum DecodeError {
+pub enum DecodeError {
     #[error("failed to get parse function: unsupported log format: {0:?}")]
     Format(String),
     #[error("unexpected stream type {0:?}")]
@@ -47,12 +47,14 @@ pub(crate) enum DecodeError {
 
 /// The state between two pieces of the file.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     wanted: Wanted,
     format: Format,
     state: State,
     /// The beginning of a line, while it does not tell yet what it is.
     head: Vec<u8>,
+    /// Of the line before: the next one's is mostly the same.
+    second: Second,
     /// Whether the next text begins a line of the output.
     is_new_line: bool,
     bytes_left: u64,
@@ -86,13 +88,14 @@ struct Head {
 }
 
 impl Decoder {
-    pub(crate) fn new(wanted: Wanted) -> Self {
+    pub fn new(wanted: Wanted) -> Self {
         let (bytes_left, lines_left) = (wanted.bytes_max.unwrap_or(u64::MAX), wanted.lines_max.unwrap_or(u64::MAX));
         Self {
             wanted,
             format: Format::Unknown,
             state: State::Head,
             head: Vec::new(),
+            second: Second::default(),
             is_new_line: true,
             bytes_left,
             lines_left,
@@ -103,7 +106,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The file is no log.
-    pub(crate) fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Flow, DecodeError> {
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Flow, DecodeError> {
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.is_enough() {
@@ -121,7 +124,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The file is no log.
-    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         if self.state == State::Head && !self.head.is_empty() && !self.is_enough() {
             let line = std::mem::take(&mut self.head);
             self.line(&line, out)?;
@@ -130,7 +133,7 @@ impl Decoder {
     }
 
     /// Another file follows, whose first byte begins a line.
-    pub(crate) fn next_file(&mut self) {
+    pub fn next_file(&mut self) {
         self.head.clear();
         self.state = State::Head;
     }
@@ -168,7 +171,7 @@ impl Decoder {
             return self.line(&line, out);
         }
         if self.format != Format::Json
-            && let Some(head) = head(&self.head)
+            && let Some(head) = head(&self.head, &mut self.second)
         {
             let (early, late) = (std::mem::take(&mut self.head), &piece[room..]);
             self.format = Format::Cri;
@@ -198,7 +201,7 @@ impl Decoder {
     /// A whole line, with its line feed unless the file ends without.
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
         if self.format != Format::Json
-            && let Some(head) = head(line)
+            && let Some(head) = head(line, &mut self.second)
         {
             self.format = Format::Cri;
             let is_shown = self.begin(&head.at, head.is_stdout, out);
@@ -278,7 +281,13 @@ impl Decoder {
 }
 
 /// What stands before the text of a line of CRI's format; `None`: it is not whole, or none.
-fn head(line: &[u8]) -> Option<Head> {
+fn head(line: &[u8], second: &mut Second) -> Option<Head> {
+    if let Some((at, rest)) = Written::parse_usual(line, second)
+        && let is_stdout = rest.starts_with(b" stdout F ")
+        && (is_stdout || rest.starts_with(b" stderr F "))
+    {
+        return Some(Head { at, is_stdout, is_partial: false, len: line.len() - rest.len() + b" stdout F ".len() });
+    }
     let line = &line[..HEAD_MAX.min(line.len())];
     let space = memchr::memchr(b' ', line)?;
     let at = Written::parse(&line[..space])?;
