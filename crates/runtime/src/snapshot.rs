@@ -1,5 +1,6 @@
 //! Layers on disk, and the mounts that stack them for containers.
 
+mod ahead;
 pub(crate) mod archive;
 pub(crate) mod compression;
 pub mod extract;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::compression::unpacked;
+use super::ahead::Ahead;
 use super::extract::{ExtractError, Extracted, Rules, extract};
 use crate::digest::{Digest, Meter};
 use crate::scratch::{self, ScratchDir};
@@ -124,7 +124,7 @@ impl Layers {
         let root = scratch.path().join(ROOT);
         fs::create_dir(&root).map_err(file_error("create", &root))?;
         let file = File::open(blob).map_err(file_error("open", blob))?;
-        let content = unpacked(file).map_err(file_error("read", blob))?;
+        let content = Ahead::start(file).map_err(file_error("read", blob))?;
         let mut meter = Meter::new(content);
         let Extracted { bytes, entries } = extract(&mut meter, &root, lower, &self.rules)?;
         let (_, actual, _) = meter.finish();
