@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -17,7 +18,7 @@ import (
 )
 
 // execs runs /bin/true in a container COUNT times and prints the milliseconds of each: from asking the runtime for a URL, or a kubelet for
-// the stream, until the stream has ended. at: a runtime's socket and a container's id, or a kubelet's URL and NAMESPACE/POD/CONTAINER.
+// the stream, until the stream has ended; and how many of them were a handshake of TLS. at: a runtime's socket and a container's id, or a kubelet's URL and NAMESPACE/POD/CONTAINER.
 func execs(at, container, count string) {
 	n, err := strconv.Atoi(count)
 	check(err)
@@ -36,21 +37,31 @@ func execs(at, container, count string) {
 	}
 	for range n {
 		from := time.Now()
-		stream(where())
-		fmt.Printf("%.2f\n", float64(time.Since(from).Microseconds())/1000)
+		handshake := stream(where())
+		fmt.Printf("%.2f %.2f\n", milliseconds(time.Since(from)), milliseconds(handshake))
 	}
 }
 
-// stream reads all that comes on a WebSocket, which must end with the word that all went well.
-func stream(address string) {
+func milliseconds(took time.Duration) float64 { return float64(took.Microseconds()) / 1000 }
+
+// stream reads all that comes on a WebSocket, which must end with the word that all went well. It says how long the handshake of TLS took.
+func stream(address string) (handshake time.Duration) {
 	to, err := url.Parse(address)
 	check(err)
-	to.Scheme = map[string]string{"http": "ws", "https": "wss"}[to.Scheme]
+	isTLS := to.Scheme == "https"
+	to.Scheme = map[bool]string{false: "ws", true: "wss"}[isTLS]
 	config, err := websocket.NewConfig(to.String(), "http://localhost/")
 	check(err)
 	config.Protocol = []string{"v4.channel.k8s.io"}
-	config.TlsConfig = &tls.Config{InsecureSkipVerify: true}
-	socket, err := websocket.DialConfig(config)
+	conn, err := net.Dial("tcp", to.Host)
+	check(err)
+	if isTLS {
+		from := time.Now()
+		secured := tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
+		check(secured.Handshake())
+		conn, handshake = secured, time.Since(from)
+	}
+	socket, err := websocket.NewClient(config, conn)
 	check(err)
 	defer socket.Close()
 	all, err := io.ReadAll(socket)
@@ -58,4 +69,5 @@ func stream(address string) {
 	if !strings.Contains(string(all), `"Success"`) {
 		check(fmt.Errorf("exec ended with %q", all))
 	}
+	return handshake
 }
