@@ -28,29 +28,28 @@ pub(super) enum AfterExit {
 
 /// What the policies say about an exit code: the container's rules first, then its own policy, then the pod's.
 pub(super) fn after_exit(pod: &v1::Pod, wanted: &Wanted<'_>, code: i32) -> AfterExit {
-    if wanted.role == Role::Ephemeral {
-        return AfterExit::Stay;
-    }
-    if wanted.role == Role::Sidecar {
-        return AfterExit::Restart;
-    }
-    if wanted.role == Role::Init && code == 0 {
-        return AfterExit::Stay;
-    }
-    for rule in wanted.spec.restart_policy_rules.iter().flatten() {
-        if rule.exit_codes.as_ref().is_some_and(|codes| fits(codes, code)) {
-            match rule.action.as_str() {
-                "Restart" => return AfterExit::Restart,
-                "RestartAllContainers" => return AfterExit::RestartAll,
-                _ => {}
-            }
-        }
+    let action = action(wanted.spec, code);
+    // kubelet 1.36: the pod starts over whatever kind of container says so.
+    match (wanted.role, action) {
+        (Role::Ephemeral, _) => return AfterExit::Stay,
+        (_, Some("RestartAllContainers")) => return AfterExit::RestartAll,
+        (Role::Sidecar, _) => return AfterExit::Restart,
+        (Role::Init, _) if code == 0 => return AfterExit::Stay,
+        (_, Some("Restart")) => return AfterExit::Restart,
+        _ => {}
     }
     match policy(pod, wanted) {
         "Never" => AfterExit::Stay,
         "OnFailure" if code == 0 => AfterExit::Stay,
         _ => AfterExit::Restart,
     }
+}
+
+/// What the first of a container's rules that fits an exit code says.
+fn action(container: &v1::Container, code: i32) -> Option<&str> {
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let rule = rules.find(|rule| rule.exit_codes.as_ref().is_some_and(|codes| fits(codes, code)))?;
+    Some(&rule.action)
 }
 
 /// The restart policy that holds for the container.

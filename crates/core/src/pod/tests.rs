@@ -351,6 +351,34 @@ fn all_containers_start_over_when_a_rule_says_so() {
 }
 
 #[test]
+fn a_sidecar_or_an_init_container_can_say_so_too() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    for (source, policy, lives, wanted) in [
+        (
+            "side",
+            "Always",
+            vec![Life::For(3, 42), Life::Forever],
+            ["first 0", "side 0", "a 0", "first 1", "side 1", "a 1"].as_slice(),
+        ),
+        ("first", "Never", vec![Life::For(1, 42), Life::For(1, 0)], &["first 0", "first 1", "side 0", "a 0"]),
+    ] {
+        let mut spec = json!({"restartPolicy": "Never", "containers": [{"name": "a"}],
+            "initContainers": [{"name": "first"}, {"name": "side", "restartPolicy": "Always"}]});
+        let at = if source == "first" { 0 } else { 1 };
+        spec["initContainers"][at]["restartPolicy"] = policy.into();
+        spec["initContainers"][at]["restartPolicyRules"] = rules.clone();
+        let mut world = World::new(spec);
+        world.lives.insert("first", vec![Life::For(1, 0)]);
+        world.lives.insert(source, lives);
+        world.run_until(60);
+        let starts: Vec<&str> =
+            world.log.iter().filter_map(|line| line.split_once(" start ")).map(|(_, what)| what).collect();
+        assert_eq!(starts, wanted, "{source}");
+        assert_eq!(world.running(), ["a", "side"], "{source}");
+    }
+}
+
+#[test]
 fn what_fails_is_tried_again() {
     let mut world = World::new(json!({"containers": [{"name": "a"}]}));
     world.failing = vec![("CreateSandbox", "no network")];
