@@ -5,8 +5,10 @@ pub mod message;
 pub mod relist;
 pub mod view;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
 use rubelet_core::pod::{ContainerState, ObservedContainer, ObservedSandbox};
 use rubelet_cri::RuntimeError;
@@ -79,14 +81,19 @@ pub async fn look(hands: &Hands, pod: &PodUid, ask: Ask) -> Vec<Sighting> {
     }
 }
 
-/// Looks at one thing until the runtime answers. Whether something was made must be known before anything else is made.
+/// Looks at one thing until the runtime answers. Whether something was made must be known before anything else is made; a look that panics is
+/// one that failed, or what runs would be made a second time.
 pub async fn look_surely(hands: &Hands, pod: &PodUid, ask: Ask) -> Vec<Sighting> {
     let mut pause = SURE_PAUSE;
     loop {
-        match try_look(hands, pod, &ask).await {
-            Ok(seen) => return seen,
-            Err(e) => {
+        match AssertUnwindSafe(try_look(hands, pod, &ask)).catch_unwind().await {
+            Ok(Ok(seen)) => return seen,
+            Ok(Err(e)) => {
                 tracing::warn!(uid = %pod, ?ask, err = %e, "looking at what was made failed; nothing goes on before it is seen");
+            }
+            // The panic itself was told.
+            Err(_) => {
+                tracing::warn!(uid = %pod, ?ask, "looking at what was made panicked; nothing goes on before it is seen")
             }
         }
         tokio::time::sleep(pause).await;

@@ -12,10 +12,11 @@ use rubelet_core::render::users::{UserRange, fill_container, fill_sandbox, wants
 use rubelet_core::resources::{claims, devices};
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
+use tokio::time::Instant;
 
 use super::{PodRef, dirs, failed};
 use crate::hands::Hands;
-use crate::observer::{Ask, Sighting, look, look_surely};
+use crate::observer::{Ask, Seen, Sighting, convert, look, look_surely};
 
 pub(super) async fn run_sandbox(
     hands: &Arc<Hands>,
@@ -92,8 +93,13 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         Ok(Err(failure)) => return (Err(failure), Vec::new()),
         Err(e) => return (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
     };
+    let wanted = convert::wanted(&config);
     match hands.runtime.create_container(&sandbox, config, sandbox_config).await {
-        Ok(id) => (Ok(Done::Container(id.clone())), look_surely(hands, &pod.uid, Ask::Container(id)).await),
+        // The runtime is asked about it when it was told to start it.
+        Ok(id) => {
+            let made = Seen::Container(Box::new(convert::made(id.clone(), wanted, &sandbox)), None);
+            (Ok(Done::Container(id)), vec![Sighting { at: Instant::now(), seen: made }])
+        }
         Err(e) => (Err(failed("CreateContainerError", e.to_string())), look_surely(hands, &pod.uid, Ask::Pod).await),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
@@ -51,6 +52,25 @@ pub fn container(status: &cri::ContainerStatus, sandbox: &str) -> ObservedContai
         stop_signal: stop_signal(status.stop_signal),
         recursive_read_only: status.mounts.iter().map(|m| (m.container_path.clone(), m.recursive_read_only)).collect(),
     }
+}
+
+/// What the runtime will tell again of a container that it is asked for.
+pub fn wanted(config: &cri::ContainerConfig) -> cri::ContainerStatus {
+    cri::ContainerStatus {
+        metadata: config.metadata.clone(),
+        labels: config.labels.clone(),
+        annotations: config.annotations.clone(),
+        image: config.image.clone(),
+        ..Default::default()
+    }
+}
+
+/// A container that was made just now.
+pub fn made(id: ContainerId, wanted: cri::ContainerStatus, sandbox: &SandboxId) -> ObservedContainer {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let created_at = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+    let state = cri::ContainerState::ContainerCreated.into();
+    container(&cri::ContainerStatus { id: id.to_string(), created_at, state, ..wanted }, sandbox.as_str())
 }
 
 fn name<'a>(labels: &'a BTreeMap<String, String>, fallback: &'a str) -> &'a str {
@@ -118,4 +138,34 @@ pub struct Verbose {
 /// Reads the verbose part of a container's status; empty when the runtime gives none.
 pub fn verbose(info: &BTreeMap<String, String>) -> Verbose {
     info.get("info").and_then(|text| serde_json::from_slice(text.as_bytes()).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_just_made_is_what_the_runtime_will_tell() {
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let config = cri::ContainerConfig {
+            metadata: Some(cri::ContainerMetadata { name: "web".to_owned(), attempt: 3 }),
+            labels: [label(super::super::CONTAINER_LABEL, "web")].into(),
+            annotations: [label(RESTART_COUNT, "3"), label(HASH, "1f")].into(),
+            image: Some(cri::ImageSpec { image: "sha256:01".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seen = made(ContainerId::new("id"), wanted(&config), &SandboxId::new("sandbox"));
+        let told = cri::ContainerStatus {
+            id: "id".to_owned(),
+            created_at: before.as_nanos() as i64,
+            state: cri::ContainerState::ContainerCreated.into(),
+            ..wanted(&config)
+        };
+        let told = container(&told, "sandbox");
+        assert!(seen.created_at >= told.created_at);
+        assert_eq!(seen, ObservedContainer { created_at: seen.created_at, ..told });
+        assert_eq!((seen.name.as_str(), seen.restart_count, seen.hash), ("web", 3, Some(0x1f)));
+        assert_eq!((seen.state, seen.sandbox.as_str()), (ContainerState::Created, "sandbox"));
+    }
 }
