@@ -96,6 +96,23 @@ class Machine:
         with open(os.path.join(self.args.out, log), "w") as f: process = subprocess.Popen(command, stdout=f, stderr=f, **more)
         self.processes.append(process); return process
 
+    def spawn_runtime(self, command, log, **more):
+        """In the cgroup that the suite looks for."""
+        in_cgroup = 'for tree in ' + " ".join(f"{tree}/{RUNTIME_CGROUP}" for tree in own_trees()) + '; do echo $$ >$tree/cgroup.procs; done; exec "$@"'
+        for tree in own_trees():
+            os.makedirs(f"{tree}/{RUNTIME_CGROUP}", exist_ok=True)
+            for file in glob.glob(f"{tree}/cpuset.cpus") + glob.glob(f"{tree}/cpuset.mems"): shutil.copyfile(file, f"{tree}/{RUNTIME_CGROUP}/{os.path.basename(file)}")
+        return self.spawn(["sh", "-c", in_cgroup, "sh", *command], log, **more)
+
+    def embedded(self):
+        """The embedded runtime in containerd's place: the suite, too, speaks to it."""
+        binary, sock = os.path.realpath(self.args.kubelet), "/run/containerd/containerd.sock"
+        own = [f"--embedded-root-dir={self.work}/root", f"--embedded-run-dir={self.work}/state"]; os.makedirs(f"{self.work}/state")
+        self.spawn_runtime([binary, "cri", f"--listen=unix://{sock}", *own, "--cgroup-driver=cgroupfs", f"--embedded-hosts-dirs={self.work}/certs.d", "--embedded-pod-cidrs=10.87.0.0/16", "--runtime-handler=test-handler=embedded"], "embedded.log")
+        if not golden.wait(lambda: socket.socket(socket.AF_UNIX).connect_ex(sock) == 0, 30): raise RuntimeError("the embedded runtime does not answer, see embedded.log")
+        subprocess.run([binary, "image", "import", self.args.images, *own], check=True, stdout=subprocess.DEVNULL)
+        return f"unix://{sock}"
+
     def containerd(self):
         network = json.loads(json.dumps(NETWORK)); network["plugins"][0]["ipam"]["dataDir"] = f"{self.work}/ipam"
         network["plugins"] = network["plugins"][:2]
@@ -109,11 +126,7 @@ class Machine:
         text += ("[plugins.'io.containerd.cri.v1.images'.registry]\n" if self.args.containerd else '[plugins."io.containerd.grpc.v1.cri".registry]\n') + f'  config_path = "{self.work}/certs.d"\n'
         with open(f"{self.work}/containerd.toml", "w") as f: f.write(text)
         path = os.environ["PATH"] if not self.args.containerd else f"{self.args.containerd}:{os.environ['PATH']}"
-        in_cgroup = 'for tree in ' + " ".join(f"{tree}/{RUNTIME_CGROUP}" for tree in own_trees()) + '; do echo $$ >$tree/cgroup.procs; done; exec "$@"'
-        for tree in own_trees():
-            os.makedirs(f"{tree}/{RUNTIME_CGROUP}", exist_ok=True)
-            for file in glob.glob(f"{tree}/cpuset.cpus") + glob.glob(f"{tree}/cpuset.mems"): shutil.copyfile(file, f"{tree}/{RUNTIME_CGROUP}/{os.path.basename(file)}")
-        self.spawn(["sh", "-c", in_cgroup, "sh", shutil.which("containerd", path=path), "--config", f"{self.work}/containerd.toml"], "containerd.log", env=dict(os.environ, PATH=path))
+        self.spawn_runtime([shutil.which("containerd", path=path), "--config", f"{self.work}/containerd.toml"], "containerd.log", env=dict(os.environ, PATH=path))
         ctr = [shutil.which("ctr", path=path), "--address", sock, "-n", "k8s.io"]
         if not golden.wait(lambda: subprocess.run([*ctr, "version"], capture_output=True).returncode == 0, 30): raise RuntimeError("containerd does not answer")
         subprocess.run([*ctr, "images", "import", self.args.images], check=True, stdout=subprocess.DEVNULL)
@@ -185,6 +198,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--kubelet", "--suite", "--ginkgo", "--images", "--out"): parser.add_argument(option, required=True)
     for option in ("--containerd", "--labels", "--focus", "--skip"): parser.add_argument(option)
+    parser.add_argument("--embedded", action="store_true", help="on the embedded runtime, served on a socket, instead of containerd")
     parser.add_argument("--upstream", action="store_true", help="BIN is the control plane's program: upstream's kubelet is its `kubelet`")
     parser.add_argument("--again", action="store_true", help="what failed has a second attempt, one by one: a spec that only fails beside others is told, and counts as passed")
     parser.add_argument("--nodes", type=int, default=8); parser.add_argument("--timeout", default="60m")
@@ -196,7 +210,7 @@ def main():
     machine = Machine(args)
     again = {}
     try:
-        machine.furnish(); machine.registry(); endpoint = machine.containerd()
+        machine.furnish(); machine.registry(); endpoint = machine.embedded() if args.embedded else machine.containerd()
         machine.suite(endpoint, args.out, args.focus, args.skip, args.nodes)
         first = verdicts(args.out)
         failed = [name for name, kind in first.items() if kind == "failed" and name.startswith("[sig-") and not any(pattern.search(name) for pattern, _ in known())]

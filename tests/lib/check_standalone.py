@@ -3,7 +3,7 @@
 
 One agent on its embedded runtime, on a machine of its own (tests/lib/own.sh), with everything at once that a machine may bring: registries with an own
 authority or a slow line, a disk that fills up, manifests by URL from a server that fails, addresses of both families, huge pages, CNI plugins, probes
-of a gRPC server (with IMAGES, an archive that has agnhost), another agent that takes over by the lock file, and kills. Prints `check: N passed, N failed`.
+of a gRPC server (with IMAGES, an archive that has agnhost), another agent that takes over by the lock file, kills, and `rubelet cri`. Prints `check: N passed, N failed`.
 """
 import http.server, json, os, random, re, subprocess, sys, tempfile, threading, time, urllib.error, urllib.request
 sys.dont_write_bytecode = True
@@ -193,6 +193,19 @@ class Check:
         self.check(f"{KILLS} kills between edits: what runs is what the directory says, once (X_SEED={seed})", wait(lambda: shown() == want and sleeping() == sorted(want.values()), 40), (want, shown(), sleeping()))
         self.check("pods that nobody touched have not noticed", {n: i for n, i in self.ids().items() if n in before} == before)
 
+    def served(self):
+        """`rubelet cri` in the place of the agent, whose pods run on meanwhile."""
+        self.machine.kubelet.terminate(); self.machine.kubelet.wait(20); sock = f"{self.work}/cri.sock"
+        serving = self.machine.spawn("cri", [self.kubelet, "cri", f"--listen=unix://{sock}", *self.machine.own(), "--cgroup-driver=cgroupfs"])
+        self.check("the runtime is served when the agent has gone", wait(lambda: os.path.exists(sock), 20))
+        def ask(*words): return subprocess.run([self.kubelet, *words, *self.machine.own(), "--cgroup-driver=cgroupfs"], capture_output=True, text=True)
+        images.archive(f"{self.work}/late.tar", {"late.test/late:1": images.busybox()}); done = ask("image", "import", f"{self.work}/late.tar")
+        self.check("it imports an archive for who asks", done.returncode == 0 and "late.test/late:1" in done.stdout.split(), done.stderr)
+        def living(): return [p for p in os.listdir("/proc") if p.isdigit() and read(f"/proc/{p}/cmdline").startswith(("sleep\0", "httpd\0", "/agnhost\0"))]
+        before, done = living(), ask("stop", "--all")
+        self.check("it stops all pods, and ends", before and done.returncode == 0 and not living() and serving.wait(20) == 0, (before, living(), done.stderr))
+        self.machine.start_kubelet(self.kubelet, self.config, self.flags, name="again"); self.check("the agent starts them again", self.running("ground") and self.running("cut"))
+
     def leftovers(self):
         """What pods have on a machine, apart from images and logs."""
         folders = [f"{self.work}/{place}" for place in ("run/sandboxes", "run/containers", "run/netns", "root/records/sandboxes", "root/records/containers", "root/volumes", "root/images/containers", "root/images/ingest", "kubelet/pods")]
@@ -227,11 +240,11 @@ def main():
     try:
         check.begin()
         # While the slow image is on its way.
-        for scenario in (check.addresses, check.url, check.huge, check.plugin, check.grpc, check.registries, check.disk, check.another, check.kills, check.end):
+        for scenario in (check.addresses, check.url, check.huge, check.plugin, check.grpc, check.registries, check.disk, check.another, check.kills, check.served, check.end):
             try: scenario()
             except Exception as error: check.check(scenario.__name__, False, repr(error))
         if not all(check.results):
-            for name in ("kubelet", "second", "killed"): print(f"--- the end of {name}.log", *read(f"{work}/log/{name}.log").splitlines()[-60:], sep="\n    ")
+            for name in ("kubelet", "second", "killed", "cri", "again"): print(f"--- the end of {name}.log", *read(f"{work}/log/{name}.log").splitlines()[-60:], sep="\n    ")
     finally:
         check.machine.stop()
         if hasattr(check, "huge_before"):

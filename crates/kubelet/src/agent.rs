@@ -122,7 +122,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         api::keep_certificates(&assembled, joined, &agent, &life).map_err(failed)?;
     }
     if let Some((embedded, listener)) = own {
-        control::serve(listener, embedded, agent.clone());
+        control::serve(listener, embedded, control::Pods::OfAgent(agent.clone()));
     }
     let pulse = agent.pulse.clone();
     let http: Arc<HttpCounts> = Arc::default();

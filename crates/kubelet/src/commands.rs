@@ -108,6 +108,7 @@ impl Command {
         match self.verb {
             Verb::Cri { listen } => {
                 let ended = crate::run::told_to_end().map_err(|e| e.to_string())?;
+                control::serve(control::listen(&self.flags.run_dir)?, embedded.clone(), control::Pods::OfOthers);
                 tracing::info!(socket = %listen.display(), "The embedded runtime is served");
                 let runtime: Arc<dyn Runtime> = Arc::new(embedded);
                 tokio::select! {
@@ -136,11 +137,11 @@ impl Command {
                 Ok(())
             }
             Verb::StopAll => {
-                tracing::info!(pid, "The agent stops all pods, and is then told to end");
+                tracing::info!(pid, "The process that has the runtime stops all pods, and is then told to end");
                 let run_dir = self.flags.run_dir.clone();
                 let asked = rubelet_host::task::blocking(move || control::stop_pods(&run_dir)).await;
                 if let Err(err) = asked.map_err(|e| e.to_string()).and_then(|done| done) {
-                    tracing::warn!(%err, "The agent did not stop the pods; it is ended and they are stopped without it");
+                    tracing::warn!(%err, "The process did not stop the pods; it is ended and they are stopped without it");
                 }
                 end(pid).await?;
                 let embedded = embedded::start(&self.flags, self.driver, &self.around).await?;
@@ -207,7 +208,7 @@ fn hook(text: &str) -> Option<Vec<String>> {
 }
 
 /// All pods at once, each with its containers at once.
-async fn stop_all(embedded: &Embedded) -> Result<(), String> {
+pub(crate) async fn stop_all(embedded: &Embedded) -> Result<(), String> {
     let failed = |error: RuntimeError| error.to_string();
     let state = Some(cri::ContainerStateValue { state: cri::ContainerState::ContainerRunning.into() });
     let filter = cri::ContainerFilter { state, ..cri::ContainerFilter::default() };

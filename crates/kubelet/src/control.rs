@@ -1,5 +1,5 @@
-//! The little that other processes of rubelet ask of an agent that has the embedded runtime: to import an archive, or to
-//! stop all pods.
+//! The little that other processes of rubelet ask of the one that has the embedded runtime, an agent or `rubelet cri`: to import
+//! an archive, or to stop all pods.
 //!
 //! One request on each connection to a socket that only root may use: a word and a line feed, after `import` the path of an archive, to its end. The
 //! answer begins with `ok` or `failed`; lines follow: names of images, or why.
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tracing::{info, warn};
 
-use crate::commands::import_one;
+use crate::commands::{import_one, stop_all};
 
 const SOCKET: &str = "control.sock";
 /// Longest request: a word and a path.
@@ -39,19 +39,27 @@ pub(crate) fn listen(run_dir: &Path) -> Result<UnixListener, String> {
     Ok(listener)
 }
 
+/// Who stops pods.
+pub(crate) enum Pods {
+    /// The agent that runs them, which then starts none again.
+    OfAgent(Agent),
+    /// Nobody here runs them: the runtime itself.
+    OfOthers,
+}
+
 /// Answers as long as the process runs.
-pub(crate) fn serve(listener: UnixListener, embedded: Embedded, agent: Agent) {
+pub(crate) fn serve(listener: UnixListener, embedded: Embedded, pods: Pods) {
     // One after the other: an import takes the disk's time anyway.
     rubelet_host::task::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            if let Err(error) = answer(stream, &embedded, &agent).await {
+            if let Err(error) = answer(stream, &embedded, &pods).await {
                 warn!(err = %error, "A request was not answered");
             }
         }
     });
 }
 
-async fn answer(mut stream: UnixStream, embedded: &Embedded, agent: &Agent) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, embedded: &Embedded, pods: &Pods) -> io::Result<()> {
     let mut request = Vec::new();
     (&mut stream).take(REQUEST_MAX).read_to_end(&mut request).await?;
     let mut parts = request.splitn(2, |byte| *byte == b'\n');
@@ -59,8 +67,14 @@ async fn answer(mut stream: UnixStream, embedded: &Embedded, agent: &Agent) -> i
         (Some(b"import"), Some(path)) => answer_import(embedded, PathBuf::from(OsStr::from_bytes(path))).await?,
         (Some(b"stop"), _) => {
             info!("All pods are stopped");
-            agent.shut_down().await;
-            "ok\n".to_owned()
+            let stopped = match pods {
+                Pods::OfAgent(agent) => {
+                    agent.shut_down().await;
+                    Ok(())
+                }
+                Pods::OfOthers => stop_all(embedded).await,
+            };
+            stopped.map_or_else(|why| format!("failed\n{why}"), |()| "ok\n".to_owned())
         }
         _ => "failed\nno such request".to_owned(),
     };
@@ -81,10 +95,10 @@ async fn answer_import(embedded: &Embedded, path: PathBuf) -> io::Result<String>
     })
 }
 
-/// Has the agent import archives; the names of their images. Blocks.
+/// Has archives imported; the names of their images. Blocks.
 ///
 /// # Errors
-/// The agent does not answer, or why it failed, in words.
+/// Nobody answers, or why it failed, in words.
 pub(crate) fn import(run_dir: &Path, files: &[PathBuf]) -> Result<Vec<String>, String> {
     let mut names = Vec::new();
     for file in files {
@@ -94,21 +108,21 @@ pub(crate) fn import(run_dir: &Path, files: &[PathBuf]) -> Result<Vec<String>, S
     Ok(names)
 }
 
-/// Has the agent stop all pods, in their order. Blocks until none runs.
+/// Has all pods stopped, by an agent in their order. Blocks until none runs.
 ///
 /// # Errors
-/// The agent does not answer, in words.
+/// Nobody answers, or a pod was not stopped, in words.
 pub(crate) fn stop_pods(run_dir: &Path) -> Result<(), String> {
     ask(&run_dir.join(SOCKET), b"stop\n").map(drop)
 }
 
 /// What follows `ok`.
 fn ask(socket: &Path, request: &[u8]) -> Result<String, String> {
-    let said = exchange(socket, request).map_err(|e| format!("ask the agent that runs: {e}"))?;
+    let said = exchange(socket, request).map_err(|e| format!("ask the process that has the runtime: {e}"))?;
     match said.split_once('\n') {
         Some(("ok", rest)) => Ok(rest.to_owned()),
         Some((_, why)) => Err(why.to_owned()),
-        None => Err("the agent that runs did not answer".to_owned()),
+        None => Err("the process that has the runtime did not answer".to_owned()),
     }
 }
 
