@@ -1,8 +1,8 @@
 //! Mounting, unmounting and reading the mount table.
 
 use std::ffi::CString;
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -75,12 +75,26 @@ pub struct Tmpfs {
 
 /// The mount table of the calling thread's namespace, in mount order.
 pub fn table() -> Result<Vec<Mount>, MountError> {
-    Ok(parse(&read_table()?))
+    let mut mounts = Vec::new();
+    each(|mount| mounts.push(mount))?;
+    Ok(mounts)
 }
 
-fn read_table() -> Result<Vec<u8>, MountError> {
+/// The same one by one: tables of thousands of mounts are common, of which few are of interest.
+pub fn each(mut take: impl FnMut(Mount)) -> Result<(), MountError> {
+    lines(|line| parse_line(line).into_iter().for_each(&mut take))
+}
+
+fn lines(mut take: impl FnMut(&[u8])) -> Result<(), MountError> {
     let path = "/proc/thread-self/mountinfo";
-    fs::read(path).map_err(|source| MountError::ReadTable { path, source })
+    let failed = |source| MountError::ReadTable { path, source };
+    let mut table = BufReader::new(File::open(path).map_err(failed)?);
+    let mut line = Vec::new();
+    while table.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+        take(line.strip_suffix(b"\n").unwrap_or(&line));
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Parses `mountinfo`; a line that is not understood is left out.
@@ -129,15 +143,17 @@ fn unescape(bytes: &[u8]) -> Vec<u8> {
 
 /// Mounts at or below `dir`, the latest first, which is the order to unmount them in.
 pub fn at_or_below(dir: &Path) -> Result<Vec<Mount>, MountError> {
-    let bytes = read_table()?;
-    // Only lines that name the directory are worth parsing: tables of thousands of mounts are common.
+    // Only lines that name the directory are worth parsing.
     let plain = dir.to_str().filter(|d| !d.contains([' ', '\t', '\n', '\\']));
-    let may_be = |line: &&[u8]| match (plain, std::str::from_utf8(line)) {
+    let may_be = |line: &[u8]| match (plain, std::str::from_utf8(line)) {
         (Some(dir), Ok(line)) => line.contains(dir),
         (None, _) | (_, Err(_)) => true,
     };
-    let lines = bytes.split(|&b| b == b'\n').filter(may_be);
-    let mut found: Vec<Mount> = lines.filter_map(parse_line).filter(|m| m.target.starts_with(dir)).collect();
+    let mut found = Vec::new();
+    lines(|line| {
+        let mount = if may_be(line) { parse_line(line) } else { None };
+        found.extend(mount.filter(|m| m.target.starts_with(dir)));
+    })?;
     found.reverse();
     found.sort_by_key(|m| std::cmp::Reverse(m.target.components().count()));
     Ok(found)

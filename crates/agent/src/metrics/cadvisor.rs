@@ -29,7 +29,8 @@ struct Row {
     /// Its labels, as they stand in the text.
     labels: Box<[u8]>,
     at_millis: i64,
-    detail: Option<Detail>,
+    /// In a place of its own, so that a list that grows moves little.
+    detail: Option<Box<Detail>>,
     files: Option<Files>,
     /// Of its network, where it has one of its own.
     interfaces: Vec<Interface>,
@@ -127,7 +128,7 @@ impl Rows<'_> {
         self.rows.push(Row {
             labels: Text::rendered(&LABELS, &[container, &id, image, name, namespace, pod]),
             at_millis: now_millis(),
-            detail: Some(detail),
+            detail: Some(Box::new(detail)),
             files: Some(files),
             interfaces: interfaces.into_iter().filter(crate::stats::is_told).collect(),
             layer_bytes: None,
@@ -190,21 +191,24 @@ fn files(pids: &[u32]) -> Files {
 /// cAdvisor: file systems on block devices, each once, and those in memory by the place of their mount.
 fn disks(devices: &[BlockDevice]) -> Vec<Disk> {
     let mut disks: BTreeMap<String, Disk> = BTreeMap::new();
-    for one in mount::table().unwrap_or_default() {
+    let told = mount::each(|one| {
         let is_block = one.source.starts_with("/dev/");
         let is_told = is_block && (one.fs_type.starts_with("ext") || matches!(&*one.fs_type, "xfs" | "btrfs" | "vfat"));
         let name = match one.fs_type.as_str() {
             "tmpfs" if !one.target.starts_with("/var/lib") => one.target.display().to_string(),
             _ if is_told => one.source.clone(),
-            _ => continue,
+            _ => return,
         };
         if disks.contains_key(&name) {
-            continue;
+            return;
         }
-        let Ok(fs) = disk::file_system(&one.target) else { continue };
+        let Ok(fs) = disk::file_system(&one.target) else { return };
         let device = disk::device(&one.target).filter(|_| is_block);
         let device = device.and_then(|numbers| devices.iter().find(|one| (one.major, one.minor) == numbers)).cloned();
         disks.insert(name.clone(), Disk { name, fs, device });
+    });
+    if let Err(error) = told {
+        tracing::debug!(err = %error, "the machine's file systems are not told");
     }
     disks.into_values().collect()
 }

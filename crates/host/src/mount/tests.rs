@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 /// Runs `test` in a thread with a mount namespace of its own; says so when it can't.

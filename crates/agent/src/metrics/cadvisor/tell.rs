@@ -72,7 +72,7 @@ impl Page {
     ) -> io::Result<()> {
         let mut told = Told { text: &mut *text, family, has_head: false };
         for row in &self.rows {
-            if let Some(value) = row.detail.as_ref().and_then(&of) {
+            if let Some(value) = row.detail.as_deref().and_then(&of) {
                 told.sample(row, &[], value, is_timed)?;
             }
         }
@@ -99,7 +99,7 @@ impl Page {
         self.each(text, &CPU_SYSTEM, true, |one| seconds(one.usage.cpu_system_nanos))?;
         let mut told = Told { text: &mut *text, family: &CPU_USAGE, has_head: false };
         for row in &self.rows {
-            if let Some(value) = row.detail.as_ref().and_then(|one| seconds(one.usage.cpu_nanos)) {
+            if let Some(value) = row.detail.as_deref().and_then(|one| seconds(one.usage.cpu_nanos)) {
                 told.sample(row, &[("cpu", "total")], value, true)?;
             }
         }

@@ -13,7 +13,7 @@ fn row(container: &str, detail: Detail) -> Row {
     Row {
         labels: Text::rendered(&LABELS, &[container, "/kubepods/podx/c", "img:1", "c0ffee", "ns", "web"]),
         at_millis: 1234,
-        detail: Some(detail),
+        detail: Some(Box::new(detail)),
         files: Some(Files { all: 7, sockets: 2, max: Some(-1) }),
         interfaces: Vec::new(),
         layer_bytes: Some(4096),
