@@ -48,12 +48,17 @@ def base(without=()):
     return layer
 
 
-def agnhost(program, sources, **config):
+# What the suite reads in a volume of this image.
+KITTEN = {"/data.json": b'{"image": "kitten.jpg"}\n', "/etc/os-release": b'NAME="Alpine Linux"\n'}
+
+
+def agnhost(program, sources, files={}, **config):
     """The program that the suite's pods run, with the certificate that it serves, and an nc that speaks UDP; busybox's shell would take its own."""
     layer = base(without=("nc", "sh"))
     for path in ("/bin/bash", "/bin/dash", "/bin/nc.openbsd"): layer.program(path)
     layer.link("/bin/nc", "nc.openbsd"); layer.link("/bin/sh", "dash")
     for name in ("localhost.crt", "localhost.key"): layer.copy(f"/{name}", f"{sources}/agnhost/porter/{name}", 0o644)
+    for path, content in files.items(): layer.file(path, content)
     layer.copy("/agnhost", program); layer.link("/agnhost-2", "agnhost"); layer.program("/usr/bin/curl")
     return image(layer, Entrypoint=["/agnhost"], Cmd=["pause"], Env=[images.PATH], **config)
 
@@ -83,7 +88,7 @@ def main():
     images.archive(out, {
         "registry.k8s.io/pause:3.10.2": images.pause(), f"{E2E}/busybox:1.37.0-1": busybox,
         f"{E2E}/ipc-utils:1.4": image(base(), Cmd=["sh"], Env=[images.PATH], Labels={"is": "ipc-utils"}),
-        f"{E2E}/agnhost:2.63.0": host, f"{E2E}/agnhost:2.55": agnhost(agn, sources, Labels={"is": "the one before"}), f"{E2E}/nautilus:1.8": host, f"{E2E}/kitten:1.8": host,
+        f"{E2E}/agnhost:2.63.0": host, f"{E2E}/agnhost:2.55": agnhost(agn, sources, Labels={"is": "the one before"}), f"{E2E}/nautilus:1.8": host, f"{E2E}/kitten:1.8": agnhost(agn, sources, KITTEN),
         f"{E2E}/glibc-dns-testing:2.0.0": glibc(), f"{E2E}/nonroot:1.5": agnhost(agn, sources, User="1234"), f"{E2E}/nonewprivs:1.4": setuid(nnp), f"{E2E}/regression-issue-74839:1.4": one(regression, "/regression-issue-74839"),
         f"{E2E}/sample-device-plugin:1.7": one(devices, "/sampledeviceplugin"),
         f"{E2E}/nginx:1.15-4": nginx, f"{E2E}/nginx:1.27-0": nginx_new})

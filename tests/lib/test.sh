@@ -302,7 +302,8 @@ check_node() {
   tally_check "$log" "cluster: a whole node"
 }
 
-# Upstream's node conformance suite with our kubelet, on containerd (the first time it is built: ten minutes; then it runs for half an hour).
+# Upstream's node conformance suite with our kubelet, on containerd, or with X_RUNTIMES=embedded on the embedded runtime (the first time it is built: ten minutes;
+# then it runs for half an hour).
 test_conformance() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "conformance: needs root"; return; fi
   if ! need_go; then tally skipped 1 "conformance: needs Go"; return; fi
@@ -310,8 +311,10 @@ test_conformance() {
   local kubelet dir=$X_CACHE/conformance log=$logs/conformance.log passed failed skipped
   kubelet=$(kubelet_binary) || { tally failed 1 "conformance: the kubelet does not build"; return; }
   tests/conformance/build.sh "$dir" || { tally failed 1 "conformance: the suite does not build"; return; }
+  local options=(--again)
+  [ "${X_RUNTIMES:-}" != embedded ] || options+=(--embedded)
   tests/conformance/run.py --kubelet "$kubelet" --suite "$dir/e2e_node.test" --ginkgo "$dir/ginkgo" --images "$dir/images.tar" --out "$logs/conformance" \
-    --focus "${X_ONLY:-\[NodeConformance\]|\[Conformance\]}" --skip '\[Serial\]|\[Flaky\]|\[Slow\]' --again 2>&1 | tee "$log" || true
+    --focus "${X_ONLY:-\[NodeConformance\]|\[Conformance\]}" --skip '\[Serial\]|\[Flaky\]|\[Slow\]' "${options[@]}" 2>&1 | tee "$log" || true
   if read -r passed failed skipped < <(sed -n 's/^conformance: \([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p' "$log"); then
     tally passed "$passed"
     [ "$failed" = 0 ] || tally failed "$failed" "conformance: see $log"
