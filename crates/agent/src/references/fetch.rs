@@ -129,7 +129,7 @@ impl Tools {
                 Root::Of(Need::CsiDriver(name)) => csi::driver(&name, &tools, &teller).await,
                 Root::Of(Need::Attachment(of)) => csi::attachment(&of, &tools, &teller).await,
                 Root::Of(Need::TrustAnchors(of)) => anchors::follow(&of, &tools, &teller).await,
-                Root::Of(Need::Certificate(of)) => certificates::follow(of, &tools, &teller).await,
+                Root::Of(Need::Certificate(of)) => certificates::follow(*of, &tools, &teller).await,
                 Root::Of(Need::RuntimeClass(name)) => runtime_class(&name, &tools, &teller).await,
                 Root::Of(Need::ResourceClaim(of)) => resource_claims::follow(of, &tools, &teller).await,
                 // They are fetched as a whole.

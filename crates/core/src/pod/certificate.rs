@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_api::v1;
+
 use super::event::PodEvent;
 use super::needs::{Got, ObjectName};
 use crate::now::Wall;
@@ -31,6 +33,23 @@ pub struct CertificateNeed {
     pub key_type: String,
     pub expiration_secs_max: Option<i32>,
     pub annotations: BTreeMap<String, String>,
+}
+
+impl CertificateNeed {
+    /// What the `nth` source of a volume is about.
+    pub(crate) fn of(pod: &v1::Pod, volume: &str, nth: usize, source: &v1::PodCertificateProjection) -> Self {
+        let account = pod.spec.as_ref().and_then(|s| s.service_account_name.clone());
+        Self {
+            pod: ObjectName::beside(pod, pod.metadata.name.as_deref().unwrap_or_default()),
+            pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
+            account: account.unwrap_or_default(),
+            place: (volume.to_owned(), nth),
+            signer: source.signer_name.clone(),
+            key_type: source.key_type.clone(),
+            expiration_secs_max: source.max_expiration_seconds,
+            annotations: source.user_annotations.clone().unwrap_or_default(),
+        }
+    }
 }
 
 /// What was issued.

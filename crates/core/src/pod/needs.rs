@@ -33,7 +33,7 @@ pub enum Need {
     },
     Token(TokenNeed),
     TrustAnchors(AnchorsNeed),
-    Certificate(CertificateNeed),
+    Certificate(Box<CertificateNeed>),
     /// A PersistentVolumeClaim and the PersistentVolume that it is bound to.
     Claim(ObjectName),
     /// How pods use the volumes of a CSI driver.
@@ -294,7 +294,7 @@ impl Inputs {
     }
 
     pub(crate) fn certificate(&self, of: CertificateNeed) -> Result<&Issued, Lack> {
-        match self.found(&Need::Certificate(of))? {
+        match self.found(&Need::Certificate(Box::new(of)))? {
             Got::Certificate(issued) => Ok(issued),
             other => Err(other.mismatch()),
         }
@@ -463,7 +463,8 @@ pub(crate) fn volume_needs(pod: &v1::Pod, volume: &v1::Volume, node: &NodeFacts,
         let token = source.service_account_token.as_ref().map(|t| Need::Token(token_need(pod, t)));
         let anchors = source.cluster_trust_bundle.as_ref().and_then(anchors_need).map(Need::TrustAnchors);
         let certificate = source.pod_certificate.as_ref().filter(|_| node.settings.gates.pod_certificate_request);
-        let certificate = certificate.map(|c| Need::Certificate(certificate_need(pod, &volume.name, nth, c)));
+        let certificate =
+            certificate.map(|c| Need::Certificate(Box::new(CertificateNeed::of(pod, &volume.name, nth, c))));
         needs.extend(map.into_iter().chain(secret).chain(token).chain(anchors).chain(certificate));
     }
     needs
@@ -498,26 +499,6 @@ fn pod_token(pod: &v1::Pod, audience: Option<String>, expiration_secs: Option<i6
         expiration_secs: expiration_secs.unwrap_or(HOUR),
         pod_name: pod.metadata.name.clone().unwrap_or_default(),
         pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
-    }
-}
-
-/// The certificate that a source of a volume is about.
-pub(crate) fn certificate_need(
-    pod: &v1::Pod,
-    volume: &str,
-    nth: usize,
-    source: &v1::PodCertificateProjection,
-) -> CertificateNeed {
-    let account = pod.spec.as_ref().and_then(|s| s.service_account_name.clone());
-    CertificateNeed {
-        pod: ObjectName::beside(pod, pod.metadata.name.as_deref().unwrap_or_default()),
-        pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
-        account: account.unwrap_or_default(),
-        place: (volume.to_owned(), nth),
-        signer: source.signer_name.clone(),
-        key_type: source.key_type.clone(),
-        expiration_secs_max: source.max_expiration_seconds,
-        annotations: source.user_annotations.clone().unwrap_or_default(),
     }
 }
 

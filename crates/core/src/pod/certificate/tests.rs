@@ -1,4 +1,12 @@
+use rubelet_api::v1;
+use serde_json::{Value, json};
+
 use super::*;
+use crate::pod::Source;
+use crate::pod::needs::{Inputs, Need, needs};
+use crate::pod::step::VolumeKind;
+use crate::pod::volumes::{self, View};
+use crate::sample;
 
 const CHAIN: &str = "words\n-----BEGIN CERTIFICATE-----\nQUFB\n-----END CERTIFICATE-----\nbetween\n\
                      -----BEGIN CERTIFICATE-----\nQkJC\n-----END CERTIFICATE-----";
@@ -144,5 +152,87 @@ fn age_is_told_once_and_shown() {
         [(Standing::default(), "not_yet_issued"), (of("Denied"), "denied"), (of("Failed"), "failed")]
     {
         assert_eq!(standing.phase().word(at(9999)), word);
+    }
+}
+
+/// A pod with one certificate, as the second source of its volume.
+fn certified(spec: Value) -> v1::Pod {
+    let certificate = json!({"podCertificate": {"signerName": "a/s", "keyType": "ED25519", "credentialBundlePath": "b",
+        "keyPath": "own/key", "certificateChainPath": "own//chain", "maxExpirationSeconds": 7200,
+        "userAnnotations": {"a/b": "c"}}});
+    let mut all = json!({"serviceAccountName": "robot", "volumes": [{"name": "v", "projected": {"defaultMode": 0o444,
+        "sources": [{"downwardAPI": {}}, certificate]}}]});
+    spec.as_object().expect("fields").iter().for_each(|(field, value)| all[field] = value.clone());
+    sample::pod_with(json!({}), all)
+}
+
+fn wanted() -> CertificateNeed {
+    CertificateNeed {
+        pod: ObjectName { namespace: "default".into(), name: "web".into() },
+        pod_uid: "u-1".into(),
+        account: "robot".into(),
+        place: ("v".into(), 1),
+        signer: "a/s".into(),
+        key_type: "ED25519".into(),
+        expiration_secs_max: Some(7200),
+        annotations: BTreeMap::from([("a/b".into(), "c".into())]),
+    }
+}
+
+#[test]
+fn a_pod_needs_its_certificates_where_the_gate_is_on() {
+    for (is_on, source, is_needed) in
+        [(true, Source::Api, true), (false, Source::Api, false), (true, Source::File, false)]
+    {
+        let mut node = sample::node();
+        node.settings.has_api_server = true;
+        node.settings.gates.pod_certificate_request = is_on;
+        let needs = needs(&certified(json!({})), source, &node, &Inputs::default());
+        assert_eq!(needs.contains(&Need::Certificate(Box::new(wanted()))), is_needed, "{is_on} {source:?}");
+    }
+}
+
+#[test]
+fn a_volume_has_the_files_of_its_certificate() {
+    let plan = |spec: Value, is_on: bool, inputs: &Inputs| {
+        let pod = certified(spec);
+        let mut node = sample::node();
+        node.settings.gates.pod_certificate_request = is_on;
+        let view = View { pod: &pod, node: &node, pod_ips: &[], inputs };
+        volumes::plan(&view, &pod.spec.as_ref().expect("a spec").volumes.as_ref().expect("volumes")[0]).kind
+    };
+    let known = |got: Got| Inputs::new(BTreeMap::from([(Need::Certificate(Box::new(wanted())), got)]));
+    for (spec, mode, owner) in [
+        (json!({}), 0o444, None),
+        (json!({"securityContext": {"fsGroup": 7}}), 0o600, None),
+        (json!({"securityContext": {"runAsUser": 5}}), 0o600, Some(5)),
+    ] {
+        let VolumeKind::Files { files, .. } = plan(spec.clone(), true, &known(issued().got())) else {
+            panic!("{spec}")
+        };
+        let files: Vec<_> = files
+            .iter()
+            .map(|f| (f.path.as_str(), std::str::from_utf8(&f.content).unwrap()))
+            .zip(files.iter().map(|f| (f.mode, f.owner)))
+            .collect();
+        let bundle = format!("KEY1{CLEAN}");
+        let texts = [("b", bundle.as_str()), ("own/chain", CLEAN), ("own/key", "KEY1")];
+        assert_eq!(files, texts.map(|text| (text, (mode, owner))), "{spec}");
+    }
+    for (is_on, inputs, why) in [
+        (true, known(Standing::default().got()), "credential bundle is not issued yet"),
+        (false, known(issued().got()), "unimplemented: podCertificate needs the feature gate PodCertificateRequest"),
+        (
+            true,
+            Inputs::new(BTreeMap::new()),
+            "the podCertificate source of a projected volume refers to an object that has not been fetched yet",
+        ),
+        (
+            true,
+            Inputs::of(Source::File),
+            "the podCertificate source of a projected volume needs an API server, no kubeClient defined",
+        ),
+    ] {
+        assert_eq!(plan(json!({}), is_on, &inputs), VolumeKind::Refused { message: why.to_owned() });
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rubelet_api::v1;
 
 use super::{DEFAULT_MODE, View, mode};
+use crate::pod::certificate::CertificateNeed;
 use crate::pod::needs::{self, Lack, ObjectName};
 use crate::pod::step::{FilesPlugin, VolumeFile, VolumeKind};
 use crate::render::{self, RenderError, downward};
@@ -112,7 +113,7 @@ fn pod_certificate(
         // kubelet 1.36: the first word is all that it says.
         return Err(refusal("unimplemented: podCertificate needs the feature gate PodCertificateRequest"));
     }
-    let issued = view.inputs.certificate(needs::certificate_need(view.pod, volume, nth, source));
+    let issued = view.inputs.certificate(CertificateNeed::of(view.pod, volume, nth, source));
     let issued = issued.map_err(|lack| lacking(lack, "the podCertificate source of a projected volume"))?;
     let bundle = format!("{}{}", issued.key, issued.chain);
     let files = [
