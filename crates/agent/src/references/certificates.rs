@@ -66,6 +66,8 @@ impl Follower<'_> {
                     tokio::time::sleep(until(at)).await;
                 }
                 Task::Request => match self.request().await {
+                    // Why it failed before is no longer true.
+                    Ok(()) if self.told.is_some() => self.tell_lack("").await,
                     Ok(()) => {}
                     Err(why) => {
                         let CertificateNeed { pod, .. } = &self.need;
