@@ -1,8 +1,13 @@
 //! PodCertificateRequests: certificates for pods, in whichever version the server has them.
 
-use rubelet_api::meta::{ObjectMeta, OwnerReference, Time};
-use rubelet_api::{ByteString, Metadata, NamespaceScope, Resource};
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rubelet_api::meta::{ObjectMeta, Time};
+use rubelet_api::{Metadata, NamespaceScope, Resource};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -12,37 +17,58 @@ use crate::watch::Watch;
 /// In which versions servers have them, the best first: 1.37 has the first, 1.36 the second where it is turned on.
 pub const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
-/// A request, as far as it is written and read here: the same in all versions.
+/// A request, as far as it is read: the same in all versions.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct PodCertificateRequest {
     pub metadata: ObjectMeta,
-    #[serde(default)]
-    pub spec: Spec,
     #[serde(default)]
     pub status: Status,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What is wanted, and by whom.
+#[derive(Clone, Debug)]
 pub struct Spec {
-    pub signer_name: String,
+    pub signer: String,
     pub pod_name: String,
-    #[serde(rename = "podUID")]
     pub pod_uid: String,
-    pub service_account_name: String,
-    #[serde(rename = "serviceAccountUID")]
-    pub service_account_uid: String,
+    pub account_name: String,
+    pub account_uid: String,
     pub node_name: String,
-    #[serde(rename = "nodeUID")]
     pub node_uid: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_expiration_seconds: Option<i32>,
-    /// A PKCS#10 request that says nothing but the key, and is signed with it.
-    #[serde(rename = "stubPKCS10Request")]
-    pub stub_pkcs10_request: ByteString,
-    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub unverified_user_annotations: std::collections::BTreeMap<String, String>,
+    pub expiration_secs_max: Option<i32>,
+    /// A PKCS#10 request in DER that says nothing but the key, and is signed with it.
+    pub stub: Vec<u8>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Spec {
+    fn to_json(&self) -> Value {
+        let mut spec = json!({
+            "signerName": self.signer,
+            "podName": self.pod_name,
+            "podUID": self.pod_uid,
+            "serviceAccountName": self.account_name,
+            "serviceAccountUID": self.account_uid,
+            "nodeName": self.node_name,
+            "nodeUID": self.node_uid,
+            "stubPKCS10Request": STANDARD.encode(&self.stub),
+        });
+        if let Some(secs) = self.expiration_secs_max {
+            spec["maxExpirationSeconds"] = secs.into();
+        }
+        if !self.annotations.is_empty() {
+            spec["unverifiedUserAnnotations"] = json!(self.annotations);
+        }
+        spec
+    }
+}
+
+/// A request that was made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub name: String,
+    /// As the server's clock has it.
+    pub at: Option<Time>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -85,27 +111,20 @@ fn within(version: &'static str, namespace: &str) -> Path {
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn request(
-    client: &Client,
-    version: &'static str,
-    namespace: &str,
-    spec: Spec,
-) -> Result<PodCertificateRequest, Error> {
-    let owner = OwnerReference {
-        api_version: "v1".to_owned(),
-        kind: "Pod".to_owned(),
-        name: spec.pod_name.clone(),
-        uid: spec.pod_uid.clone(),
-        ..OwnerReference::default()
-    };
-    let metadata = ObjectMeta {
-        generate_name: Some("req-".to_owned()),
-        namespace: Some(namespace.to_owned()),
-        owner_references: Some(vec![owner]),
-        ..ObjectMeta::default()
-    };
-    let object = PodCertificateRequest { metadata, spec, status: Status::default() };
-    client.create(&within(version, namespace), &object).await
+pub async fn request(client: &Client, version: &'static str, namespace: &str, spec: &Spec) -> Result<Made, Error> {
+    let object = json!({
+        "apiVersion": format!("{}/{version}", PodCertificateRequest::GROUP),
+        "kind": PodCertificateRequest::KIND,
+        "metadata": {
+            "generateName": "req-",
+            "namespace": namespace,
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": spec.pod_name, "uid": spec.pod_uid}],
+        },
+        "spec": spec.to_json(),
+    });
+    let made = client.create_json(&within(version, namespace), &object).await?;
+    let word = |field: &str| made["metadata"][field].as_str().unwrap_or_default();
+    Ok(Made { name: word("name").to_owned(), at: word("creationTimestamp").parse().ok().map(Time) })
 }
 
 /// What becomes of a request. Servers let a node look at those only that are for it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rubelet_api::v1;
 use rubelet_apiserver::backoff::{Backoff, Chance, Growth};
 use rubelet_apiserver::pod_certificates::{self as wire, PodCertificateRequest, Spec};
-use rubelet_apiserver::{Change, Object, Path};
+use rubelet_apiserver::{Change, Path};
 use rubelet_core::now::Wall;
 use rubelet_core::pod::PodEvent;
 use rubelet_core::pod::certificate::{CertificateNeed, Condition, Request, Seen, Standing, Task};
@@ -92,31 +92,30 @@ impl Follower<'_> {
         let version = self.served().await?;
         let CertificateNeed { pod: ObjectName { namespace, .. }, account, .. } = self.need.clone();
         let account_path = Path::to::<v1::ServiceAccount>(&namespace, &account);
-        let service_account_uid = self.uid::<v1::ServiceAccount>(&account_path, "service account").await?;
+        let account_uid = self.uid(&account_path, "service account").await?;
         let node_name = self.tools.around.node.clone();
-        let node_uid = self.uid::<v1::Node>(&Path::to_cluster::<v1::Node>(&node_name), "node").await?;
+        let node_uid = self.uid(&Path::to_cluster::<v1::Node>(&node_name), "node").await?;
         let key = self.key().await?;
         let spec = Spec {
-            signer_name: self.need.signer.clone(),
+            signer: self.need.signer.clone(),
             pod_name: self.need.pod.name.clone(),
             pod_uid: self.need.pod_uid.clone(),
-            service_account_name: account,
-            service_account_uid,
+            account_name: account,
+            account_uid,
             node_name,
             node_uid,
-            max_expiration_seconds: self.need.expiration_secs_max,
-            stub_pkcs10_request: rubelet_api::ByteString(key.request),
-            unverified_user_annotations: self.need.annotations.clone(),
+            expiration_secs_max: self.need.expiration_secs_max,
+            stub: key.request,
+            annotations: self.need.annotations.clone(),
         };
-        let made = wire::request(&self.tools.client, version, &namespace, spec).await.map_err(|error| {
+        let made = wire::request(&self.tools.client, version, &namespace, &spec).await.map_err(|error| {
             if error.is_not_found() {
                 self.version = None;
             }
             format!("while creating PodCertificateRequest: {}", refusal_text(&error))
         })?;
-        let made_at = made.metadata.creation_timestamp.map_or_else(Wall::now, |t| t.0);
-        let name = made.metadata.name.unwrap_or_default();
-        let request = Request::new(name, key.pem.into(), made_at, self.chance.share());
+        let made_at = made.at.map_or_else(Wall::now, |t| t.0);
+        let request = Request::new(made.name, key.pem.into(), made_at, self.chance.share());
         self.standing = std::mem::take(&mut self.standing).requested(request);
         Ok(())
     }
@@ -135,10 +134,10 @@ impl Follower<'_> {
     }
 
     /// What has this name now.
-    async fn uid<T: Object>(&self, path: &Path, what: &str) -> Result<String, String> {
-        let object: T =
-            self.tools.client.get(path).await.map_err(|e| format!("while fetching {what}: {}", refusal_text(&e)))?;
-        Ok(object.metadata().uid.clone().unwrap_or_default())
+    async fn uid(&self, path: &Path, what: &str) -> Result<String, String> {
+        let object = self.tools.client.get_json(path).await;
+        let object = object.map_err(|e| format!("while fetching {what}: {}", refusal_text(&e)))?;
+        Ok(object["metadata"]["uid"].as_str().unwrap_or_default().to_owned())
     }
 
     async fn key(&self) -> Result<keys::Key, String> {
