@@ -5,12 +5,13 @@ usage: scenarios.py --kubelet BIN|upstream [--runtime embedded|containerd] [--co
 Each scenario has a namespace of its own; all run at once, but for those that take the node away from the others.
 The last line is `check: N passed, N failed`.
 """
-import argparse, base64, concurrent.futures, json, os, re, subprocess, sys, tempfile, time, urllib.request
+import argparse, base64, concurrent.futures, datetime, json, os, re, subprocess, sys, tempfile, time, urllib.request
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "../lib"))
 from controlplane import minor, programs
 from node import ADDRESS, AGNHOST, BUSYBOX, NAME, Checks, Cluster, Failed, Watch, add_options, eventually, is_ready, need, pod, restarts
+from signer import DENIES, FAILS, ISSUES, Signers, of_certificate, of_key
 
 SECS_MAX = 90
 
@@ -185,6 +186,48 @@ def trust_bundles(c, ns):
     eventually(lambda: any(p["metadata"]["name"] == "doubts" and is_ready(p) for p in c.pods(ns)), 120, "a pod that waited for its bundle runs", lambda: c.pods(ns, "app=doubts"))
 
 
+def certified(name, *sources, **more):
+    return pod(name, volumes=[{"name": "t", "projected": {"defaultMode": 0o444, "sources": [{"podCertificate": s} for s in sources]}}], container={"volumeMounts": [{"name": "t", "mountPath": "/t"}]}, **more)
+
+
+def pod_certificates(c, ns):
+    """Certificates of pods in files: requested, issued, denied, failed; requested anew by a kubelet that comes back."""
+    kinds = ("RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"); states = lambda: sorted(l.split("{")[1] for l in c.kubectl("get", "--raw", f"/api/v1/nodes/{NAME}/proxy/metrics").stdout.splitlines() if l.startswith("kubelet_podcertificate_states{"))
+    with Signers(c, ns) as signers:
+        print(f"        the API server has PodCertificateRequests as {signers.version}", flush=True)
+        sources = [{"signerName": ISSUES, "keyType": k, "credentialBundlePath": f"{k}.pem"} for k in kinds] + [{"signerName": ISSUES, "keyType": "ECDSAP256", "keyPath": "own/key", "certificateChainPath": "own/chain", "maxExpirationSeconds": 7200, "userAnnotations": {"example.com/colour": "blue"}}]
+        # The kubelet's own cgroup is not measured here: keys of RSA take their time in a program that is not optimized.
+        c.create(ns, certified("has", *sources), certified("grouped", {"signerName": ISSUES, "keyType": "ED25519", "credentialBundlePath": "b"}, securityContext={"fsGroup": 2000, "runAsUser": 1000}),
+                 certified("denied", {"signerName": DENIES, "keyType": "ED25519", "keyPath": "k"}), certified("failed", {"signerName": FAILS, "keyType": "ED25519", "keyPath": "k"}), certified("unsigned", {"signerName": "example.com/nobody", "keyType": "ED25519", "keyPath": "k"}))
+        c.do("wait", "-n", ns, "pod/has", "pod/grouped", "--for=condition=Ready", f"--timeout={SECS_MAX}s"); read = lambda name, of="has": c.kubectl("exec", "-n", ns, of, "--", "cat", f"/t/{name}").stdout
+        chains = list(signers.issued.values()); blocks = lambda text: ["-----BEGIN" + part for part in text.split("-----BEGIN")[1:]]
+        def sound(key, *chain): return of_key(key) == of_certificate(chain[0]) and len(chain) == 2 and any(blocks(made) == list(chain) for made in signers.issued.values())
+        for k in kinds: need(sound(*blocks(read(f"{k}.pem"))), f"{k}: key and certificate belong together", read(f"{k}.pem")[-300:], signers.problems)
+        need(sound(read("own/key"), *blocks(read("own/chain"))), "so they do in files of their own"); need(c.do("exec", "-n", ns, "has", "--", "stat", "-Lc", "%a", "/t/own/key") == "444\n", "the key has the volume's mode")
+        need(c.do("exec", "-n", ns, "grouped", "--", "stat", "-Lc", "%a %u %g", "/t/b") == "640 1000 2000\n", "with users of its own only they read it", c.do("exec", "-n", ns, "grouped", "--", "stat", "-Lc", "%a %u %g", "/t/b"))
+        p = next(p for p in c.pods(ns) if p["metadata"]["name"] == "has"); spec = next(r for r in signers.requests() if "unverifiedUserAnnotations" in r["spec"]); uid = lambda path: c.get(path)["metadata"]["uid"]
+        wanted = {"signerName": ISSUES, "podName": "has", "podUID": p["metadata"]["uid"], "serviceAccountName": "default", "serviceAccountUID": uid(f"/api/v1/namespaces/{ns}/serviceaccounts/default"), "nodeName": NAME, "nodeUID": uid(f"/api/v1/nodes/{NAME}"), "maxExpirationSeconds": 7200, "unverifiedUserAnnotations": {"example.com/colour": "blue"}}
+        need({k: v for k, v in spec["spec"].items() if k in wanted} == wanted, "the request says whose it is", spec["spec"]); need(spec["metadata"]["generateName"] == "req-" and [o["uid"] for o in spec["metadata"]["ownerReferences"]] == [wanted["podUID"]], "and goes with its pod", spec["metadata"])
+        events = lambda name: [(e["reason"], e["message"]) for e in c.get(f"/api/v1/namespaces/{ns}/events?fieldSelector=involvedObject.name={name}")["items"]]; told = lambda name, reason, part: any(r == reason and part in m for r, m in events(name))
+        for name, reason, words, why in (("denied", "Denied", "was denied", 'reason="UnsupportedKeyType", message="only \\"stone\\""'), ("failed", "Failed", "failed", 'reason="Broken", message="no ink"')):
+            eventually(lambda: told(name, reason, f"{words}, {why}") and told(name, "FailedMount", f"PodCertificateRequest was permanently {name}: {why.replace(',', '')}"), 40, f"a request that is {name} is told", lambda: events(name))
+        eventually(lambda: told("unsigned", "FailedMount", "credential bundle is not issued yet"), 60, "so is one that nobody answers", lambda: events("unsigned"))
+        silent = lambda: [r["metadata"]["name"] for r in signers.requests() if r["spec"]["signerName"] == "example.com/nobody"]; gone = silent()[0]
+        # Upstream's takes more than ten minutes.
+        if c.node.which != "upstream": c.request("DELETE", f"{signers.path}/{gone}"); eventually(lambda: len(silent()) == 1 and gone not in silent(), 30, "a request that is deleted is made anew", silent)
+        need(states() == sorted(f'signer_name="{s}",state="{w}"}} {n}' for s, w, n in ((ISSUES, "fresh", 8), (DENIES, "denied", 1), (FAILS, "failed", 1), ("example.com/nobody", "not_yet_issued", 1))), "and counted", states())
+        before = read("ED25519.pem"); c.node.stop(); c.node.start(config=c.config); eventually(lambda: read("ED25519.pem") not in ("", before), 120, "a kubelet that comes back has new ones", states, every=1); need(sound(*blocks(read("ED25519.pem"))), "that belong together"); need(not restarts(next(p for p in c.pods(ns) if p["metadata"]["name"] == "has")), "and the pod goes on")
+        c.do("delete", "pod", "-n", ns, "--all"); eventually(lambda: not states(), 60, "certificates of pods that are gone are forgotten", states); eventually(lambda: not signers.requests(), 60, "and their requests", signers.requests); need(not signers.problems, "the signers had no problems", signers.problems)
+
+
+def certificate_renewal(c, ns):
+    """A certificate is renewed when its signer says so: at the earliest five minutes after it was issued, up to five later."""
+    with Signers(c, ns, age=datetime.timedelta(minutes=4, seconds=50)) as signers:
+        c.create(ns, certified("has", {"signerName": ISSUES, "keyType": "ECDSAP256", "credentialBundlePath": "b"})); c.do("wait", "-n", ns, "pod/has", "--for=condition=Ready", f"--timeout={SECS_MAX}s"); read = lambda: c.kubectl("exec", "-n", ns, "has", "--", "cat", "/t/b").stdout
+        before = read(); since = time.monotonic(); eventually(lambda: len(signers.issued) == 2, 660, "it is requested again", signers.requests, every=5); need(time.monotonic() - since > 250, "not before its time")
+        eventually(lambda: read() not in ("", before), 120, "the new one comes into the file", every=1); key, *chain = ["-----BEGIN" + part for part in read().split("-----BEGIN")[1:]]; need(of_key(key) == of_certificate(chain[0]) and not restarts(c.pods(ns)[0]), "key and certificate belong together", signers.problems)
+
+
 def waits_for_objects(c, ns):
     p = pod("needs", container={"envFrom": [{"secretRef": {"name": "absent"}}]}, volumes=[{"name": "v", "configMap": {"name": "nope"}}]); p["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/v"}]; c.create(ns, p)
     events = lambda: [e["reason"] for e in c.get(f"/api/v1/namespaces/{ns}/events")["items"]]
@@ -236,7 +279,9 @@ def disruption(c, ns):
 
 
 TOGETHER = (cronjob, trust_bundles, objects, waits_for_objects, deployment, statefulset, job, streams, deletion, daemonset, static_pods)
-ALONE = (disruption,)
+ALONE = (pod_certificates, disruption)
+# Only when --only says exactly this.
+SLOW = (certificate_renewal,)
 
 
 def main():
@@ -244,14 +289,15 @@ def main():
     parser.add_argument("--csi", help="the CSI driver of the tests; without it the stateful pods have local volumes"); options = parser.parse_args(); checks = Checks()
     wanted = lambda s: not options.only or re.search(options.only, s.__name__)
     def named(c, scenario): scenario(c, c.namespace(scenario.__name__.replace("_", "-")))
-    # 1.36 has trust bundles where they are turned on.
-    bundles = [] if minor(programs()) > 36 else ["--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true", "--runtime-config=certificates.k8s.io/v1beta1/clustertrustbundles=true"]
-    with Cluster(options, flags={"apiserver": bundles}) as c:
-        c.driver = start_csi(c, options.csi) if options.csi else None; c.node.start(config={"featureGates": {"ClusterTrustBundle": True, "ClusterTrustBundleProjection": True}})
+    # 1.36 has these where they are turned on.
+    gates = ("ClusterTrustBundle", "ClusterTrustBundleProjection", "PodCertificateRequest"); kinds = ("clustertrustbundles", "podcertificaterequests")
+    certificates = [] if minor(programs()) > 36 else ["--feature-gates=" + ",".join(f"{g}=true" for g in gates), "--runtime-config=" + ",".join(f"certificates.k8s.io/v1beta1/{k}=true" for k in kinds)]
+    with Cluster(options, flags={"apiserver": certificates}) as c:
+        c.driver = start_csi(c, options.csi) if options.csi else None; c.config = {"featureGates": {g: True for g in gates}}; c.node.start(config=c.config)
         if checks.run("the node joins", c.ready):
             with concurrent.futures.ThreadPoolExecutor(len(TOGETHER)) as together:
                 for wait in [together.submit(checks.run, s.__name__, named, c, s) for s in TOGETHER if wanted(s)]: wait.result()
-            for s in filter(wanted, ALONE): checks.run(s.__name__, named, c, s)
+            for s in [*filter(wanted, ALONE), *(s for s in SLOW if options.only == s.__name__)]: checks.run(s.__name__, named, c, s)
             options.keep = options.keep or checks.failed > 0
     checks.end()
 

@@ -12,6 +12,7 @@ use rubelet_cri::RuntimeCounts;
 use rubelet_host::proc;
 
 pub mod cadvisor;
+mod certificates;
 mod ends;
 mod families;
 pub mod page;
@@ -22,10 +23,12 @@ mod starts;
 mod steps;
 mod volumes;
 
+pub(crate) use certificates::Entry;
 pub(crate) use resizes::Resizing;
 pub(crate) use starts::{NodeStarting, Starting};
 pub(crate) use steps::Begun;
 
+pub use certificates::PodCertificates;
 pub use families::{ContainerCounts, NodeCounts, PodCounts, ProbeCounts, StorageCounts, Until};
 
 /// All that is counted.
@@ -37,6 +40,7 @@ pub struct Metrics {
     pub node: NodeCounts,
     /// On `/metrics/probes`.
     pub probes: ProbeCounts,
+    pub certificates: Arc<PodCertificates>,
     /// Calls to the container runtime.
     pub runtime: Arc<RuntimeCounts>,
     /// Requests to the API server.
@@ -51,6 +55,7 @@ impl Default for Metrics {
             storage: StorageCounts::default(),
             node: NodeCounts::default(),
             probes: ProbeCounts::default(),
+            certificates: Arc::default(),
             runtime: Arc::default(),
             client: Arc::default(),
         };
@@ -75,6 +80,7 @@ impl Metrics {
         self.containers.tell(text)?;
         self.storage.tell(text)?;
         self.node.tell(text)?;
+        self.certificates.tell(jiff::Timestamp::now(), text)?;
         self.runtime.tell(text)?;
         self.client.tell(text)
     }

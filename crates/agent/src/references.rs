@@ -4,9 +4,11 @@
 //! union of all needs; each thing in it has a task of its own (`fetch.rs`), which ends when the last pod that needs it goes.
 
 mod anchors;
+mod certificates;
 mod claims;
 mod csi;
 mod fetch;
+mod keys;
 mod objects;
 mod resource_claims;
 mod tokens;
@@ -24,6 +26,7 @@ use tokio::task::AbortHandle;
 use crate::life::Life;
 use crate::worker::Note;
 
+pub(crate) use fetch::Around;
 pub use fetch::{ReferenceSettings, Strategy};
 
 /// Reports that fit before those who fetch wait.
@@ -79,10 +82,10 @@ impl References {
         Self(None)
     }
 
-    /// Starts the task that fetches from an API server. `full` is rung when the node has no room for a volume.
-    pub fn start(settings: ReferenceSettings, full: Arc<Notify>, life: &Life) -> Self {
+    /// Starts the task that fetches from an API server.
+    pub(crate) fn start(settings: ReferenceSettings, around: Around, life: &Life) -> Self {
         let is_polled = settings.strategy != Strategy::Watch;
-        let tools = fetch::Tools::new(settings, full, life.clone());
+        let tools = fetch::Tools::new(settings, around, life.clone());
         Self::start_with(life, is_polled, move |root, number, reports| tools.start(root, number, reports))
     }
 
@@ -146,6 +149,7 @@ impl Root {
             | Need::Secret(_)
             | Need::Token(_)
             | Need::TrustAnchors(_)
+            | Need::Certificate(_)
             | Need::Claim(_)
             | Need::CsiDriver(_)
             | Need::Attachment(_)

@@ -30,7 +30,7 @@ use crate::picture::Picture;
 use crate::pulled::{PullRecords, Room};
 use crate::pulls::Pulls;
 use crate::pulse::Pulse;
-use crate::references::References;
+use crate::references::{Around, References};
 use crate::reporter::Reporter;
 use crate::reserve::{self, Reservation};
 use crate::roster::{Roster, RosterNote, survey};
@@ -209,9 +209,11 @@ pub async fn lay(
     let (pressures_tx, pressures) = watch::channel(Pressures::default());
     let (shutting_down_tx, is_shutting_down) = watch::channel(false);
     let node_settings = settings.cluster.as_ref().and_then(|cluster| cluster.node.clone());
+    let around =
+        Around { full, node: node.borrow().name.clone(), events: hands.events.clone(), metrics: hands.metrics.clone() };
     let references = settings
         .cluster
-        .map_or_else(References::standalone, |cluster| References::start(cluster.references, full, life));
+        .map_or_else(References::standalone, |cluster| References::start(cluster.references, around, life));
     let on = node::Standing {
         hands: hands.clone(),
         facts: node_tx.clone(),

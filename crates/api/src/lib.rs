@@ -40,7 +40,9 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
 pub use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 /// What names an API resource and finds its metadata.
-pub use k8s_openapi::{ClusterResourceScope as ClusterScope, Metadata, Resource};
+pub use k8s_openapi::{
+    ClusterResourceScope as ClusterScope, Metadata, NamespaceResourceScope as NamespaceScope, Resource,
+};
 
 /// The Kubernetes types outside of core/v1, by group and version.
 pub mod groups {

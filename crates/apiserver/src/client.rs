@@ -239,6 +239,24 @@ impl Client {
         }
     }
 
+    /// The first of these versions in which the server has a resource of a group, if it has it in one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn served(
+        &self,
+        group: &str,
+        resource: &str,
+        versions: &[&'static str],
+    ) -> Result<Option<&'static str>, Error> {
+        for version in versions {
+            if self.resources(group, version).await?.iter().any(|name| name == resource) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
+    }
+
     /// All objects of a collection, read in pages.
     ///
     /// # Errors

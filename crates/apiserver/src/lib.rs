@@ -12,7 +12,7 @@
 //!   [`Client::with_timeout`] give views with their own rate and patience.
 //! - [`Path`]: what an object or a collection is called in a URL.
 //! - [`Watch`]: the changes of a collection, for ever.
-//! - [`reviews`], [`lease`], [`events`], [`tokens`], [`certificates`], [`nodes`]: what a node asks of the API server, by name.
+//! - [`reviews`], [`lease`], [`events`], [`tokens`], [`certificates`], [`pod_certificates`], [`nodes`]: what a node asks of the API server, by name.
 //!
 //! What the caller gets has no `managedFields`: they are dropped where an object is decoded.
 
@@ -33,6 +33,7 @@ mod object;
 mod patch;
 mod path;
 mod plugin;
+pub mod pod_certificates;
 pub mod reviews;
 mod settings;
 mod tls;

@@ -9,6 +9,7 @@ pub mod event;
 pub mod evict;
 pub mod node;
 pub mod now;
+pub mod pem;
 pub mod pod;
 pub mod pulled;
 pub mod render;

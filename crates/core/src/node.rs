@@ -225,6 +225,7 @@ pub struct PodGates {
     pub hostname_override: bool,
     pub change_container_status_on_kubelet_restart: bool,
     pub cluster_trust_bundle_projection: bool,
+    pub pod_certificate_request: bool,
     pub node_declared_features: bool,
     pub resource_health_status: bool,
     pub resource_health_status_message: bool,

@@ -2,6 +2,7 @@
 
 mod absorb;
 mod backoff;
+pub mod certificate;
 mod container;
 mod decide;
 mod event;

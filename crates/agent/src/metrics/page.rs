@@ -7,7 +7,7 @@ use rubelet_api::metrics::{Family, Stability, Text};
 use rubelet_host::cgroup::Version;
 use rubelet_host::proc::{self, Own};
 
-use super::{ContainerCounts, Metrics, NodeCounts, PodCounts, ProbeCounts, StorageCounts, pods, volumes};
+use super::{ContainerCounts, Metrics, NodeCounts, PodCounts, ProbeCounts, StorageCounts, certificates, pods, volumes};
 use crate::picture::Shown;
 use crate::stats::Stats;
 use crate::stats::ground::Ground;
@@ -110,7 +110,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         rubelet_apiserver::ClientCounts::FAMILIES,
         rubelet_volumes::csi::CsiCounts::FAMILIES,
     ];
-    counted.into_iter().chain([pods::FAMILIES, volumes::FAMILIES, READ]).flatten().copied()
+    counted.into_iter().chain([certificates::FAMILIES, pods::FAMILIES, volumes::FAMILIES, READ]).flatten().copied()
 }
 
 /// Every family of `/metrics/probes`.

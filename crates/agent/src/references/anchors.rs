@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use rubelet_api::meta::ObjectMeta;
 use rubelet_api::{Metadata, Resource};
-use rubelet_apiserver::{Change, Client, Error, Path, Selector};
+use rubelet_apiserver::{Change, Path, Selector};
+use rubelet_core::pem;
 use rubelet_core::pod::needs::{AnchorsNeed, Got};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ pub(super) async fn follow(of: &AnchorsNeed, tools: &Tools, teller: &Teller) {
     };
     loop {
         // kubelet 1.36: the words.
-        match served_version(&tools.client).await {
+        match tools.client.served(Bundle::GROUP, Bundle::URL_PATH_SEGMENT, &VERSIONS).await {
             Ok(Some(version)) => match watch(version, &selector, &missing, tools, teller).await {
                 End::Over => return,
                 End::Withdrawn => tracing::info!(
@@ -93,17 +94,6 @@ pub(super) async fn follow(of: &AnchorsNeed, tools: &Tools, teller: &Teller) {
         }
         tokio::time::sleep(PATIENCE).await;
     }
-}
-
-/// The best version in which the server has bundles, if it has them.
-async fn served_version(client: &Client) -> Result<Option<&'static str>, Error> {
-    for version in VERSIONS {
-        let resources = client.resources(Bundle::GROUP, version).await?;
-        if resources.iter().any(|name| name == Bundle::URL_PATH_SEGMENT) {
-            return Ok(Some(version));
-        }
-    }
-    Ok(None)
 }
 
 /// Tells the certificates of the chosen bundles, now and whenever they change.
@@ -142,33 +132,8 @@ async fn watch(version: &'static str, selector: &Selector, missing: &str, tools:
 ///
 /// kubelet 1.36: duplicates go and the order means nothing.
 fn normal<'a>(bundles: impl IntoIterator<Item = &'a str>) -> String {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let mut certificates = BTreeSet::new();
-    for bundle in bundles {
-        let mut rest = bundle;
-        while let Some(begin) = rest.find(BEGIN) {
-            let body = &rest[begin + BEGIN.len()..];
-            let Some(end) = body.find(END) else { break };
-            certificates.insert(body[..end].split_whitespace().collect::<String>());
-            rest = &body[end + END.len()..];
-        }
-    }
-    let mut out = String::new();
-    for certificate in certificates {
-        out.push_str(BEGIN);
-        let mut left = certificate.as_str();
-        while !left.is_empty() {
-            let (line, more) = left.split_at_checked(64).unwrap_or((left, ""));
-            out.push('\n');
-            out.push_str(line);
-            left = more;
-        }
-        out.push('\n');
-        out.push_str(END);
-        out.push('\n');
-    }
-    out
+    let certificates: BTreeSet<String> = bundles.into_iter().flat_map(pem::certificates).collect();
+    certificates.iter().map(|body| pem::block("CERTIFICATE", body)).collect()
 }
 
 #[cfg(test)]

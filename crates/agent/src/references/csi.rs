@@ -68,7 +68,7 @@ pub(super) async fn attachment(of: &AttachmentNeed, tools: &Tools, teller: &Tell
             Err(error) => Some(Got::Failed(refusal_text(&error))),
         };
         if matches!(trouble, Some(Got::NoRoom(_))) {
-            tools.full.notify_waiters();
+            tools.around.full.notify_waiters();
         }
         // kubelet 1.36: the words when nothing happens.
         let waiting = || {

@@ -9,12 +9,14 @@ use rubelet_api::v1;
 use rubelet_apiserver::{Change, Client, Error, Object, Path, Selector};
 use rubelet_core::pod::needs::{Got, Need};
 use rubelet_core::pod::services::Service;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use super::objects::{self, Kind};
-use super::{Report, Root, anchors, claims, csi, resource_claims, tokens};
+use super::{Report, Root, anchors, certificates, claims, csi, resource_claims, tokens};
+use crate::events::Events;
 use crate::life::Life;
+use crate::metrics::Metrics;
 
 /// How long the first answer may take before pods are told that it does.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,14 +54,26 @@ pub struct ReferenceSettings {
     pub seed: u64,
 }
 
+/// Whom else those who fetch know.
+#[derive(Clone)]
+pub(crate) struct Around {
+    /// Rung when the node has no room for a volume.
+    pub full: Arc<Notify>,
+    /// The node's name.
+    pub node: String,
+    pub events: Events,
+    pub metrics: Arc<Metrics>,
+}
+
 /// What those who fetch share.
 #[derive(Clone)]
 pub(super) struct Tools {
     pub(super) client: Client,
     pub(super) strategy: Strategy,
     pub(super) period: Duration,
-    /// Rung when the node has no room for a volume.
-    pub(super) full: Arc<Notify>,
+    pub(super) around: Around,
+    /// Keys are made one at a time: that is work.
+    pub(super) keys: Arc<Semaphore>,
     seeds: Arc<AtomicU64>,
     life: Life,
 }
@@ -81,9 +95,17 @@ impl Teller {
 }
 
 impl Tools {
-    pub(super) fn new(settings: ReferenceSettings, full: Arc<Notify>, life: Life) -> Self {
+    pub(super) fn new(settings: ReferenceSettings, around: Around, life: Life) -> Self {
         let ReferenceSettings { client, strategy, period, seed } = settings;
-        Self { client, strategy, period, full, seeds: Arc::new(AtomicU64::new(seed)), life }
+        Self {
+            client,
+            strategy,
+            period,
+            around,
+            keys: Arc::new(Semaphore::new(1)),
+            seeds: Arc::new(AtomicU64::new(seed)),
+            life,
+        }
     }
 
     /// A seed of its own for each who asks.
@@ -107,6 +129,7 @@ impl Tools {
                 Root::Of(Need::CsiDriver(name)) => csi::driver(&name, &tools, &teller).await,
                 Root::Of(Need::Attachment(of)) => csi::attachment(&of, &tools, &teller).await,
                 Root::Of(Need::TrustAnchors(of)) => anchors::follow(&of, &tools, &teller).await,
+                Root::Of(Need::Certificate(of)) => certificates::follow(*of, &tools, &teller).await,
                 Root::Of(Need::RuntimeClass(name)) => runtime_class(&name, &tools, &teller).await,
                 Root::Of(Need::ResourceClaim(of)) => resource_claims::follow(of, &tools, &teller).await,
                 // They are fetched as a whole.

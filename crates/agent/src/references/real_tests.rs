@@ -73,7 +73,9 @@ async fn until(inbox: &mut Receiver<Note>, is_it: impl Fn(&BTreeMap<Need, Got>) 
 fn references(client: &Client, strategy: Strategy) -> (References, crate::life::LifeEnd) {
     let (life, end) = Life::new();
     let settings = ReferenceSettings { client: client.clone(), strategy, period: Duration::from_millis(300), seed: 1 };
-    (References::start(settings, Arc::default(), &life), end)
+    let events = crate::events::Events::standalone(crate::clock::Clock::start());
+    let around = Around { full: Arc::default(), node: "node-a".to_owned(), events, metrics: Arc::default() };
+    (References::start(settings, around, &life), end)
 }
 
 fn secret_value(got: &Got) -> Option<&[u8]> {

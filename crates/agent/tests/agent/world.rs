@@ -388,6 +388,7 @@ fn settings() -> core_node::PodSettings {
             hostname_override: true,
             change_container_status_on_kubelet_restart: false,
             cluster_trust_bundle_projection: false,
+            pod_certificate_request: false,
             node_declared_features: true,
             local_storage_capacity_isolation_fs_quota_monitoring: false,
         },

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use rubelet_api::v1;
 
+use super::certificate::{CertificateNeed, Issued};
 use super::fact::Source;
 use super::services::Service;
 use crate::node::NodeFacts;
@@ -32,6 +33,7 @@ pub enum Need {
     },
     Token(TokenNeed),
     TrustAnchors(AnchorsNeed),
+    Certificate(Box<CertificateNeed>),
     /// A PersistentVolumeClaim and the PersistentVolume that it is bound to.
     Claim(ObjectName),
     /// How pods use the volumes of a CSI driver.
@@ -104,6 +106,7 @@ pub enum Got {
     Token(Arc<Token>),
     /// PEM.
     TrustAnchors(Arc<str>),
+    Certificate(Arc<Issued>),
     Claim(Arc<Claim>),
     CsiDriver(Arc<CsiDriver>),
     /// Attached; what the driver's controller says of it.
@@ -136,6 +139,7 @@ impl fmt::Debug for Got {
             Self::Services(all) => f.debug_tuple("Services").field(all).finish(),
             Self::Token(_) => f.write_str("Token(…)"),
             Self::TrustAnchors(pem) => write!(f, "TrustAnchors({} bytes)", pem.len()),
+            Self::Certificate(issued) => f.debug_tuple("Certificate").field(issued).finish(),
             Self::Claim(claim) => f.debug_tuple("Claim").field(claim).finish(),
             Self::CsiDriver(driver) => f.debug_tuple("CsiDriver").field(driver).finish(),
             Self::Attachment(_) => f.write_str("Attachment(…)"),
@@ -285,6 +289,13 @@ impl Inputs {
     pub(crate) fn trust_anchors(&self, of: AnchorsNeed) -> Result<&str, Lack> {
         match self.found(&Need::TrustAnchors(of))? {
             Got::TrustAnchors(pem) => Ok(pem),
+            other => Err(other.mismatch()),
+        }
+    }
+
+    pub(crate) fn certificate(&self, of: CertificateNeed) -> Result<&Issued, Lack> {
+        match self.found(&Need::Certificate(Box::new(of)))? {
+            Got::Certificate(issued) => Ok(issued),
             other => Err(other.mismatch()),
         }
     }
@@ -446,12 +457,15 @@ pub(crate) fn volume_needs(pod: &v1::Pod, volume: &v1::Volume, node: &NodeFacts,
     if let Some(claim) = claim_of(pod, volume) {
         needs.insert(Need::Claim(claim));
     }
-    for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+    for (nth, source) in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).enumerate() {
         let map = source.config_map.as_ref().map(|m| Need::ConfigMap(ObjectName::beside(pod, &m.name)));
         let secret = source.secret.as_ref().map(|s| Need::Secret(ObjectName::beside(pod, &s.name)));
         let token = source.service_account_token.as_ref().map(|t| Need::Token(token_need(pod, t)));
         let anchors = source.cluster_trust_bundle.as_ref().and_then(anchors_need).map(Need::TrustAnchors);
-        needs.extend(map.into_iter().chain(secret).chain(token).chain(anchors));
+        let certificate = source.pod_certificate.as_ref().filter(|_| node.settings.gates.pod_certificate_request);
+        let certificate =
+            certificate.map(|c| Need::Certificate(Box::new(CertificateNeed::of(pod, &volume.name, nth, c))));
+        needs.extend(map.into_iter().chain(secret).chain(token).chain(anchors).chain(certificate));
     }
     needs
 }

@@ -206,7 +206,7 @@ fn kind(view: &View<'_>, volume: &v1::Volume) -> Result<VolumeKind, RenderError>
     } else if let Some(source) = &volume.downward_api {
         files::downward_api(view, source)
     } else if let Some(source) = &volume.projected {
-        files::projected(view, source)
+        files::projected(view, &volume.name, source)
     } else if volume.image.is_some() {
         Ok(VolumeKind::Image)
     } else if let Some(source) = &volume.nfs {

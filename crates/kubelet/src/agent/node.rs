@@ -172,6 +172,7 @@ fn pod_gates(gates: &Gates) -> PodGates {
         hostname_override: gates.is_on(Gate::HostnameOverride),
         change_container_status_on_kubelet_restart: gates.is_on(Gate::ChangeContainerStatusOnKubeletRestart),
         cluster_trust_bundle_projection: gates.is_on(Gate::ClusterTrustBundleProjection),
+        pod_certificate_request: gates.is_on(Gate::PodCertificateRequest),
         node_declared_features: gates.is_on(Gate::NodeDeclaredFeatures),
         local_storage_capacity_isolation_fs_quota_monitoring: gates
             .is_on(Gate::LocalStorageCapacityIsolationFSQuotaMonitoring),

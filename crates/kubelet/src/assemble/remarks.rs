@@ -25,7 +25,7 @@ impl Remark {
 }
 
 /// Gates that switch something here. The way to add one is to make it work and to add it here.
-const EFFECTIVE_GATES: [Gate; 31] = [
+const EFFECTIVE_GATES: [Gate; 32] = [
     Gate::AllAlpha,
     Gate::AllBeta,
     Gate::AllowDNSOnlyNodeCSR,
@@ -52,6 +52,7 @@ const EFFECTIVE_GATES: [Gate; 31] = [
     Gate::NodeDeclaredFeatures,
     Gate::NodeLogQuery,
     Gate::PodLevelResources,
+    Gate::PodCertificateRequest,
     Gate::PodLogsQuerySplitStreams,
     Gate::PreventStaticPodAPIReferences,
     Gate::ReduceDefaultCrashLoopBackOffDecay,

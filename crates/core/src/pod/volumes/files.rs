@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rubelet_api::v1;
 
 use super::{DEFAULT_MODE, View, mode};
+use crate::pod::certificate::CertificateNeed;
 use crate::pod::needs::{self, Lack, ObjectName};
 use crate::pod::step::{FilesPlugin, VolumeFile, VolumeKind};
 use crate::render::{self, RenderError, downward};
@@ -32,12 +33,16 @@ pub(super) fn downward_api(view: &View<'_>, source: &v1::DownwardAPIVolumeSource
 }
 
 /// All sources are tried; their errors are told together.
-pub(super) fn projected(view: &View<'_>, source: &v1::ProjectedVolumeSource) -> Result<VolumeKind, RenderError> {
+pub(super) fn projected(
+    view: &View<'_>,
+    volume: &str,
+    source: &v1::ProjectedVolumeSource,
+) -> Result<VolumeKind, RenderError> {
     let default_mode = mode(source.default_mode, DEFAULT_MODE);
     let mut files = Files::new();
     let mut errors = Vec::new();
-    for projection in source.sources.iter().flatten() {
-        match projected_files(view, projection, default_mode) {
+    for (nth, projection) in source.sources.iter().flatten().enumerate() {
+        match projected_files(view, (volume, nth), projection, default_mode) {
             Ok(found) => files.extend(found),
             Err(error) => errors.push(error.message),
         }
@@ -53,7 +58,13 @@ fn written(plugin: FilesPlugin, files: Files, default_mode: u32) -> VolumeKind {
     VolumeKind::Files { plugin, files: files.into_values().collect(), default_mode }
 }
 
-fn projected_files(view: &View<'_>, source: &v1::VolumeProjection, default_mode: u32) -> Result<Files, RenderError> {
+/// `place`: the volume, and which of its sources this is.
+fn projected_files(
+    view: &View<'_>,
+    place: (&str, usize),
+    source: &v1::VolumeProjection,
+    default_mode: u32,
+) -> Result<Files, RenderError> {
     if let Some(map) = &source.config_map {
         map_files(view, &map.name, map.items.as_deref(), map.optional, default_mode)
     } else if let Some(secret) = &source.secret {
@@ -66,13 +77,8 @@ fn projected_files(view: &View<'_>, source: &v1::VolumeProjection, default_mode:
         Ok(private_file(view, &token.path, &text.text, default_mode))
     } else if let Some(bundle) = &source.cluster_trust_bundle {
         trust_anchors(view, bundle, default_mode)
-    } else if source.pod_certificate.is_some() {
-        let what = if view.inputs.is_open() {
-            "the podCertificate source of a projected volume is not supported by rubelet"
-        } else {
-            "the podCertificate source of a projected volume needs an API server, no kubeClient defined"
-        };
-        Err(refusal(what))
+    } else if let Some(certificate) = &source.pod_certificate {
+        pod_certificate(view, place, certificate, default_mode)
     } else {
         Err(refusal("a source of the projected volume is empty"))
     }
@@ -95,6 +101,28 @@ fn trust_anchors(
         Err(lack) => return Err(lacking(lack, "the clusterTrustBundle source of a projected volume")),
     };
     Ok(private_file(view, &source.path, text, default_mode))
+}
+
+fn pod_certificate(
+    view: &View<'_>,
+    (volume, nth): (&str, usize),
+    source: &v1::PodCertificateProjection,
+    default_mode: u32,
+) -> Result<Files, RenderError> {
+    if view.inputs.is_open() && !view.node.settings.gates.pod_certificate_request {
+        // kubelet 1.36: the first word is all that it says.
+        return Err(refusal("unimplemented: podCertificate needs the feature gate PodCertificateRequest"));
+    }
+    let issued = view.inputs.certificate(CertificateNeed::of(view.pod, volume, nth, source));
+    let issued = issued.map_err(|lack| lacking(lack, "the podCertificate source of a projected volume"))?;
+    let bundle = format!("{}{}", issued.key, issued.chain);
+    let files = [
+        (&source.credential_bundle_path, bundle.as_str()),
+        (&source.key_path, &*issued.key),
+        (&source.certificate_chain_path, issued.chain.as_str()),
+    ];
+    let named = files.into_iter().filter_map(|(path, text)| Some((path.as_deref().filter(|p| !p.is_empty())?, text)));
+    Ok(named.flat_map(|(path, text)| private_file(view, path, text, default_mode)).collect())
 }
 
 /// kubelet 1.36: with an fsGroup, or with one user for all containers, nobody else reads it, and it is that user's.
