@@ -110,12 +110,12 @@ class Proxy:
         except OSError: return None
 
 
-FAULTS = {"conflict": .2, "throttle": .05, "error": .1, "slow": .1, "slowMs": 2000, "lost": .05, "watchSecs": 6, "brokenEvent": .4, "gone": .2}
+FAULTS = {"conflict": .2, "throttle": .05, "error": .1, "slow": .1, "slowMs": 2000, "lost": .05, "watchSecs": 6, "brokenEvent": .4, "gone": .2, "missing": .2}
 
 
 def injected(c):
     prepare(c); proxy = Proxy(c); c.node.stop(); proxy.ask(FAULTS); c.node.start(kubeconfig=proxy.kubeconfig); c.ready(120); load = Load(c, c.options.pods // 2); load.join(); done = proxy.ask({})
-    print(f"        injected: {json.dumps(done)}", flush=True); need(all(done.get(k) for k in ("conflict", "throttle", "error", "slow", "lost", "watchEnded", "brokenEvent")), "every fault was injected", done)
+    print(f"        injected: {json.dumps(done)}", flush=True); need(all(done.get(k) for k in ("conflict", "throttle", "error", "slow", "lost", "watchEnded", "brokenEvent", "missing")), "every fault was injected", done)
     try: ended_well(c, load)
     finally: c.node.stop(); c.node.start()  # without the proxy
 

@@ -98,6 +98,7 @@ class Check:
                 for one in ours:
                     if not one.get("status"): one.pop("status", None)
             self.same(f"the {what} is written as recorded from upstream", ours[0] if ours else None, theirs); self.check(f"one {what}", len(ours) == 1, len(ours))
+        asked = [r["responseStatus"]["code"] for r in self.said() if r["verb"] == "get" and "/csinodes/" in r["requestURI"]]; self.check("the CSINode is asked for once", asked == [404], asked)
 
     def lives(self):
         renewed, asked = self.renewed(), len(self.said())

@@ -45,9 +45,6 @@ fn count(plugins: &Labelled<Gauge>, found: &BTreeSet<PathBuf>, is_registered: im
 /// Starts looking for drivers. When the answer is rung, those that there are say anew how many volumes the node takes.
 pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, node: String) -> Arc<Notify> {
     let full = Arc::new(Notify::new());
-    if let Some(client) = hands.client.clone() {
-        life.spawn(limits::introduce(client, node.clone()));
-    }
     let registrar = Registrar {
         registry: hands.root_dir.join("plugins_registry"),
         client: hands.client.clone(),

@@ -146,11 +146,13 @@ impl Picture {
         }
     }
 
-    /// The pod of this name that clients see.
+    /// The pod of this name that clients see. Of several it is one that is still wanted, and kubelet 1.36: rather the API server's
+    /// than a static one.
     pub fn find(&self, namespace: &str, name: &str) -> Option<Shown> {
         let is_it =
             |shown: &&Shown| shown.is_listed() && *shown.key.namespace == *namespace && *shown.key.name == *name;
-        self.lock().values().find(is_it).cloned()
+        let rank = |shown: &&Shown| (shown.is_wanted, shown.source == Source::Api);
+        self.lock().values().filter(is_it).max_by_key(rank).cloned()
     }
 
     /// All pods, those among them that only the runtime knows.

@@ -144,7 +144,7 @@ impl Reporter {
                 self.reached();
             }
             Done::Gone => {
-                account.forget_answer();
+                account.missed();
                 self.reached();
             }
             Done::Later => account.later(),

@@ -65,7 +65,7 @@ pub struct Known {
 /// The task's state. Made from a survey only: nothing is cleaned up before having looked.
 pub struct Roster {
     pods: BTreeMap<PodUid, Entry>,
-    /// By name, in order of arrival; the first one runs, the others wait for it.
+    /// By name, in order of arrival; the first one runs, the others wait for it. Those of the API server wait for nobody, nobody for them.
     names: BTreeMap<PodKey, VecDeque<PodUid>>,
     /// Pods that others end for, and those of them that have not ended.
     room: BTreeMap<PodUid, BTreeSet<PodUid>>,
@@ -387,23 +387,33 @@ impl Roster {
         self.pods.insert(uid.clone(), entry);
     }
 
-    /// Gives a pod its worker and its place in the queue of its name: it waits if it is not the first.
+    /// Gives a pod its worker and its place in the queue of its name: it waits if it is not the first. kubelet 1.36: only
+    /// static pods wait, and only for static ones, so that who was deleted by force and hangs holds up no other.
     fn employ(&mut self, mut record: PodRecord, found: Option<FoundPod>, order: Option<Order>) -> WorkerHandle {
         let (uid, key) = (record.uid().clone(), record.key().clone());
-        let now = self.around.clock.now();
-        let has_double = self.is_found(&key);
-        let queue = self.names.entry(key).or_default();
-        if found.as_ref().is_some_and(FoundPod::is_there) {
-            queue.push_front(uid);
-        } else {
-            if has_double || !queue.is_empty() || self.room.contains_key(&uid) {
-                record.absorb(Fact::Behind(true), now);
+        let is_there = found.as_ref().is_some_and(FoundPod::is_there);
+        let is_of_api = match record.source() {
+            Source::File | Source::Http => false,
+            Source::Api => true,
+            Source::Runtime => found.as_ref().is_some_and(|f| f.is_of(Source::Api)),
+        };
+        let mut is_behind = !is_there && self.room.contains_key(&uid);
+        if !is_of_api {
+            is_behind |= !is_there && self.is_found(&key);
+            let queue = self.names.entry(key).or_default();
+            if is_there {
+                queue.push_front(uid);
+            } else {
+                is_behind |= !queue.is_empty();
+                queue.push_back(uid);
             }
-            queue.push_back(uid);
+        }
+        if is_behind {
+            record.absorb(Fact::Behind(true), self.around.clock.now());
         }
         let (view, rows) = found.map(|f| (f.view, f.listed.rows)).unwrap_or_default();
         if let Some(order) = order {
-            record.absorb(Fact::Order(order), now);
+            record.absorb(Fact::Order(order), self.around.clock.now());
         }
         worker::start(record, view, rows, self.around.clone())
     }
@@ -484,10 +494,10 @@ impl Roster {
         }
     }
 
-    /// Whether a pod of that name is in the runtime that nobody has claimed yet.
+    /// Whether a static pod of that name is in the runtime that nobody has claimed yet.
     fn is_found(&self, key: &PodKey) -> bool {
-        let mut keys = self.found.values().map(|f| &f.listed).chain(self.looked_at.values());
-        keys.any(|listed| listed.key.as_ref() == Some(key))
+        let mut all = self.found.values().map(|f| &f.listed).chain(self.looked_at.values());
+        all.any(|listed| listed.key.as_ref() == Some(key) && !listed.is_of(Source::Api))
     }
 
     /// A worker panicked: another one begins with a look at what is there.

@@ -4,7 +4,8 @@
 // usage: faulty LISTEN CERT KEY CA SERVER
 //
 // What it does is set by POST /-/faults with {"conflict": P, "throttle": P, "error": P, "slow": P, "slowMs": N, "lost": P, "watchSecs": N,
-// "brokenEvent": P, "gone": P, "tokenSecs": N}, P being probabilities from 0 to 1; `lost`: done, but the answer does not arrive; `tokenSecs`: tokens of
+// "brokenEvent": P, "gone": P, "missing": P, "tokenSecs": N}, P being probabilities from 0 to 1; `lost`: done, but the answer does not arrive;
+// `missing`: what is to be deleted is not known; `tokenSecs`: tokens of
 // service accounts are told to live so long. GET /-/faults says how often each was done.
 package main
 
@@ -27,8 +28,8 @@ import (
 )
 
 type faults struct {
-	Conflict, Throttle, Error, Slow, Lost, BrokenEvent, Gone float64
-	SlowMs, WatchSecs, TokenSecs                             int
+	Conflict, Throttle, Error, Slow, Lost, BrokenEvent, Gone, Missing float64
+	SlowMs, WatchSecs, TokenSecs                                      int
 }
 
 type proxy struct {
@@ -79,6 +80,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	writes := r.Method == http.MethodPatch || r.Method == http.MethodPut
 	switch {
+	case r.Method == http.MethodDelete && p.hit("missing", now.Missing):
+		refuse(w, http.StatusNotFound, "NotFound")
 	case writes && p.hit("conflict", now.Conflict):
 		refuse(w, http.StatusConflict, "Conflict")
 	case p.hit("throttle", now.Throttle):

@@ -37,22 +37,6 @@ pub(super) async fn remove(client: &Client, node: &str, driver: &str) -> Result<
     change(client, node, |drivers| drivers.retain(|d| d.name != driver)).await
 }
 
-/// Makes the CSINode if there is none.
-pub(super) async fn introduce(client: &Client, node: &str) -> Result<(), String> {
-    let path = Path::to_cluster::<CSINode>(node);
-    match client.get::<CSINode>(&path).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() => {
-            let made = CSINode { metadata: metadata(client, node).await?, spec: CSINodeSpec { drivers: Vec::new() } };
-            match client.create(&Path::all::<CSINode>(), &made).await {
-                Err(error) if !error.is_already_exists() => Err(text(&error)),
-                Ok(_) | Err(_) => Ok(()),
-            }
-        }
-        Err(error) => Err(text(&error)),
-    }
-}
-
 /// Changes how many volumes of a driver the node takes; a driver that is not there stays away.
 pub(super) async fn limit(client: &Client, node: &str, driver: &str, info: &NodeFacts) -> Result<(), String> {
     let allocatable = entry(driver, info).allocatable;

@@ -4,28 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_api::groups::storage_v1::CSIDriver;
-use rubelet_apiserver::backoff::{Backoff, Growth};
 use rubelet_apiserver::{Change, Client, Path, Selector};
 use rubelet_host::chain;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::known;
 use crate::hands::Hands;
 
-/// Until the Node is there, and when the API server is busy.
-const AGAIN: Growth = Growth { first: Duration::from_secs(1), most: Duration::from_secs(60), jitter: 0.2 };
 /// The API takes no shorter period than this.
 const PERIOD_MIN: Duration = Duration::from_secs(10);
-
-/// kubelet 1.36: a node has a CSINode before it has a driver.
-pub(super) async fn introduce(client: Client, node: String) {
-    let mut backoff = Backoff::new(AGAIN, 0);
-    while let Err(err) = known::introduce(&client, &node).await {
-        tracing::debug!(node, err, "making the CSINode failed, trying again");
-        sleep(backoff.fail()).await;
-    }
-}
 
 /// Asks the driver as often as its CSIDriver says, and when it turned out to have no room, and tells the cluster what it takes. Runs until it is dropped.
 pub(super) async fn keep(client: Client, node: String, driver: String, hands: Arc<Hands>, full: Arc<Notify>) {

@@ -17,6 +17,9 @@ use serde_json::Value;
 use super::{PodRef, failed};
 use crate::hands::Hands;
 
+/// How often a claim is written that others write, too.
+const TRIES: usize = 5;
+
 /// Stages, grows and publishes a volume; one that is published already is published again only.
 pub(super) async fn mount(hands: &Hands, pod: &PodRef, plan: &VolumePlan, volume: &CsiVolume) -> Outcome {
     let _turn = hands.drivers.turn(&volume.driver, &volume.handle).await;
@@ -90,12 +93,7 @@ async fn grow(hands: &Hands, mounting: &Mounting<'_>, expansion: &Expansion, at:
     let claim = Told::fetch(hands.client.as_ref(), expansion).await;
     claim.tell(expansion::started).await;
     match mounting.grow(expansion, at).await {
-        Ok(()) => {
-            // Its version is another one now.
-            let claim = Told::fetch(hands.client.as_ref(), expansion).await;
-            claim.tell(|claim| Some(expansion::finished(claim, &expansion.size))).await;
-            Ok(Growth::Done(expansion.bytes))
-        }
+        Ok(()) => finish(hands.client.as_ref(), expansion).await.map(|()| Growth::Done(expansion.bytes)),
         // kubelet 1.36: not while it is in use; that is no failure.
         Err(error) if error.is_of(&["FailedPrecondition"]) => Ok(Growth::Left(expansion.bytes)),
         Err(error) => {
@@ -111,7 +109,32 @@ async fn grow(hands: &Hands, mounting: &Mounting<'_>, expansion: &Expansion, at:
     }
 }
 
-/// A claim whose status is told of; what cannot be told is in the log, and comes right with the next growth.
+/// The claim has its size. kubelet 1.36: if that cannot be told the driver is asked again, for which it has nothing to do.
+async fn finish(client: Option<&Client>, expansion: &Expansion) -> Result<(), CsiError> {
+    let Some(client) = client else { return Ok(()) };
+    let path = Target::to::<v1::PersistentVolumeClaim>(&expansion.claim.namespace, &expansion.claim.name);
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        // Each time as it is now: the controller writes into it, too.
+        let told = match client.get::<v1::PersistentVolumeClaim>(&path).await {
+            Ok(claim) => {
+                let patch = Patch::Merge(expansion::finished(&claim, &expansion.size));
+                client.patch::<v1::PersistentVolumeClaim>(&path.clone().part("status"), &patch).await.map(drop)
+            }
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(()) => return Ok(()),
+            // Nobody is left to be told.
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) if error.is_conflict() && left > 0 => {}
+            Err(error) => return Err(CsiError::Claim { name: expansion.claim.name.clone(), why: chain(&error) }),
+        }
+    }
+}
+
+/// A claim whose status is told of; what cannot be told is in the log, and told with the end of its growth.
 struct Told<'a> {
     client: Option<&'a Client>,
     path: Target,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, PodKey, PodUid, SandboxId};
 use rubelet_api::v1;
+use rubelet_core::pod::Source;
 use rubelet_cri::RuntimeError;
 use rubelet_proto::cri;
 use tokio::time::Instant;
@@ -24,6 +25,13 @@ pub struct ListedPod {
     pub spec: v1::PodSpec,
     /// Rows about it.
     pub rows: Listed,
+}
+
+impl ListedPod {
+    /// Whether this source wanted it when it was started.
+    pub(crate) fn is_of(&self, source: Source) -> bool {
+        self.source.as_deref() == Some(source.as_str())
+    }
 }
 
 /// The runtime's lists.

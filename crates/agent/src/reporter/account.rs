@@ -127,9 +127,12 @@ impl Account {
         self.succeeded();
     }
 
-    pub(super) fn forget_answer(&mut self) {
-        self.answer = None;
-        self.succeeded();
+    /// The API server knows no such object. It is asked again while the watch shows one: a server that has just started may not have read
+    /// all that it has, and says so of pods that a node deletes.
+    pub(super) fn missed(&mut self) {
+        (self.answer, self.said) = (None, None);
+        (self.trouble, self.is_unreachable) = (None, false);
+        self.until = Some(Instant::now() + self.backoff.fail());
     }
 
     pub(super) fn succeeded(&mut self) {
@@ -194,5 +197,24 @@ mod tests {
         account.changes();
         account.decided(false);
         assert_eq!(account.synced(), None, "nothing was written");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_does_not_know_is_asked_again_while_the_watch_shows_it() {
+        let mut account = Account::new(7, &PodKey::new("ns", "web"));
+        let pod = Arc::new(v1::Pod::default());
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let object = account.object(Some(&pod));
+            let now = Said::new(object, &[]);
+            assert!(!account.has_said(&now));
+            account.say(now);
+            account.missed();
+            assert!(!account.has_said(&Said::new(Some(pod.clone()), &[])));
+            let until = account.waits_until().unwrap();
+            pauses.push(until - Instant::now());
+            tokio::time::sleep_until(until).await;
+        }
+        assert!(pauses[0] < Duration::from_secs(1) && pauses[7] >= Duration::from_secs(5), "{pauses:?}");
     }
 }

@@ -35,7 +35,7 @@ pub(super) enum Done {
     /// The object as it is now.
     Object(Box<v1::Pod>),
     Well,
-    /// The object is no longer there; the watch will tell.
+    /// The object is no longer there, as far as the API server knows; the watch will tell.
     Gone,
     /// It is not known yet whether it is to be done, or the object has changed meanwhile: it is decided anew.
     Later,

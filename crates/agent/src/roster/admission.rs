@@ -141,8 +141,10 @@ impl Roster {
         }
         let free: Vec<PodUid> = self.room.extract_if(.., |_, victims| victims.is_empty()).map(|(uid, _)| uid).collect();
         for uid in free {
-            if let Some(entry) = self.pods.get(&uid) {
-                self.call_first(&entry.key.clone()).await;
+            match self.pods.get(&uid) {
+                Some(entry) if entry.source == Source::Api => entry.worker.send(Note::Fact(Fact::Behind(false))).await,
+                Some(entry) => self.call_first(&entry.key.clone()).await,
+                None => {}
             }
         }
     }

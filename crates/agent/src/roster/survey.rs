@@ -38,7 +38,7 @@ impl FoundPod {
     }
 
     pub(super) fn is_of(&self, source: Source) -> bool {
-        self.listed.source.as_deref() == Some(source.as_str())
+        self.listed.is_of(source)
     }
 
     /// Something of it is in the runtime, or may be.

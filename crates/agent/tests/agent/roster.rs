@@ -1,6 +1,7 @@
 //! Who is let in, who is left alone, who is stopped.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rubelet_agent::roster::RosterNote;
@@ -9,7 +10,7 @@ use rubelet_core::pod::Source;
 use serde_json::{Value, json};
 
 use crate::told::Told;
-use crate::world::{World, container, pod, pod_of};
+use crate::world::{Agent, World, container, pod, pod_of};
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_stopped_before_every_source_has_spoken() {
@@ -152,4 +153,55 @@ async fn of_two_pods_of_one_name_the_second_is_told_of() {
          pod name \"web-node-a\", ignoring"
     );
     assert!(told.lines().contains(&text), "{:#?}", told.lines());
+}
+
+fn of_the_api(name: &str, words: &[&str], uid: &str) -> DesiredPod {
+    let mut desired = pod(name, &[("app", words)]);
+    let meta = &mut Arc::make_mut(&mut desired.pod).metadata;
+    meta.uid = Some(uid.to_owned());
+    meta.annotations = Some([("kubernetes.io/config.source".to_owned(), "api".to_owned())].into());
+    desired
+}
+
+/// kubelet 1.36: only static pods wait for others of their name, and only for static ones.
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_the_api_server_waits_for_no_other_of_its_name() {
+    let world = World::new();
+    let sources = || vec![Source::File, Source::Api];
+    let agent = world.agent_of(sources()).await;
+    let fixed = || vec![pod("web", &[("app", &["stubborn"])])];
+    let running = || world.runtime.running().into_iter().map(|(_, words)| words[0].clone()).collect::<BTreeSet<_>>();
+    let set = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<BTreeSet<_>>();
+    let found = |agent: &Agent| agent.ground.agent.picture.find("default", "web-node-a").map(|s| s.uid.to_string());
+    agent.wants(fixed()).await;
+    world.until("the static one runs", || running() == set(&["stubborn"])).await;
+    for uid in ["0", "zzz"] {
+        agent.wants_of(Source::Api, vec![of_the_api("web", &["serve"], uid)]).await;
+        world.until("both run", || running() == set(&["stubborn", "serve"])).await;
+        let is_whole = || found(&agent).as_deref() == Some(uid) && agent.ground.agent.picture.listed().len() == 2;
+        world.until("a name is the API server's pod", is_whole).await;
+    }
+    drop(agent);
+
+    // A static pod does not wait until it is known whether the API server still wants its own.
+    let agent = world.agent_of(sources()).await;
+    agent.wants(vec![pod("web", &[("app", &["new"])])]).await;
+    world.until("the successor runs", || running() == set(&["new", "serve"])).await;
+    agent.wants_of(Source::Api, Vec::new()).await;
+    world.until("the API server's is gone", || running() == set(&["new"])).await;
+    world.until("a name is who is left", || found(&agent).is_some_and(|uid| uid != "zzz")).await;
+}
+
+/// kubelet 1.36: who was deleted by force, and takes its time, holds up no other.
+#[tokio::test(start_paused = true)]
+async fn who_was_deleted_by_force_holds_up_no_successor() {
+    let world = World::new();
+    let agent = world.agent_of(vec![Source::Api]).await;
+    agent.wants_of(Source::Api, vec![of_the_api("db", &["stubborn"], "old")]).await;
+    world.until("it runs", || world.runtime.running().len() == 1).await;
+    agent.wants_of(Source::Api, vec![of_the_api("db", &["serve"], "a-new")]).await;
+    world.until("both run for a while", || world.runtime.running().len() == 2).await;
+    let found = agent.ground.agent.picture.find("default", "db-node-a").map(|s| s.uid.to_string());
+    assert_eq!(found.as_deref(), Some("a-new"), "the one that is wanted");
+    world.until("the old one is gone", || world.runtime.uids() == BTreeSet::from(["a-new".to_owned()])).await;
 }

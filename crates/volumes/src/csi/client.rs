@@ -44,6 +44,9 @@ pub enum CsiError {
     Record { path: PathBuf, why: String },
     #[error("plugin {name}: {why}")]
     Plugin { name: String, why: String },
+    /// A volume has grown, and its claim does not say so yet.
+    #[error("tell that claim {name} has its size: {why}")]
+    Claim { name: String, why: String },
 }
 
 impl CsiError {
