@@ -100,7 +100,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
             let made = Seen::Container(Box::new(convert::made(id.clone(), wanted, &sandbox)), None);
             (Ok(Done::Container(id)), vec![Sighting { at: Instant::now(), seen: made }])
         }
-        Err(e) => (Err(failed("CreateContainerError", e.to_string())), look_surely(hands, &pod.uid, Ask::Pod).await),
+        Err(e) => (Err(failed("CreateContainerError", e.message())), look_surely(hands, &pod.uid, Ask::Pod).await),
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) async fn start(hands: &Hands, uid: &PodUid, id: ContainerId, log: Log
             }
             Ok(Done::Plain)
         }
-        Err(e) => Err(failed("RunContainerError", e.to_string())),
+        Err(e) => Err(failed("RunContainerError", e.message())),
     };
     (outcome, look_surely(hands, uid, Ask::Container(id)).await)
 }

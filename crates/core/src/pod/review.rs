@@ -220,20 +220,39 @@ impl PodRecord {
         if !is_as_defined(wanted, instance) {
             return why(KillCause::Definition, Some(format!("Container {name} definition changed, will be restarted")));
         }
-        let probes = self.container(name)?.probes.as_ref().filter(|p| p.id == instance.id && !is_left_alone)?;
-        let kind = probes.failed()?;
+        let kind = self.failed_probe(wanted, instance).filter(|_| !is_left_alone)?;
         let (word, probe) = match kind {
             ProbeKind::Startup => ("startup", wanted.spec.startup_probe.as_ref()),
             ProbeKind::Liveness | ProbeKind::Readiness => ("liveness", wanted.spec.liveness_probe.as_ref()),
         };
-        let own_grace = probe.and_then(|p| p.termination_grace_period_seconds);
         let is_again = wanted.role == Role::Sidecar || super::restart::policy(&self.pod, wanted) != "Never";
+        if !is_again && self.is_last(wanted) {
+            // kubelet 1.36: the pod ends, with the grace of pods and their words.
+            return why(KillCause::Probe, None);
+        }
+        let own_grace = probe.and_then(|p| p.termination_grace_period_seconds);
         let tail = if is_again { ", will be restarted" } else { "" };
         Some(Why {
             cause: KillCause::Probe,
             grace_secs: own_grace.unwrap_or(grace_secs),
             message: Some(format!("Container {name} failed {word} probe{tail}")),
         })
+    }
+
+    /// The probe that wants an instance's end.
+    fn failed_probe(&self, wanted: &Wanted<'_>, instance: &ObservedContainer) -> Option<ProbeKind> {
+        self.container(wanted.name())?.probes.as_ref().filter(|p| p.id == instance.id)?.failed()
+    }
+
+    /// Whether nothing of the pod goes on without this container: every other one has ended for good, or does so now.
+    fn is_last(&self, wanted: &Wanted<'_>) -> bool {
+        let ends = |other: &Wanted<'_>| {
+            let failed = self.newest(other.name()).and_then(|instance| self.failed_probe(other, instance));
+            let ends_now = failed.is_some() && super::restart::policy(&self.pod, other) == "Never";
+            ends_now || self.ended_for_good(other).is_some()
+        };
+        let is_other = |other: &Wanted<'_>| other.role == Role::Regular && other.name() != wanted.name();
+        wanted.role == Role::Regular && spec::wanted(&self.pod).filter(is_other).all(|other| ends(&other))
     }
 
     fn review_stopping(&mut self, now: Now) {

@@ -224,6 +224,33 @@ fn a_failing_liveness_probe_restarts_the_container() {
 }
 
 #[test]
+fn the_last_container_that_fails_its_probe_for_good_ends_as_its_pod_does() {
+    let probe = json!({"exec": {"command": ["x"]}, "periodSeconds": 1, "failureThreshold": 1, "terminationGracePeriodSeconds": 3});
+    for (kind, others, words, stop) in [
+        ("livenessProbe", vec![], "Stopping container a", "stop a 9"),
+        ("startupProbe", vec![], "Stopping container a", "stop a 9"),
+        ("livenessProbe", vec![Life::For(1, 0)], "Stopping container a", "stop a 9"),
+        ("livenessProbe", vec![Life::Forever], "Container a failed liveness probe", "stop a 3"),
+    ] {
+        let mut a = json!({"name": "a"});
+        a[kind] = probe.clone();
+        let b = others.iter().map(|_| json!({"name": "b"}));
+        let containers: Vec<_> = [a].into_iter().chain(b).collect();
+        let spec = json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": 9, "containers": containers});
+        let mut world = World::new(spec);
+        world.lives.insert("b", others.clone());
+        // A startup probe is asked no more once it has succeeded.
+        world.run_until(if kind == "startupProbe" { 0 } else { 4 });
+        let failure = ProbeAnswer::Failure("no".into());
+        world.probes.insert(format!("a {}{}", kind[..1].to_uppercase(), &kind[1..kind.len() - 5]), failure);
+        world.run_until(8);
+        let kill = world.events.iter().find(|e| e.contains("Killing a")).expect("it is killed");
+        assert!(kill.ends_with(&format!("Killing a: {words}")), "{kind} {others:?}: {kill}");
+        assert!(world.log.iter().any(|line| line.ends_with(stop)), "{kind} {others:?}: {:#?}", world.log);
+    }
+}
+
+#[test]
 fn a_probe_that_fails_because_its_container_ends_is_no_news() {
     let mut world = World::new(json!({
         "terminationGracePeriodSeconds": 30,
