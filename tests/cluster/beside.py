@@ -147,7 +147,7 @@ def shape(status):
     if status["phase"] in ("Failed", "Succeeded"): status = {k: v for k, v in status.items() if k not in ("podIP", "podIPs")}  # kubelet 1.36 forgets the address when it is started anew (docs/differences.md)
     for s in (s for k in ("initContainerStatuses", "containerStatuses") for s in status.get(k, [])):
         if "terminated" in s["state"] and s["restartCount"]: s["lastState"] = "<until it is collected>"
-        if s["state"].get("waiting", {}).get("reason") in ("ErrImagePull", "ImagePullBackOff"): s["state"]["waiting"] = "<the pull fails>"
+        if s["state"].get("waiting", {}).get("reason") in ("ErrImagePull", "ImagePullBackOff", "ImageInspectError"): s["state"]["waiting"] = "<the pull fails>"
     return status
 
 

@@ -2,6 +2,7 @@
 
 mod bells;
 mod follow;
+mod lanes;
 mod options;
 mod tail;
 
@@ -9,7 +10,8 @@ mod tail;
 mod tests;
 
 pub(crate) use bells::Bells;
-pub(crate) use follow::{PIECES_MAX, read};
+pub(crate) use follow::read;
+pub(crate) use lanes::Lanes;
 pub(crate) use options::{LogOptions, OptionsError};
 
 use rubelet_logline::Moment;

@@ -9,7 +9,7 @@ use rubelet_api::v1;
 use rubelet_cri::Runtime;
 use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
 
-use crate::logs::Bells;
+use crate::logs::{Bells, Lanes};
 
 use crate::metrics::Pages;
 
@@ -122,10 +122,11 @@ pub struct Switches {
 pub(crate) struct Desk {
     pub(crate) view: Arc<dyn View>,
     pub(crate) bells: Bells,
+    pub(crate) lanes: Lanes,
 }
 
 impl Desk {
     pub(crate) fn new(view: Arc<dyn View>) -> Self {
-        Self { view, bells: Bells::default() }
+        Self { view, bells: Bells::default(), lanes: Lanes::default() }
     }
 }

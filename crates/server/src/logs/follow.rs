@@ -1,5 +1,5 @@
 //! Reads a log's file from some line on, to its end or to the end of its container, through rotations. What is read waits
-//! until it is taken: [`PIECES_MAX`] pieces of [`PIECE`] bytes.
+//! until it is taken: as many pieces of [`PIECE`] bytes as the channel has places for.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,8 +21,6 @@ use buffers::Buffers;
 
 /// Bytes of the file that are read at once.
 const PIECE: usize = 64 << 10;
-/// Pieces that may wait for who takes them.
-pub(crate) const PIECES_MAX: usize = 4;
 /// kubelet 1.36: how long a follower waits for news before it looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -171,7 +169,7 @@ impl Place {
 
     /// Sends what there is up to the end of the file.
     async fn drain(self, out: &mpsc::Sender<Bytes>) -> Result<(Self, Flow), ReadError> {
-        let (mut place, mut buffers) = (self, Buffers::default());
+        let (mut place, mut buffers) = (self, Buffers::new(out.max_capacity()));
         loop {
             let sender = out.clone();
             let poured;
@@ -184,7 +182,7 @@ impl Place {
                 Poured::All => return Ok((place, Flow::More)),
                 Poured::Enough => return Ok((place, Flow::Enough)),
                 // Not before some are taken: a thread that is woken for each piece takes longer than the piece.
-                Poured::Full => match out.reserve_many(PIECES_MAX / 2).await {
+                Poured::Full => match out.reserve_many(out.max_capacity().div_ceil(2)).await {
                     Ok(_room) => {}
                     Err(_) => return Ok((place, Flow::Enough)),
                 },

@@ -61,7 +61,7 @@ impl Log {
             tail,
             follow,
         };
-        let (sender, bytes) = mpsc::channel(super::PIECES_MAX);
+        let (sender, bytes) = mpsc::channel(super::Lanes::default().take(false).pieces());
         let (bells, lives) = (self.bells.clone(), self.lives.clone());
         let task = tokio::spawn(async move {
             read(reading, &bells, || std::future::ready(lives.load(Ordering::SeqCst)), &sender).await
@@ -244,7 +244,7 @@ async fn two_hundred_follow_at_once() {
 #[tokio::test]
 async fn what_cannot_be_read_is_named() {
     let missing = |path: &Path| Reading { path: path.to_owned(), wanted: Wanted::default(), tail: None, follow: false };
-    let (sender, _bytes) = mpsc::channel(super::PIECES_MAX);
+    let (sender, _bytes) = mpsc::channel(super::Lanes::default().take(false).pieces());
     let (bells, dir) = (Bells::default(), tempfile::tempdir().unwrap());
     let path = dir.path().join("0.log");
     let error = read(missing(&path), &bells, || std::future::ready(true), &sender).await.unwrap_err();

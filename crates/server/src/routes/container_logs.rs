@@ -40,7 +40,8 @@ pub(super) async fn answer(desk: &Desk, question: &Question) -> Response<Reply> 
             return response;
         }
     };
-    let (sender, receiver) = mpsc::channel(logs::PIECES_MAX);
+    let lane = desk.lanes.take(begun.options.follow);
+    let (sender, receiver) = mpsc::channel(lane.pieces());
     let (view, bells) = (desk.view.clone(), desk.bells.clone());
     let now = moment_of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     rubelet_host::task::spawn(async move {
@@ -58,6 +59,7 @@ pub(super) async fn answer(desk: &Desk, question: &Question) -> Response<Reply> 
             // kubelet 1.36: the answer has begun, so what went wrong ends it. Nobody may be there to read it.
             let _ = sender.send(Bytes::from(why)).await;
         }
+        drop(lane);
     });
     Response::new(Reply::Stream(Box::pin(Sent(receiver))))
 }

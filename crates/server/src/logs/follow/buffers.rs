@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::PIECES_MAX;
-
-/// One piece is being written, and one being made, beside those that wait.
-const LENT_MAX: usize = PIECES_MAX + 2;
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Buffers {
     /// For what is in the file.
     file: Vec<u8>,
     /// What was lent, oldest first: it comes back in this order.
     lent: VecDeque<Bytes>,
+    lent_max: usize,
 }
 
 impl Buffers {
+    /// For pieces of which so many may wait to be taken: one is being written, and one being made, beside them.
+    pub(super) fn new(waiting: usize) -> Self {
+        Self { file: Vec::new(), lent: VecDeque::new(), lent_max: waiting + 2 }
+    }
+
     /// Place for so many bytes of the file; what was there before is still there.
     pub(super) fn file(&mut self, bytes: usize) -> &mut [u8] {
         if self.file.len() < bytes {
@@ -41,7 +42,7 @@ impl Buffers {
     /// Gives it away until it is dropped.
     pub(super) fn lend(&mut self, buffer: Vec<u8>) -> Bytes {
         let bytes = Bytes::from(buffer);
-        if self.lent.len() < LENT_MAX {
+        if self.lent.len() < self.lent_max {
             self.lent.push_back(bytes.clone());
         }
         bytes
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_came_back_is_used_again() {
-        let mut buffers = Buffers::default();
+        let mut buffers = Buffers::new(1);
         let mut first = buffers.take(100);
         first.extend_from_slice(b"one");
         let at = first.as_ptr();
@@ -77,8 +78,8 @@ mod tests {
 
     #[test]
     fn no_more_are_remembered_than_can_be_under_way() {
-        let mut buffers = Buffers::default();
+        let mut buffers = Buffers::new(4);
         let lent: Vec<Bytes> = (0..20).map(|_| buffers.lend(vec![0])).collect();
-        assert_eq!((lent.len(), buffers.lent.len()), (20, LENT_MAX));
+        assert_eq!((lent.len(), buffers.lent.len()), (20, 6));
     }
 }
