@@ -41,18 +41,8 @@ const STARTS: [(&str, u64, &str, &str); 4] = [
         "FailedCreatePodSandBox: Failed to create pod sandbox: rpc error: code = DeadlineExceeded desc = context deadline exceeded",
         "ContainerCreating",
     ),
-    (
-        "CreateContainer",
-        120,
-        "Failed: Error: rpc error: code = DeadlineExceeded desc = context deadline exceeded",
-        "CreateContainerError",
-    ),
-    (
-        "StartContainer",
-        120,
-        "Failed: Error: rpc error: code = DeadlineExceeded desc = context deadline exceeded",
-        "RunContainerError",
-    ),
+    ("CreateContainer", 120, "Failed: Error: context deadline exceeded", "CreateContainerError"),
+    ("StartContainer", 120, "Failed: Error: context deadline exceeded", "RunContainerError"),
     ("ContainerStatus", 600, "", "ContainerCreating"),
 ];
 
