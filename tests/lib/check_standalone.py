@@ -201,10 +201,11 @@ class Check:
         def ask(*words): return subprocess.run([self.kubelet, *words, *self.machine.own(), "--cgroup-driver=cgroupfs"], capture_output=True, text=True)
         images.archive(f"{self.work}/late.tar", {"late.test/late:1": images.busybox()}); done = ask("image", "import", f"{self.work}/late.tar")
         self.check("it imports an archive for who asks", done.returncode == 0 and "late.test/late:1" in done.stdout.split(), done.stderr)
-        def living(): return [p for p in os.listdir("/proc") if p.isdigit() and read(f"/proc/{p}/cmdline").startswith(("sleep\0", "httpd\0", "/agnhost\0"))]
-        before, done = living(), ask("stop", "--all")
-        self.check("it stops all pods, and ends", before and done.returncode == 0 and not living() and serving.wait(20) == 0, (before, living(), done.stderr))
+        before, done = self.living(), ask("stop", "--all")
+        self.check("it stops all pods, and ends", before and done.returncode == 0 and not self.living() and serving.wait(20) == 0, (before, self.living(), done.stderr))
         self.machine.start_kubelet(self.kubelet, self.config, self.flags, name="again"); self.check("the agent starts them again", self.running("ground") and self.running("cut"))
+
+    def living(self): return [p for p in os.listdir("/proc") if p.isdigit() and read(f"/proc/{p}/cmdline").startswith(("sleep\0", "httpd\0", "/agnhost\0"))]
 
     def leftovers(self):
         """What pods have on a machine, apart from images and logs."""
@@ -213,7 +214,7 @@ class Check:
         found += [m for m in mounts_below(f"{self.work}/run/") + mounts_below(f"{self.work}/kubelet/")] + [g for top in kubepods() for g, _, _ in os.walk(top) if re.search(r"/pod[^/]*$|/[0-9a-f]{64}$", g)]
         found += re.findall(r"^\d+: (rbl\S*|rubelet0)", subprocess.run(["ip", "-o", "link"], capture_output=True, text=True).stdout, re.M)
         if subprocess.run(["nft", "list", "table", "inet", "rubelet"], capture_output=True).returncode == 0: found.append("the table of nftables")
-        return found + [p for p in os.listdir("/proc") if p.isdigit() and read(f"/proc/{p}/cmdline").startswith(("sleep\0", "httpd\0", "/agnhost\0"))]
+        return found + self.living()
 
     def end(self):
         for name in os.listdir(f"{self.work}/manifests"): os.unlink(f"{self.work}/manifests/{name}")

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -85,24 +85,31 @@ pub fn each(mut take: impl FnMut(Mount)) -> Result<(), MountError> {
     lines(|line| parse_line(line).into_iter().for_each(&mut take))
 }
 
-fn lines(mut take: impl FnMut(&[u8])) -> Result<(), MountError> {
+/// The lines of the table.
+fn lines(take: impl FnMut(&[u8])) -> Result<(), MountError> {
     let path = "/proc/thread-self/mountinfo";
-    let failed = |source| MountError::ReadTable { path, source };
-    let mut table = BufReader::new(File::open(path).map_err(failed)?);
+    let read = File::open(path).and_then(|table| read(BufReader::new(table), take));
+    read.map_err(|source| MountError::ReadTable { path, source })
+}
+
+fn read(mut table: impl BufRead, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut line = Vec::new();
-    while table.read_until(b'\n', &mut line).map_err(failed)? > 0 {
+    while table.read_until(b'\n', &mut line)? > 0 {
         take(line.strip_suffix(b"\n").unwrap_or(&line));
         line.clear();
     }
     Ok(())
 }
 
-/// Parses `mountinfo`; a line that is not understood is left out.
+/// A table that is given; a line that is not understood is left out.
 pub fn parse(bytes: &[u8]) -> Vec<Mount> {
-    bytes.split(|&b| b == b'\n').filter_map(parse_line).collect()
+    let mut mounts = Vec::new();
+    // What is in memory is read without failure.
+    let _ = read(bytes, |line| mounts.extend(parse_line(line)));
+    mounts
 }
 
-/// `id parent major:minor root target options [optional…] - type source super-options`
+/// `None`: the line is not understood. `id parent major:minor root target options [optional…] - type source super-options`
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|&b| b == b' ');
     let text = |b: &[u8]| String::from_utf8_lossy(&unescape(b)).into_owned();

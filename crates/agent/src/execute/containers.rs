@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rubelet_api::ids::{ContainerId, PodUid, SandboxId};
+use rubelet_core::now::Wall;
 use rubelet_core::pod::Outcome;
 use rubelet_core::pod::fact::Done;
 use rubelet_core::pod::step::{CreateContainer, LogLink};
@@ -97,8 +98,9 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
     match hands.runtime.create_container(&sandbox, config, sandbox_config).await {
         // The runtime is asked about it when it was told to start it.
         Ok(id) => {
-            let made = Seen::Container(Box::new(convert::made(id.clone(), wanted, &sandbox)), None);
-            (Ok(Done::Container(id)), vec![Sighting { at: Instant::now(), seen: made }])
+            let made = convert::made(&id, wanted, &sandbox, Wall::now());
+            let seen = Seen::Container(Box::new(made), None);
+            (Ok(Done::Container(id)), vec![Sighting { at: Instant::now(), seen }])
         }
         Err(e) => (Err(failed("CreateContainerError", e.message())), look_surely(hands, &pod.uid, Ask::Pod).await),
     }

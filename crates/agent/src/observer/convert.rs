@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
@@ -65,12 +64,11 @@ pub fn wanted(config: &cri::ContainerConfig) -> cri::ContainerStatus {
     }
 }
 
-/// A container that was made just now.
-pub fn made(id: ContainerId, wanted: cri::ContainerStatus, sandbox: &SandboxId) -> ObservedContainer {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let created_at = i64::try_from(since.as_nanos()).unwrap_or(i64::MAX);
+/// A container that was made then, and is not started.
+pub fn made(id: &ContainerId, wanted: cri::ContainerStatus, sandbox: &SandboxId, at: Timestamp) -> ObservedContainer {
     let state = cri::ContainerState::ContainerCreated.into();
-    container(&cri::ContainerStatus { id: id.to_string(), created_at, state, ..wanted }, sandbox.as_str())
+    let seen = container(&cri::ContainerStatus { id: id.to_string(), state, ..wanted }, sandbox.as_str());
+    ObservedContainer { created_at: at, ..seen }
 }
 
 fn name<'a>(labels: &'a BTreeMap<String, String>, fallback: &'a str) -> &'a str {
@@ -154,17 +152,15 @@ mod tests {
             image: Some(cri::ImageSpec { image: "sha256:01".to_owned(), ..Default::default() }),
             ..Default::default()
         };
-        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seen = made(ContainerId::new("id"), wanted(&config), &SandboxId::new("sandbox"));
+        let at: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
+        let seen = made(&ContainerId::new("id"), wanted(&config), &SandboxId::new("sandbox"), at);
         let told = cri::ContainerStatus {
             id: "id".to_owned(),
-            created_at: before.as_nanos() as i64,
+            created_at: at.as_nanosecond() as i64,
             state: cri::ContainerState::ContainerCreated.into(),
             ..wanted(&config)
         };
-        let told = container(&told, "sandbox");
-        assert!(seen.created_at >= told.created_at);
-        assert_eq!(seen, ObservedContainer { created_at: seen.created_at, ..told });
+        assert_eq!(seen, container(&told, "sandbox"));
         assert_eq!((seen.name.as_str(), seen.restart_count, seen.hash), ("web", 3, Some(0x1f)));
         assert_eq!((seen.state, seen.sandbox.as_str()), (ContainerState::Created, "sandbox"));
     }

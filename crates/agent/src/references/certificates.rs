@@ -129,7 +129,7 @@ impl Follower<'_> {
         let served = self.tools.client.served(group, resource, &wire::VERSIONS).await;
         let served = served.map_err(|e| format!("while looking for PodCertificateRequests: {}", refusal_text(&e)))?;
         let lack = || format!("the API server has no PodCertificateRequests ({})", wire::VERSIONS.join(", "));
-        self.version = Some(served.ok_or_else(lack)?);
+        self.version = served;
         served.ok_or_else(lack)
     }
 
@@ -143,7 +143,7 @@ impl Follower<'_> {
     async fn key(&self) -> Result<keys::Key, String> {
         let _turn = self.tools.keys.acquire().await.map_err(|e| format!("while generating keypair: {e}"))?;
         let key_type = self.need.key_type.clone();
-        let made = tokio::task::spawn_blocking(move || keys::make(&key_type)).await;
+        let made = rubelet_host::task::blocking(move || keys::make(&key_type)).await;
         made.map_err(|e| format!("while generating keypair: {e}"))?
     }
 

@@ -81,7 +81,7 @@ pub(super) fn is_restarted(pod: &v1::Pod, wanted: &Wanted<'_>, record: &Containe
 }
 
 /// Whether an instance that is being ended is followed by none, whatever its exit code will be.
-fn is_last(pod: &v1::Pod, wanted: &Wanted<'_>, cause: KillCause) -> bool {
+pub(super) fn is_last(pod: &v1::Pod, wanted: &Wanted<'_>, cause: KillCause) -> bool {
     match cause {
         KillCause::Probe => policy(pod, wanted) == "Never",
         KillCause::PostStart | KillCause::Double | KillCause::Stop => {
@@ -97,11 +97,13 @@ impl PodRecord {
     /// Whether every regular container has ended for good or is about to. kubelet 1.36: nothing else happens in the pod while one is
     /// being ended, so that from here on no sidecar starts again or is ended for its probes.
     pub(super) fn is_winding_down(&self) -> bool {
-        let ends = |w: &Wanted<'_>| {
-            let mut kills = self.kills.values().filter(|k| k.name.as_str() == w.name());
-            self.ended_for_good(w).is_some() || kills.any(|k| is_last(&self.pod, w, k.cause))
-        };
-        spec::regulars(&self.pod).all(|w| ends(&w))
+        spec::regulars(&self.pod).all(|w| self.is_over(&w))
+    }
+
+    /// Whether a container has ended for good or is about to.
+    pub(super) fn is_over(&self, wanted: &Wanted<'_>) -> bool {
+        let mut kills = self.kills.values().filter(|k| k.name.as_str() == wanted.name());
+        self.ended_for_good(wanted).is_some() || kills.any(|k| is_last(&self.pod, wanted, k.cause))
     }
 
     /// The exit code of a dead instance. One that could not be started is dead, too, even where the runtime leaves it as created.

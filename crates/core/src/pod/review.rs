@@ -9,7 +9,7 @@ use super::kill::{KillCause, Why};
 use super::look::PATIENCE;
 use super::observed::{ContainerState, ObservedContainer};
 use super::record::{PodRecord, SandboxNeed};
-use super::restart::{is_restarted, pod_policy};
+use super::restart::{is_last, is_restarted, pod_policy};
 use super::spec::{self, Role, Wanted};
 use super::stage::{Cleaning, Stage, StopCause};
 use super::step::{ProbeKind, StepKey};
@@ -225,8 +225,8 @@ impl PodRecord {
             ProbeKind::Startup => ("startup", wanted.spec.startup_probe.as_ref()),
             ProbeKind::Liveness | ProbeKind::Readiness => ("liveness", wanted.spec.liveness_probe.as_ref()),
         };
-        let is_again = wanted.role == Role::Sidecar || super::restart::policy(&self.pod, wanted) != "Never";
-        if !is_again && self.is_last(wanted) {
+        let is_again = wanted.role == Role::Sidecar || !is_last(&self.pod, wanted, KillCause::Probe);
+        if !is_again && self.is_alone(wanted) {
             // kubelet 1.36: the pod ends, with the grace of pods and their words.
             return why(KillCause::Probe, None);
         }
@@ -244,15 +244,14 @@ impl PodRecord {
         self.container(wanted.name())?.probes.as_ref().filter(|p| p.id == instance.id)?.failed()
     }
 
-    /// Whether nothing of the pod goes on without this container: every other one has ended for good, or does so now.
-    fn is_last(&self, wanted: &Wanted<'_>) -> bool {
-        let ends = |other: &Wanted<'_>| {
+    /// Whether nothing of the pod goes on without this container: every other one is over, or fails its probe for good, too.
+    fn is_alone(&self, wanted: &Wanted<'_>) -> bool {
+        let fails = |other: &Wanted<'_>| {
             let failed = self.newest(other.name()).and_then(|instance| self.failed_probe(other, instance));
-            let ends_now = failed.is_some() && super::restart::policy(&self.pod, other) == "Never";
-            ends_now || self.ended_for_good(other).is_some()
+            failed.is_some() && is_last(&self.pod, other, KillCause::Probe)
         };
-        let is_other = |other: &Wanted<'_>| other.role == Role::Regular && other.name() != wanted.name();
-        wanted.role == Role::Regular && spec::wanted(&self.pod).filter(is_other).all(|other| ends(&other))
+        let mut others = spec::regulars(&self.pod).filter(|other| other.name() != wanted.name());
+        wanted.role == Role::Regular && others.all(|other| self.is_over(&other) || fails(&other))
     }
 
     fn review_stopping(&mut self, now: Now) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use super::*;
+use crate::snapshot::compression::tests::gzip;
 use crate::snapshot::extract::tests::Tar;
 
 mod archives;
@@ -28,12 +29,6 @@ pub(super) struct Sample {
     pub(super) manifest: Option<Digest>,
     pub(super) config: Option<Digest>,
     pub(super) layers: Vec<Digest>,
-}
-
-pub(super) fn gzip(content: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
 }
 
 impl Sample {

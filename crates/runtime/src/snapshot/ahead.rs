@@ -112,15 +112,10 @@ impl Drop for Ahead {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compression::tests::gzip;
     use super::*;
-    use std::io::{Cursor, Write};
+    use std::io::Cursor;
     use std::sync::Arc;
-
-    fn gzip(content: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(content).unwrap();
-        encoder.finish().unwrap()
-    }
 
     fn content() -> Vec<u8> {
         (0..3 * PIECE_BYTES as u32 * PIECES_MAX as u32 / 4 + 7).flat_map(u32::to_le_bytes).collect()

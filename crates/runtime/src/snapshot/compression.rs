@@ -102,7 +102,7 @@ fn broken(e: &FrameDecoderError) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::io::Write;
 
@@ -112,7 +112,7 @@ mod tests {
         Ok(out)
     }
 
-    fn gzip(content: &[u8]) -> Vec<u8> {
+    pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(content).unwrap();
         encoder.finish().unwrap()
