@@ -3,7 +3,7 @@
     with ControlPlane("/tmp/x", nodes=["node-a"]) as plane:   # everything in /tmp/x; admin.conf, node-a.conf and bootstrap.conf are kubeconfigs
         plane.request("GET", "/api/v1/nodes")
 """
-import ctypes, json, os, random, shlex, signal, socket, ssl, subprocess, sys, time, urllib.error, urllib.request
+import http.client, ctypes, json, os, random, shlex, signal, socket, ssl, subprocess, sys, time, urllib.error, urllib.request
 
 sys.dont_write_bytecode = True
 LIB = os.path.dirname(os.path.realpath(__file__))
@@ -215,10 +215,12 @@ class ControlPlane:
         """Status and answer (decoded); raises unless it succeeds or may fail. Status 0: no answer."""
         context = ssl.create_default_context(cafile=f"{self.work}/ca.crt")
         request = urllib.request.Request(f"https://127.0.0.1:{self.ports['apiserver']}{path}", method=method, data=None if body is None else json.dumps(body).encode(), headers={"Authorization": f"Bearer {token}", "Content-Type": content_type})
+        # A server that is killed meanwhile leaves half an answer: it is none.
         try:
-            with urllib.request.urlopen(request, timeout=30, context=context) as r: code, text = r.status, r.read().decode()
-        except urllib.error.HTTPError as e: code, text = e.code, e.read().decode()
-        except OSError as e: code, text = 0, str(e)
+            try:
+                with urllib.request.urlopen(request, timeout=30, context=context) as r: code, text = r.status, r.read().decode()
+            except urllib.error.HTTPError as e: code, text = e.code, e.read().decode()
+        except (OSError, http.client.HTTPException) as e: code, text = 0, str(e)
         if not 200 <= code < 300 and not fails: raise RuntimeError(f"{method} {path}: {code} {text[:500]}")
         try: return code, json.loads(text)
         except ValueError: return code, text
