@@ -31,6 +31,8 @@ mod tests;
 const CONNECTIONS_MAX: usize = 2048;
 /// kubelet 1.36: the health server tries to bind again every 5 s.
 const BIND_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long the port of a predecessor is waited for.
+const PREDECESSOR: Duration = Duration::from_secs(2);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken (out of files).
@@ -40,9 +42,9 @@ pub(crate) const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The port is taken, or the address is not ours.
-    #[error("listen tcp {address}: bind: {source}")]
+    #[error("listen tcp {address}: bind")]
     Bind { address: SocketAddr, source: std::io::Error },
-    #[error("listen on {}: {source}", path.display())]
+    #[error("listen on {}", path.display())]
     Socket { path: PathBuf, source: std::io::Error },
     /// kubelet 1.36: the same text.
     #[error("no client provided, cannot use webhook authentication")]
@@ -103,7 +105,7 @@ pub async fn serve(
     let desk = Arc::new(Desk::new(view.clone()));
     if let Some(tls) = config.tls {
         let gate = Arc::new(gate(&tls, reviews, view.http())?);
-        let (listener, at) = bind(tls.address).await?;
+        let (listener, at) = bind_patiently(tls.address).await?;
         let site = Site::Full { has_debugging: tls.has_debugging };
         let reloading = Arc::new(Reloading::start(tls)?);
         let desk = desk.clone();
@@ -113,7 +115,7 @@ pub async fn serve(
         })));
     }
     if let Some(address) = config.read_only {
-        let (listener, at) = bind(address).await?;
+        let (listener, at) = bind_patiently(address).await?;
         servers.read_only = Some(at);
         servers.tasks.push(rubelet_host::task::spawn(accept(listener, plain(Site::ReadOnly, desk.clone()))));
     }
@@ -150,6 +152,22 @@ fn gate(
         (AuthorizationMode::Webhook, Some(reviews)) => Access::webhook(reviews, times, &config.node_name),
     };
     Ok(Gate { is_anonymous_allowed: asked.anonymous, tokens, access })
+}
+
+/// A predecessor that was just ended may leave its port to a child of its that is about to start a program: for milliseconds, on a busy
+/// machine for more.
+async fn bind_patiently(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let since = tokio::time::Instant::now();
+    loop {
+        match bind(address).await {
+            Err(ServeError::Bind { source, .. })
+                if source.kind() == std::io::ErrorKind::AddrInUse && since.elapsed() < PREDECESSOR =>
+            {
+                tokio::time::sleep(PREDECESSOR / 20).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {

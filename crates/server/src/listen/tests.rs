@@ -267,13 +267,22 @@ async fn given_files_must_be_usable() {
     assert!(!folder.path().join("kubelet.crt").exists(), "nothing is made when files are given");
 }
 
-#[tokio::test]
-async fn a_taken_port_of_the_big_servers_is_fatal() {
+#[tokio::test(start_paused = true)]
+async fn a_taken_port_of_the_big_servers_is_fatal_unless_it_is_a_predecessors() {
     let blocker = TcpListener::bind(ANY_PORT).await.unwrap();
     let taken = blocker.local_addr().unwrap();
-    let config = ServerConfig { read_only: Some(taken), ..ServerConfig::default() };
-    let refusal = serve(config, view(), None).await.unwrap_err();
-    assert!(refusal.to_string().starts_with(&format!("listen tcp {taken}: bind: Address already in use")), "{refusal}");
+    let config = || ServerConfig { read_only: Some(taken), ..ServerConfig::default() };
+    let refusal = serve(config(), view(), None).await.unwrap_err();
+    let words = rubelet_host::chain(&refusal);
+    assert!(words.starts_with(&format!("listen tcp {taken}: bind: Address already in use")), "{words}");
+    assert_eq!(words.matches("in use").count(), 1, "{words}");
+
+    let gone = async {
+        tokio::time::sleep(PREDECESSOR / 2).await;
+        drop(blocker);
+    };
+    let (servers, ()) = tokio::join!(serve(config(), view(), None), gone);
+    assert_eq!(servers.unwrap().read_only_address(), Some(taken));
 }
 
 #[tokio::test(start_paused = true)]
