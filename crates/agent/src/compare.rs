@@ -100,6 +100,7 @@ async fn sandbox_as_rendered(
     let rendered = rubelet_api::tree::to_tree(&rendered).map_err(|e| e.to_string())?;
     let (rendered, mut reported) = (comparable(rendered), comparable(reported));
     forget_added(&rendered, &mut reported);
+    forget_lifted(&rendered, &mut reported);
     difference("sandbox", &rendered, &reported)?;
     Ok(answer.status.as_ref().map_or_else(|| sandbox.clone(), convert::sandbox))
 }
@@ -145,7 +146,8 @@ async fn container_as_rendered(
         }
     }
     let rendered = comparable(rubelet_api::tree::to_tree(&config).map_err(|e| e.to_string())?);
-    let reported = without_services(comparable(reported), &rendered);
+    let mut reported = without_services(comparable(reported), &rendered);
+    forget_lifted(&rendered, &mut reported);
     Ok(difference(&format!("container {}", container.name), &rendered, &reported)?)
 }
 
@@ -220,6 +222,11 @@ fn comparable(mut config: Value) -> Value {
         image.remove("image");
         image.remove("user_specified_image");
     }
+    // Which CPUs and whose memory it has is not rendered: it is given.
+    if let Some(resources) = config.pointer_mut("/linux/resources").and_then(Value::as_object_mut) {
+        resources.remove("cpuset_cpus");
+        resources.remove("cpuset_mems");
+    }
     for mount in config.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
         let random = mount.get("host_path").and_then(Value::as_str).and_then(without_random);
         if let (Some(path), Some(mount)) = (random, mount.as_object_mut()) {
@@ -235,6 +242,17 @@ fn comparable(mut config: Value) -> Value {
         envs.sort_by_key(|e| e.get("key").and_then(Value::as_str).unwrap_or_default().to_owned());
     }
     bare(config).unwrap_or_else(|| Value::Object(serde_json::Map::new()))
+}
+
+/// Who has CPUs for himself has no quota of them.
+fn forget_lifted(rendered: &Value, reported: &mut Value) {
+    const QUOTA: &str = "/linux/resources/cpu_quota";
+    let wanted = rendered.pointer(QUOTA);
+    if let (Some(quota), Some(wanted)) = (reported.pointer_mut(QUOTA), wanted)
+        && *quota == -1
+    {
+        quota.clone_from(wanted);
+    }
 }
 
 /// Drops what the runtime has added to what it was given.
@@ -324,6 +342,21 @@ mod tests {
             "mounts": [{"host_path": "/var/lib/kubelet/pods/u/containers/c/ffffffff"}],
             "envs": [{"key": "A", "value": "YQ=="}, {"key": "B", "value": "b"}]});
         assert_eq!(difference("c", &comparable(rendered), &comparable(reported)), Ok(()));
+    }
+
+    #[test]
+    fn cpus_of_its_own_are_no_difference() {
+        let with = |resources: Value| comparable(json!({"linux": {"resources": resources}}));
+        let rendered = with(json!({"cpu_shares": 1024, "cpu_quota": 100_000}));
+        let compared = |reported: Value| {
+            let mut reported = with(reported);
+            forget_lifted(&rendered, &mut reported);
+            difference("c", &rendered, &reported)
+        };
+        let own = json!({"cpu_shares": 1024, "cpu_quota": -1, "cpuset_cpus": "1", "cpuset_mems": "0"});
+        assert_eq!(compared(own), Ok(()));
+        assert!(compared(json!({"cpu_shares": 1024, "cpu_quota": 50_000})).is_err());
+        assert!(compared(json!({"cpu_shares": 1024})).is_err());
     }
 
     #[test]

@@ -20,10 +20,11 @@ use rubelet_api::v1;
 use rubelet_core::now::Mono;
 use rubelet_core::resources::claims;
 use rubelet_core::resources::devices::{self as rules, Choice, Counts, Grants, Reusable};
+use rubelet_core::resources::numa::{Hints, Nodes};
 use rubelet_host::{chain, paths};
 use rubelet_proto::deviceplugin::ContainerAllocateResponse;
 use rubelet_proto::podresources::ContainerDevices;
-use tokio::sync::{Mutex as Turn, watch};
+use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -269,23 +270,14 @@ impl Devices {
         }
     }
 
-    /// Gives a pod's containers their devices; whether it has any. Pods of which `is_there` does not know give theirs back first.
-    ///
-    /// # Errors
-    /// Why it cannot have them, in upstream's words. It has none then.
-    pub(crate) async fn admit(&self, pod: &v1::Pod, is_there: impl Fn(&PodUid) -> bool) -> Result<bool, String> {
-        if !self.wants_any(pod) {
-            return Ok(false);
-        }
-        let uid = uid(pod);
-        let _turn = self.turn.lock().await;
-        self.state().devices.retain(|held| *held == uid || is_there(held));
-        let given = self.give(pod, &uid, None).await;
-        if given.is_err() {
-            self.state().devices.retain(|held| *held != uid);
-        }
-        self.write().await;
-        given.map(|()| true)
+    /// Nobody else chooses among devices meanwhile.
+    pub(crate) async fn turn(&self) -> TurnGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    /// Only these pods keep their devices.
+    pub(crate) fn keep(&self, is_there: impl Fn(&PodUid) -> bool) {
+        self.state().devices.retain(is_there);
     }
 
     /// A pod is not let in after all, or it is gone.
@@ -296,7 +288,8 @@ impl Devices {
         }
     }
 
-    fn wants_any(&self, pod: &v1::Pod) -> bool {
+    /// Whether a pod wants some of a plugin.
+    pub(crate) fn wants_any(&self, pod: &v1::Pod) -> bool {
         rubelet_core::render::containers(pod).any(|container| !self.wanted(pod, container).is_empty())
     }
 
@@ -307,19 +300,48 @@ impl Devices {
         wanted
     }
 
-    /// Gives one container, or all of them, what they want and do not have yet.
-    async fn give(&self, pod: &v1::Pod, uid: &PodUid, only: Option<&str>) -> Result<(), String> {
-        let Some(spec) = &pod.spec else { return Ok(()) };
+    /// Which of the machine's NUMA nodes could give a container what it wants.
+    pub(crate) fn hints(&self, pod: &v1::Pod, container: &v1::Container, reusable: &Reusable, machine: Nodes) -> Hints {
+        let wanted = self.wanted(pod, container);
+        self.state().devices.hints(&uid(pod), &container.name, &wanted, reusable, machine)
+    }
+
+    /// The same of all that a pod wants at a time.
+    pub(crate) fn pod_hints(&self, pod: &v1::Pod, machine: Nodes) -> Hints {
+        self.state().devices.pod_hints(&uid(pod), pod, machine)
+    }
+
+    /// Gives a container what it wants and does not have yet, if it can be from these NUMA nodes. Held by the caller: the turn.
+    ///
+    /// # Errors
+    /// Why it cannot have it, in upstream's words.
+    pub(crate) async fn give(
+        &self,
+        pod: &v1::Pod,
+        container: &v1::Container,
+        reusable: &Reusable,
+        near: Option<Nodes>,
+    ) -> Result<(), String> {
+        let uid = uid(pod);
+        for (resource, count) in self.wanted(pod, container) {
+            self.give_one(&uid, &container.name, (&resource, count), reusable, near).await?;
+        }
+        Ok(())
+    }
+
+    /// What later containers of the pod may have of what this one has.
+    pub(crate) fn pass_on(&self, pod: &v1::Pod, container: &v1::Container, is_init: bool, reusable: &mut Reusable) {
+        self.state().devices.pass_on(&uid(pod), container, is_init, reusable);
+    }
+
+    /// Gives one container of a pod that was let in what it lacks.
+    async fn give_late(&self, pod: &v1::Pod, only: &str) -> Result<(), String> {
         let mut reusable = Reusable::new();
-        let init = spec.init_containers.iter().flatten().map(|c| (c, true));
-        for (container, is_init) in init.chain(spec.containers.iter().map(|c| (c, false))) {
-            if only.is_none_or(|only| container.name == only) {
-                let wanted = self.wanted(pod, container);
-                for (resource, count) in wanted {
-                    self.give_one(uid, &container.name, (&resource, count), &reusable).await?;
-                }
+        for (container, is_init) in in_order(pod) {
+            if container.name == only {
+                self.give(pod, container, &reusable, None).await?;
             }
-            self.state().devices.pass_on(uid, container, is_init, &mut reusable);
+            self.pass_on(pod, container, is_init, &mut reusable);
         }
         Ok(())
     }
@@ -330,13 +352,14 @@ impl Devices {
         container: &str,
         (resource, count): (&str, usize),
         reusable: &Reusable,
+        near: Option<Nodes>,
     ) -> Result<(), String> {
-        let choice = self.state().devices.choose(uid, container, (resource, count), reusable)?;
+        let choice = self.state().devices.choose(uid, container, (resource, count), reusable, near)?;
         let Choice::Open { have, free, missing } = &choice else { return Ok(()) };
         let plugin = self.state().plugins.get(resource).map(|known| known.plugin.clone());
         let Some(plugin) = plugin else { return Err(format!("endpoint {resource} has been stopped")) };
         let preferred = if plugin.options.get_preferred_allocation_available && *missing > 0 {
-            let available = free.union(have).cloned().collect();
+            let available = free.iter().chain(have).cloned().collect::<BTreeSet<_>>().into_iter().collect();
             plugin.prefers(available, have.iter().cloned().collect(), count, ALLOCATE_PATIENCE).await?
         } else {
             Vec::new()
@@ -389,7 +412,7 @@ impl Devices {
         if lacks_some {
             // It was let in by an earlier life that nobody remembers.
             let _turn = self.turn.lock().await;
-            let given = self.give(pod, &uid, Some(container)).await;
+            let given = self.give_late(pod, container).await;
             self.write().await;
             given?;
         }
@@ -397,7 +420,7 @@ impl Devices {
     }
 
     /// Writes down who has what.
-    async fn write(&self) {
+    pub(crate) async fn write(&self) {
         let _turn = self.file.lock().await;
         let text = checkpoint::text(&self.state().devices);
         let path = self.dir.join(CHECKPOINT);
@@ -412,6 +435,12 @@ impl Devices {
             "Failed to write checkpoint file; after a restart the devices of containers are not known"
         );
     }
+}
+
+/// A pod's containers in the order in which they are given what they want; whether each is an init container.
+pub(crate) fn in_order(pod: &v1::Pod) -> impl Iterator<Item = (&v1::Container, bool)> {
+    let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    init.map(|c| (c, true)).chain(pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| (c, false)))
 }
 
 fn uid(pod: &v1::Pod) -> PodUid {

@@ -13,6 +13,7 @@ use rubelet_host::cgroup::{self, LEVELS, Tree};
 use rubelet_host::chain;
 use rubelet_volumes::csi::Drivers;
 
+use crate::allocation::Allocation;
 use crate::credentials::Credentials;
 use crate::devices::Devices;
 use crate::dra::ResourceClaims;
@@ -42,6 +43,8 @@ pub struct Hands {
     pub drivers: Drivers,
     /// Devices that plugins bring.
     pub devices: Arc<Devices>,
+    /// What containers have for themselves alone.
+    pub allocation: Arc<Allocation>,
     /// What drivers prepared for resource claims.
     pub claims: Arc<ResourceClaims>,
     /// Where it is told what happens.
@@ -89,7 +92,7 @@ impl Hands {
         let Some(tree) = &self.cgroups else { return Ok(()) };
         let values = cgroup::Values {
             cpu_shares: Some(wanted.cpu_shares),
-            cpu_quota_us: wanted.cpu_quota_us,
+            cpu_quota_us: if self.allocation.is_quota_lifted(&wanted.uid) { Some(-1) } else { wanted.cpu_quota_us },
             cpu_period_us: Some(wanted.cpu_period_us),
             memory_limit_bytes: wanted.memory_limit_bytes,
             pids_max: wanted.pids_max,

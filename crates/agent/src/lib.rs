@@ -1,5 +1,6 @@
 //! The tasks that carry facts in and plans out: sources, roster, workers, watcher. The only place that knows all hands.
 
+pub mod allocation;
 pub mod care;
 pub mod certificates;
 pub mod clock;

@@ -11,6 +11,7 @@ use rubelet_apiserver::ClientCounts;
 use rubelet_cri::RuntimeCounts;
 use rubelet_host::proc;
 
+mod allocation;
 pub mod cadvisor;
 mod certificates;
 mod ends;
@@ -28,6 +29,7 @@ pub(crate) use resizes::Resizing;
 pub(crate) use starts::{NodeStarting, Starting};
 pub(crate) use steps::Begun;
 
+pub use allocation::AllocationCounts;
 pub use certificates::PodCertificates;
 pub use families::{ContainerCounts, NodeCounts, PodCounts, ProbeCounts, StorageCounts, Until};
 
@@ -38,6 +40,7 @@ pub struct Metrics {
     pub containers: ContainerCounts,
     pub storage: StorageCounts,
     pub node: NodeCounts,
+    pub allocation: AllocationCounts,
     /// On `/metrics/probes`.
     pub probes: ProbeCounts,
     pub certificates: Arc<PodCertificates>,
@@ -54,6 +57,7 @@ impl Default for Metrics {
             containers: ContainerCounts::default(),
             storage: StorageCounts::default(),
             node: NodeCounts::default(),
+            allocation: AllocationCounts::default(),
             probes: ProbeCounts::default(),
             certificates: Arc::default(),
             runtime: Arc::default(),
@@ -80,6 +84,7 @@ impl Metrics {
         self.containers.tell(text)?;
         self.storage.tell(text)?;
         self.node.tell(text)?;
+        self.allocation.tell(text)?;
         self.certificates.tell(jiff::Timestamp::now(), text)?;
         self.runtime.tell(text)?;
         self.client.tell(text)

@@ -315,6 +315,9 @@ impl Roster {
         // A pod that already runs was admitted once; one that ended, or shall end, starts nothing.
         let is_over = desired.pod.metadata.deletion_timestamp.is_some() || is_ended(&desired.pod);
         let admission = if found.is_some() || is_over { Admission::In } else { self.admit(source, &desired.pod).await };
+        if found.is_some() && !is_over {
+            self.around.hands.allocation.adopt(&desired.pod).await;
+        }
         let rejected = match admission {
             Admission::In => None,
             Admission::After { victims, lacks } => {
@@ -456,7 +459,7 @@ impl Roster {
         let Some(entry) = self.pods.remove(uid) else { return };
         self.room.remove(uid);
         self.leave_queue(&entry.key, uid);
-        self.around.hands.devices.give_back(uid).await;
+        self.around.hands.allocation.give_back(uid).await;
         self.around.hands.claims.abandon(uid, &self.around.life);
         self.ledger.remove(uid);
         if let Some(Again { source, desired, .. }) = &entry.again {

@@ -13,6 +13,7 @@ use rubelet_cri::{Bounded, Runtime};
 use rubelet_volumes::csi::Drivers;
 use tokio::sync::{mpsc, watch};
 
+use crate::allocation::{self, Allocation, AllocationSettings};
 use crate::care::{self, Care, Standing};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, PodSettings};
@@ -76,6 +77,10 @@ pub struct Settings {
     /// [`DEVICE_PLUGINS_DIR`](crate::devices::DEVICE_PLUGINS_DIR) but in tests.
     pub device_plugins_dir: PathBuf,
     pub stats: StatsSettings,
+    /// Who may have CPUs and memory for himself.
+    pub allocation: AllocationSettings,
+    /// `cpuManagerReconcilePeriod`: when a container that could not be moved to its CPUs is tried again.
+    pub cpus_again: Duration,
     /// Where it is counted what the agent does.
     pub metrics: Arc<Metrics>,
 }
@@ -106,6 +111,8 @@ pub enum StartError {
     Cgroups(String),
     #[error("{0}")]
     Reserved(String),
+    #[error("{0}")]
+    Allocation(String),
 }
 
 /// A running agent: what the servers need of it.
@@ -117,6 +124,7 @@ pub struct Agent {
     pub node: watch::Receiver<Arc<NodeFacts>>,
     pub stats: Stats,
     pub devices: Arc<Devices>,
+    pub allocation: Arc<Allocation>,
     pub claims: Arc<ResourceClaims>,
     /// What the node has too little of.
     pub pressures: watch::Receiver<Pressures>,
@@ -250,10 +258,21 @@ pub async fn lay(
     }
     care::begin(settings.care, standing, pressures_tx.clone(), life);
     let stats = Stats::new(hands.clone(), node.clone(), picture.clone(), settings.stats);
-    let (devices, claims) = (hands.devices.clone(), hands.claims.clone());
+    let (devices, claims, allocation) = (hands.devices.clone(), hands.claims.clone(), hands.allocation.clone());
+    allocation::spawn(life, hands.clone(), picture.clone(), settings.cpus_again);
     listen(hands, node_tx, &roster, life);
-    let agent =
-        Agent { picture, pulse, node, stats, devices, claims, pressures, is_shutting_down, roster: roster.clone() };
+    let agent = Agent {
+        picture,
+        pulse,
+        node,
+        stats,
+        devices,
+        allocation,
+        claims,
+        pressures,
+        is_shutting_down,
+        roster: roster.clone(),
+    };
     Ok(Ground { agent, roster, pressures: pressures_tx })
 }
 
@@ -266,6 +285,8 @@ async fn equip(
     clock: Clock,
 ) -> Result<Hands, StartError> {
     let client = settings.cluster.as_ref().map(|cluster| cluster.references.client.clone());
+    let devices = Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone()));
+    let allocation = Allocation::open(&settings.allocation, &node.root_dir, devices.clone(), settings.metrics.clone());
     Ok(Hands {
         pulled: open_records(&settings.pulls, node, &settings.metrics, runtime.as_ref()).await?,
         runtime,
@@ -276,7 +297,8 @@ async fn equip(
         users: Users::open(node.root_dir.join("pods"), settings.ids_per_pod),
         client: client.clone(),
         drivers: Drivers::default(),
-        devices: Arc::new(Devices::open(&settings.device_plugins_dir, clock, settings.metrics.clone())),
+        devices,
+        allocation: Arc::new(allocation.map_err(StartError::Allocation)?),
         claims: dra::open(node, client, clock, &settings.metrics),
         events,
         root_dir: node.root_dir.clone(),

@@ -7,9 +7,10 @@ use rubelet_api::v1;
 
 use crate::node::{CgroupVersion, NodeFacts};
 use crate::pod::ResizeVerdict;
+use crate::pod::step::QosClass;
 use crate::render::containers;
 use crate::render::security::apparmor_wish;
-use crate::resources::qos::is_critical;
+use crate::resources::qos::{is_critical, qos_class};
 use crate::resources::sum::{Side, amounts, get};
 
 pub mod affinity;
@@ -94,12 +95,39 @@ pub fn resize(pod: &v1::Pod, granted: &v1::Pod, active: &[&v1::Pod], node: &Node
     let is_swapping = node.settings.limited_swap && node.cgroup.version == CgroupVersion::V2;
     if is_swapping && swaps(pod, granted) {
         let message = "In-place resize of containers with swap is not supported.".to_owned();
-        return ResizeVerdict::Infeasible { message };
+        return ResizeVerdict::Infeasible { detail: "swap_limitation", message };
+    }
+    if let Some(infeasible) = pinned(pod, granted, node) {
+        return infeasible;
     }
     match judge(pod, active, node, Room::IsGiven) {
         Verdict::Admitted | Verdict::AdmittedAfter { .. } => ResizeVerdict::Granted,
         Verdict::Rejected { reason, message } => ResizeVerdict::Deferred { reason, message },
     }
+}
+
+/// kubelet 1.36: what a guaranteed pod has for itself alone does not change.
+fn pinned(pod: &v1::Pod, granted: &v1::Pod, node: &NodeFacts) -> Option<ResizeVerdict> {
+    if qos_class(pod) != QosClass::Guaranteed {
+        return None;
+    }
+    let changes = |resource: &str| {
+        let request = |c: &v1::Container| get(&amounts(c.resources.as_ref(), Side::Requests), resource);
+        containers(pod).any(|new| {
+            let old = containers(granted).find(|c| c.name == new.name);
+            old.is_some_and(|old| request(old) != request(new))
+        })
+    };
+    let settings = &node.settings;
+    let (detail, keeper, policy) = if settings.static_cpus && changes("cpu") {
+        ("guaranteed_pod_cpu_manager_static_policy", "CPU", "static")
+    } else if settings.static_memory && changes("memory") {
+        ("guaranteed_pod_memory_manager_static_policy", "Memory", "Static")
+    } else {
+        return None;
+    };
+    let message = format!("Resize is infeasible for Guaranteed Pods alongside {keeper} Manager policy {policy:?}");
+    Some(ResizeVerdict::Infeasible { detail, message })
 }
 
 /// Whether the memory request of a container changes that may swap before or after.

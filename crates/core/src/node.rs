@@ -203,6 +203,10 @@ pub struct PodSettings {
     pub crash_loop_secs_max: u64,
     /// `memorySwap.swapBehavior` is `LimitedSwap`.
     pub limited_swap: bool,
+    /// `cpuManagerPolicy` is `static`.
+    pub static_cpus: bool,
+    /// `memoryManagerPolicy` is `Static`.
+    pub static_memory: bool,
     /// `maxPods`.
     pub max_pods: i64,
     /// `enableServiceLinks` has no meaning without an API server; kept for clusters.

@@ -63,6 +63,8 @@ fn settings() -> PodSettings {
         allowed_unsafe_sysctls: Vec::new(),
         crash_loop_secs_max: 300,
         limited_swap: false,
+        static_cpus: false,
+        static_memory: false,
         max_pods: 110,
         has_api_server: false,
         local_storage_isolation: true,

@@ -17,6 +17,7 @@ pub mod proc;
 pub mod process;
 pub mod ready;
 pub mod task;
+pub mod topology;
 pub mod tuning;
 pub mod watch;
 

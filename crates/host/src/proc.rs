@@ -124,7 +124,7 @@ pub fn huge_pages() -> Result<Vec<HugePages>, ProcError> {
     huge_pages_in(Path::new("/sys/kernel/mm/hugepages"))
 }
 
-fn huge_pages_in(dir: &Path) -> Result<Vec<HugePages>, ProcError> {
+pub(crate) fn huge_pages_in(dir: &Path) -> Result<Vec<HugePages>, ProcError> {
     let failed = |source| ProcError::Read { path: dir.display().to_string(), source };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

@@ -1,5 +1,6 @@
 //! The agent in this program: its settings from the configuration, the runtime it stands on, the servers beside it.
 
+mod allocation;
 mod amounts;
 mod api;
 mod care;
@@ -92,6 +93,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
             .map(Arc::new)
             .map_err(|error| failed(format!("Failed to register CRI auth plugins: {}", chain(&error))))?;
     let joined = api::join(&assembled, &metrics).map_err(failed)?;
+    let allocation = allocation::settings(&assembled, node.machine.memory_bytes).map_err(failed)?;
     let (life, end) = Life::new();
     let settings = Settings {
         node,
@@ -112,6 +114,8 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         container_logs_dir: PathBuf::from(CONTAINER_LOGS_DIR),
         device_plugins_dir: PathBuf::from(DEVICE_PLUGINS_DIR),
         stats: pages::settings(&assembled),
+        allocation,
+        cpus_again: config.resources.cpu_manager_reconcile_period.to_std(),
         metrics: metrics.clone(),
     };
     let asked = Arc::new(Bounded::new(runtime.clone(), settings.request_timeout, metrics.runtime.clone()));
@@ -132,6 +136,7 @@ pub(crate) async fn start(assembled: Assembled, log: klog::Control) -> Result<Ru
         configz: config.to_value(),
         stats: agent.stats,
         devices: agent.devices,
+        allocation: agent.allocation,
         claims: agent.claims,
         http: http.clone(),
         program: Arc::new(program::Program::new(assembled.gates.clone())),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
 use rubelet_logline::{DecodeError, Decoder, Wanted};
-use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
+use rubelet_proto::podresources::{AllocatableResourcesResponse, ContainerResources, DynamicResource};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::connection::Protocol;
@@ -43,16 +43,16 @@ impl View for Seen {
         Ok(())
     }
 
-    fn devices(&self, _pod: &str, _container: &str) -> Vec<ContainerDevices> {
-        Vec::new()
+    fn allocated(&self, _pod: &str, _container: &str) -> ContainerResources {
+        ContainerResources::default()
     }
 
     fn dynamic_resources(&self, _pod: &v1::Pod, _container: &v1::Container) -> Vec<DynamicResource> {
         Vec::new()
     }
 
-    fn allocatable_devices(&self) -> Vec<ContainerDevices> {
-        Vec::new()
+    fn allocatable(&self) -> AllocatableResourcesResponse {
+        AllocatableResourcesResponse::default()
     }
 
     fn device_plugins(&self) -> Result<(), String> {

@@ -15,8 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rubelet_api::v1;
 use rubelet_cri::AnyAuthority;
 use rubelet_proto::podresources::{
-    AllocatableResourcesResponse, ContainerResources, GetPodResourcesRequest, GetPodResourcesResponse,
-    ListPodResourcesResponse, PodResources,
+    ContainerResources, GetPodResourcesRequest, GetPodResourcesResponse, ListPodResourcesResponse, PodResources,
 };
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
@@ -114,10 +113,7 @@ impl Lister {
         }
         let answer = match path.as_str() {
             "/v1.PodResourcesLister/List" | "/v1alpha1.PodResourcesLister/List" => Ok(frames::encode(&self.list())),
-            "/v1.PodResourcesLister/GetAllocatableResources" => {
-                let devices = self.view.allocatable_devices();
-                Ok(frames::encode(&AllocatableResourcesResponse { devices, ..AllocatableResourcesResponse::default() }))
-            }
+            "/v1.PodResourcesLister/GetAllocatableResources" => Ok(frames::encode(&self.view.allocatable())),
             "/v1.PodResourcesLister/Get" => {
                 let found = frames::message(request).await.and_then(|asked| self.get(asked));
                 found.map(|found| frames::encode(&found))
@@ -170,9 +166,8 @@ impl Lister {
             containers: containers
                 .map(|container| ContainerResources {
                     name: container.name.clone(),
-                    devices: self.view.devices(uid, &container.name),
                     dynamic_resources: self.view.dynamic_resources(pod, container),
-                    ..ContainerResources::default()
+                    ..self.view.allocated(uid, &container.name)
                 })
                 .collect(),
         }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
+use rubelet_proto::podresources::{AllocatableResourcesResponse, ContainerResources, DynamicResource};
 
 use crate::logs::{Bells, Lanes};
 
@@ -30,14 +30,14 @@ pub trait View: Pages + Send + Sync + 'static {
     /// Why not, in words (kubelet 1.36: `sync Loop took longer than expected`).
     fn sync_loop(&self) -> Result<(), String>;
 
-    /// The devices that a container of the pod with this UID has from plugins.
-    fn devices(&self, pod: &str, container: &str) -> Vec<ContainerDevices>;
+    /// What a container of the pod with this UID has for itself alone: devices of plugins, CPUs, memory. Without its name.
+    fn allocated(&self, pod: &str, container: &str) -> ContainerResources;
 
     /// What a container of a pod has by resource claims.
     fn dynamic_resources(&self, pod: &v1::Pod, container: &v1::Container) -> Vec<DynamicResource>;
 
-    /// The devices of plugins that containers may have.
-    fn allocatable_devices(&self) -> Vec<ContainerDevices>;
+    /// Devices of plugins, CPUs and memory that containers may have for themselves.
+    fn allocatable(&self) -> AllocatableResourcesResponse;
 
     /// Whether device plugins can register.
     ///

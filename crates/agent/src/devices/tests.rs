@@ -15,6 +15,7 @@ use tonic::Status;
 use tonic_prost::ProstCodec;
 
 use super::*;
+use crate::allocation::{Allocation, AllocationSettings, Refusal};
 use crate::life::LifeEnd;
 
 const DONGLE: &str = "example.com/dongle";
@@ -125,6 +126,7 @@ fn play(dir: &Path, first: Vec<Device>) -> Played {
 
 struct Stage {
     devices: Arc<Devices>,
+    allocation: Allocation,
     life: Life,
     _end: LifeEnd,
     folder: tempfile::TempDir,
@@ -139,7 +141,9 @@ impl Stage {
         let (life, end) = Life::new();
         let devices = Arc::new(Devices::open(folder.path(), Clock::start(), Arc::default()));
         registration::take_registrations(&life, &devices);
-        Self { devices, life, _end: end, folder }
+        let plain = AllocationSettings { topology_policy: "none".to_owned(), ..AllocationSettings::default() };
+        let allocation = Allocation::open(&plain, folder.path(), devices.clone(), Arc::default()).unwrap();
+        Self { devices, allocation, life, _end: end, folder }
     }
 
     /// The agent ends and begins again.
@@ -209,9 +213,10 @@ async fn what_a_container_has_outlives_the_agent() {
     let played = play(stage.folder.path(), devices(&[("a", "Healthy"), ("b", "Healthy")]));
     stage.register("v1beta1", DONGLE).await.unwrap();
     stage.counts(2, 2).await;
-    assert_eq!(stage.devices.admit(&pod("p", 1), |_| true).await, Ok(true));
+    assert_eq!(stage.allocation.admit(&pod("p", 1), |_| true).await, Ok(true));
     let few = "requested number of devices unavailable for example.com/dongle. Requested: 2, Available: 1";
-    assert_eq!(stage.devices.admit(&pod("q", 2), |_| true).await, Err(few.to_owned()));
+    let few = Refusal { reason: rules::UNEXPECTED.to_owned(), message: rules::unexpected(few) };
+    assert_eq!(stage.allocation.admit(&pod("q", 2), |_| true).await, Err(few));
     let before = stage.devices.prepare(&pod("p", 1), "app").await.unwrap();
     assert_eq!(before[DONGLE].given.envs["DONGLES"], "a");
     drop(played);
@@ -225,7 +230,7 @@ async fn what_a_container_has_outlives_the_agent() {
     assert_eq!(stage.devices.prepare(&pod("p", 1), "app").await.unwrap(), before);
     assert_eq!(played.allocations.load(Ordering::Relaxed), 0);
     // Who is gone gives back.
-    assert_eq!(stage.devices.admit(&pod("q", 2), |_| false).await, Ok(true));
+    assert_eq!(stage.allocation.admit(&pod("q", 2), |_| false).await, Ok(true));
     assert_eq!(stage.devices.shown(&PodUid::new("q"), "app").len(), 2);
 }
 

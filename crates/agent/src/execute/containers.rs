@@ -30,6 +30,7 @@ pub(super) async fn run_sandbox(
         Ok(Some(range)) => fill_sandbox(&mut config, range),
         Err(e) => return (Err(failed("", e)), Vec::new()),
     }
+    hands.allocation.fill_sandbox(&mut config, uid);
     if let Err(e) = dirs::make_log_dir(Path::new(&config.log_directory)) {
         return (Err(failed("", e)), Vec::new());
     }
@@ -68,6 +69,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         }
         Err(e) => return (Err(failed("CreateContainerError", e)), Vec::new()),
     }
+    hands.allocation.fill_sandbox(&mut create.sandbox_config, &pod.uid);
     let (on_disk, of) = (hands.clone(), pod.clone());
     if let Ok(false) = rubelet_host::task::blocking(move || dirs::are_there(&on_disk, &of)).await {
         tracing::warn!(pod = %pod.key, "somebody removed the pod's directory, it is made again");
@@ -81,7 +83,7 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         Ok(grants) => grants,
         Err(e) => return (Err(failed(CONFIG_ERROR, e)), Vec::new()),
     };
-    let sandbox = create.sandbox.clone();
+    let (sandbox, name) = (create.sandbox.clone(), create.container.clone());
     let (for_disk, owner) = (hands.clone(), pod.clone());
     let sandbox_config = create.sandbox_config.clone();
     let prepared = rubelet_host::task::blocking(move || dirs::prepare_container(&for_disk, &owner, create)).await;
@@ -89,15 +91,18 @@ pub(super) async fn create(hands: &Arc<Hands>, pod: &PodRef, mut create: CreateC
         Ok(Ok(mut config)) => {
             devices::fill_container(&mut config, &grants);
             claims::fill_container(&mut config, cdi);
+            hands.allocation.fill(&mut config, &pod.pod, name.as_str()).await;
             config
         }
         Ok(Err(failure)) => return (Err(failure), Vec::new()),
         Err(e) => return (Err(failed("CreateContainerError", e.to_string())), Vec::new()),
     };
     let wanted = convert::wanted(&config);
+    let cpus = config.linux.as_ref().and_then(|linux| Some(linux.resources.as_ref()?.cpuset_cpus.clone()));
     match hands.runtime.create_container(&sandbox, config, sandbox_config).await {
         // The runtime is asked about it when it was told to start it.
         Ok(id) => {
+            hands.allocation.made(&id, &cpus.unwrap_or_default());
             let made = convert::made(&id, wanted, &sandbox, Wall::now());
             let seen = Seen::Container(Box::new(made), None);
             (Ok(Done::Container(id)), vec![Sighting { at: Instant::now(), seen }])

@@ -7,7 +7,10 @@ use rubelet_api::metrics::{Family, Stability, Text};
 use rubelet_host::cgroup::Version;
 use rubelet_host::proc::{self, Own};
 
-use super::{ContainerCounts, Metrics, NodeCounts, PodCounts, ProbeCounts, StorageCounts, certificates, pods, volumes};
+use super::{
+    AllocationCounts, ContainerCounts, Metrics, NodeCounts, PodCounts, ProbeCounts, StorageCounts, certificates, pods,
+    volumes,
+};
 use crate::picture::Shown;
 use crate::stats::Stats;
 use crate::stats::ground::Ground;
@@ -106,6 +109,7 @@ pub fn families() -> impl Iterator<Item = &'static Family> {
         ContainerCounts::FAMILIES,
         StorageCounts::FAMILIES,
         NodeCounts::FAMILIES,
+        AllocationCounts::FAMILIES,
         rubelet_cri::RuntimeCounts::FAMILIES,
         rubelet_apiserver::ClientCounts::FAMILIES,
         rubelet_volumes::csi::CsiCounts::FAMILIES,

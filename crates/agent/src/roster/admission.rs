@@ -9,7 +9,6 @@ use rubelet_core::admit::{self, Verdict, preempt};
 use rubelet_core::evict;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::{EvictOrder, Fact, Order, Source};
-use rubelet_core::resources::devices;
 
 use super::Roster;
 use crate::worker::Note;
@@ -49,16 +48,16 @@ impl Roster {
         }
         let devices = match admit::first_refusal(pod, &node) {
             Some(_) => false,
-            None => match self.around.hands.devices.admit(pod, |uid| self.keeps_devices(uid)).await {
+            None => match self.around.hands.allocation.admit(pod, |uid| self.keeps_devices(uid)).await {
                 Ok(has_some) => has_some,
-                Err(why) => return refused(devices::UNEXPECTED.to_owned(), devices::unexpected(&why)),
+                Err(why) => return refused(why.reason, why.message),
             },
         };
         let node = if devices { Arc::new(with_devices(&node, self.around.hands.devices.used())) } else { node };
         let admission = self.judge(pod, &node);
-        if let (Admission::Refused(_), true) = (&admission, devices) {
+        if let Admission::Refused(_) = &admission {
             let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
-            self.around.hands.devices.give_back(&uid).await;
+            self.around.hands.allocation.give_back(&uid).await;
         }
         admission
     }

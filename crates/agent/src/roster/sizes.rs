@@ -15,9 +15,6 @@ use super::Roster;
 use super::entry::{Answer, Waiting};
 use crate::worker::Note;
 
-/// kubelet 1.36: its word for the only thing that makes sizes infeasible here.
-const SWAP: &str = "swap_limitation";
-
 impl Roster {
     /// Decides about every resize that waits. kubelet 1.36: who asks for less goes first, then priority, guaranteed pods, and who waits
     /// longest.
@@ -56,9 +53,9 @@ impl Roster {
                 entry.waiting = None;
             }
             ResizeVerdict::Deferred { .. } => waiting.answer = Answer::Deferred,
-            ResizeVerdict::Infeasible { .. } => {
+            ResizeVerdict::Infeasible { detail, .. } => {
                 if waiting.answer != Answer::Infeasible {
-                    counts.resizes_infeasible.of(&[SWAP]).add_one();
+                    counts.resizes_infeasible.of(&[detail]).add_one();
                 }
                 waiting.answer = Answer::Infeasible;
             }

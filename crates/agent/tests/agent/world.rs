@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_agent::allocation::AllocationSettings;
 use rubelet_agent::care::Care;
 use rubelet_agent::clock::Clock;
 use rubelet_agent::cluster::{Cluster, PodSettings};
@@ -258,6 +259,8 @@ async fn born(
         credential_plugins: Arc::default(),
         container_logs_dir: dir.join("container-logs"),
         device_plugins_dir: dir.join("device-plugins"),
+        allocation: AllocationSettings { topology_policy: "none".to_owned(), ..AllocationSettings::default() },
+        cpus_again: Duration::from_secs(10),
         stats: rubelet_agent::stats::StatsSettings { volumes_age_max, ..Default::default() },
         metrics: Arc::default(),
     };
@@ -372,6 +375,8 @@ fn settings() -> core_node::PodSettings {
         allowed_unsafe_sysctls: Vec::new(),
         crash_loop_secs_max: 300,
         limited_swap: false,
+        static_cpus: false,
+        static_memory: false,
         max_pods: 110,
         has_api_server: false,
         local_storage_isolation: true,

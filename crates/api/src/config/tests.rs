@@ -367,9 +367,9 @@ fn what_has_no_effect_yet_is_named() {
     let config = load(BASE).unwrap().config;
     assert_eq!(not_effective(&config), [""; 0]);
     assert_eq!(not_effective(&load(HEAD).unwrap().config), [""; 0]);
-    let fields = "cpuManagerPolicy: static\ntopologyManagerScope: pod\nregisterNode: false\nmaxPods: 5\niptablesDropBit: 3\nauthentication: {webhook: {cacheTTL: 1s}}\n";
+    let fields = "volumePluginDir: /plugins\nmemoryThrottlingFactor: 0.8\nregisterNode: false\nmaxPods: 5\niptablesDropBit: 3\nauthentication: {webhook: {cacheTTL: 1s}}\n";
     let named = not_effective(&load(&with(fields)).unwrap().config);
-    assert_eq!(named, ["cpuManagerPolicy", "topologyManagerScope"]);
+    assert_eq!(named, ["memoryThrottlingFactor", "volumePluginDir"]);
     for path in effective::known_paths() {
         assert!(kind_of(path).is_some(), "{path}");
     }

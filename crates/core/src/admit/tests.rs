@@ -174,6 +174,40 @@ fn what_kernel_and_runtime_lack_is_not_promised() {
 }
 
 #[test]
+fn what_guaranteed_pods_have_for_themselves_does_not_change() {
+    let asking = |cpu: &str, memory: &str, limit: &str| {
+        let resources =
+            json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "cpu": limit, "memory": memory } });
+        pod_with(json!({ "resources": resources }), json!({}))
+    };
+    let message = |keeper: &str, policy: &str| {
+        format!("Resize is infeasible for Guaranteed Pods alongside {keeper} Manager policy \"{policy}\"")
+    };
+    let cpus = ResizeVerdict::Infeasible {
+        detail: "guaranteed_pod_cpu_manager_static_policy",
+        message: message("CPU", "static"),
+    };
+    let memory = ResizeVerdict::Infeasible {
+        detail: "guaranteed_pod_memory_manager_static_policy",
+        message: message("Memory", "Static"),
+    };
+    let old = asking("1", "1Gi", "1");
+    let table = [
+        ((false, false), asking("2", "2Gi", "2"), ResizeVerdict::Granted),
+        ((true, false), asking("2", "1Gi", "2"), cpus.clone()),
+        ((true, false), asking("1", "2Gi", "1"), ResizeVerdict::Granted),
+        ((false, true), asking("1", "2Gi", "1"), memory),
+        ((true, true), asking("2", "2Gi", "2"), cpus),
+        ((true, true), asking("1", "2Gi", "2"), ResizeVerdict::Granted),
+    ];
+    for ((static_cpus, static_memory), wanted, verdict) in table {
+        let mut node = node();
+        (node.settings.static_cpus, node.settings.static_memory) = (static_cpus, static_memory);
+        assert_eq!(resize(&wanted, &old, &[], &node), verdict, "{static_cpus} {static_memory}");
+    }
+}
+
+#[test]
 fn a_resize_that_does_not_fit_waits_and_one_with_swap_is_never_done() {
     let asking = |cpu: &str, memory: &str| {
         let resources = json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": { "memory": "2Gi" } });
@@ -189,7 +223,10 @@ fn a_resize_that_does_not_fit_waits_and_one_with_swap_is_never_done() {
     (node.settings.limited_swap, node.cgroup.version) = (true, CgroupVersion::V2);
     assert_eq!(resize(&asking("2", "1Gi"), &old, &[], &node), ResizeVerdict::Granted, "no memory changes");
     let message = "In-place resize of containers with swap is not supported.".to_owned();
-    assert_eq!(resize(&asking("1", "512Mi"), &old, &[], &node), ResizeVerdict::Infeasible { message });
+    assert_eq!(
+        resize(&asking("1", "512Mi"), &old, &[], &node),
+        ResizeVerdict::Infeasible { detail: "swap_limitation", message }
+    );
     let mut anew = asking("1", "512Mi");
     anew.spec.as_mut().expect("a spec").containers[0].resize_policy =
         serde_json::from_value(json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]))

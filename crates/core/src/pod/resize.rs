@@ -30,6 +30,8 @@ pub enum ResizeVerdict {
     },
     /// Never on this node.
     Infeasible {
+        /// The metrics' word for it.
+        detail: &'static str,
         message: String,
     },
 }
@@ -125,7 +127,7 @@ impl PodRecord {
         let (reason, shown, message) = match verdict {
             ResizeVerdict::Granted => return self.grant(desired, generation, now),
             ResizeVerdict::Deferred { reason, message } => (DEFERRED, reason, message),
-            ResizeVerdict::Infeasible { message } => (INFEASIBLE, INFEASIBLE.to_owned(), message),
+            ResizeVerdict::Infeasible { message, .. } => (INFEASIBLE, INFEASIBLE.to_owned(), message),
         };
         let before = self.resize.pending.as_ref();
         let is_news = before.is_none_or(|b| b.reason != Some(reason) || b.generation != generation);

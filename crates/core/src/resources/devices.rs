@@ -9,8 +9,10 @@ use rubelet_api::v1;
 use rubelet_proto::deviceplugin::{ContainerAllocateResponse, Device};
 use rubelet_proto::{cri, podresources};
 
+use super::numa::Nodes;
 use crate::now::Mono;
 
+mod near;
 #[cfg(test)]
 mod tests;
 
@@ -108,8 +110,8 @@ pub struct Devices {
 pub enum Choice {
     /// It has them, or wants none.
     Made,
-    /// These, and so many more of those that are free.
-    Open { have: BTreeSet<String>, free: BTreeSet<String>, missing: usize },
+    /// These, and so many more of those that are free, the first ones if the plugin prefers none.
+    Open { have: BTreeSet<String>, free: Vec<String>, missing: usize },
 }
 
 impl Choice {
@@ -255,7 +257,7 @@ impl Devices {
         grants.flat_map(|grant| grant.devices.keys())
     }
 
-    /// Which devices a container may have.
+    /// Which devices a container may have, first those near these nodes.
     ///
     /// # Errors
     /// Why it can have none, in upstream's words.
@@ -265,6 +267,7 @@ impl Devices {
         container: &str,
         (resource, required): (&str, usize),
         reusable: &Reusable,
+        near: Option<Nodes>,
     ) -> Result<Choice, String> {
         let has: Option<Vec<&String>> =
             self.of(pod, container).and_then(|g| g.get(resource)).map(|grant| grant.devices.keys().collect());
@@ -288,18 +291,24 @@ impl Devices {
         if has.is_some() || required == 0 {
             return Ok(Choice::Made);
         }
-        let have: BTreeSet<String> = reusable.get(resource).into_iter().flatten().take(required).cloned().collect();
+        let mut have: BTreeSet<String> = reusable.get(resource).into_iter().flatten().take(required).cloned().collect();
         let missing = required - have.len();
         let used: BTreeSet<&String> = self.in_use(resource).collect();
         let is_free = |id: &&String| !used.contains(id) && !have.contains(*id);
-        let free: BTreeSet<String> = known.healthy.iter().filter(is_free).cloned().collect();
+        let free: Vec<String> = known.healthy.iter().filter(is_free).cloned().collect();
         if free.len() < missing {
             return Err(format!(
                 "requested number of devices unavailable for {resource}. Requested: {missing}, Available: {}",
                 free.len()
             ));
         }
-        Ok(Choice::Open { have, free, missing })
+        let near::Split { aligned, others } = self.split(resource, free, near);
+        if missing < aligned.len() {
+            return Ok(Choice::Open { have, free: aligned, missing });
+        }
+        let missing = missing - aligned.len();
+        have.extend(aligned);
+        Ok(Choice::Open { have, free: others, missing })
     }
 
     /// A container has these devices from now on.

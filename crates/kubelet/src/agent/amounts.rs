@@ -140,6 +140,22 @@ fn amounts(map: &BTreeMap<String, String>) -> NodeAmounts {
     }
 }
 
+/// CPU that is kept for the system and for the agents together.
+pub(super) fn reserved_cpu(config: &KubeletConfiguration) -> Amount {
+    match cpus_in(&config.resources.reserved_system_cpus) {
+        Some(cpus) => shown(cpus, ""),
+        None => {
+            let of = |map: &BTreeMap<String, String>| amount(map.get("cpu"));
+            of(&config.resources.system_reserved).plus(of(&config.resources.kube_reserved))
+        }
+    }
+}
+
+/// Memory in bytes below which pods have to go at once.
+pub(super) fn memory_threshold(config: &KubeletConfiguration, memory_bytes: i64) -> i64 {
+    thresholds(&config.eviction.hard.0, NodeAmounts { memory_bytes, ..NodeAmounts::default() }).memory_bytes
+}
+
 /// The hard thresholds in bytes; shares are of the capacity.
 fn thresholds(hard: &BTreeMap<String, String>, capacity: NodeAmounts) -> NodeAmounts {
     let bytes = |signal: &str, whole: i64| {

@@ -141,6 +141,8 @@ fn settings(assembled: &Assembled) -> PodSettings {
         allowed_unsafe_sysctls: config.runtime.allowed_unsafe_sysctls.clone(),
         crash_loop_secs_max: longest.map_or(CRASH_LOOP_SECS_MAX, |d| d.to_std().as_secs()),
         limited_swap: config.resources.memory_swap.swap_behavior == "LimitedSwap",
+        static_cpus: config.resources.cpu_manager_policy == "static",
+        static_memory: config.resources.memory_manager_policy == "Static",
         max_pods: max_pods(assembled),
         has_api_server: assembled.flags.kubeconfig.is_some(),
         local_storage_isolation: config.pods.local_storage_capacity_isolation,

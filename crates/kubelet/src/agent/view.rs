@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rubelet_agent::allocation::Allocation;
 use rubelet_agent::devices::Devices;
 use rubelet_agent::dra::ResourceClaims;
 use rubelet_agent::picture::{Picture, Shown};
@@ -13,7 +14,7 @@ use rubelet_api::gates::Gate;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
+use rubelet_proto::podresources::{AllocatableResourcesResponse, ContainerResources, DynamicResource};
 use rubelet_server::metrics::HttpCounts;
 use rubelet_server::{Premises, Switches, View};
 
@@ -31,6 +32,7 @@ pub(super) struct NodeView {
     pub(super) configz: serde_json::Value,
     pub(super) stats: Stats,
     pub(super) devices: Arc<Devices>,
+    pub(super) allocation: Arc<Allocation>,
     pub(super) claims: Arc<ResourceClaims>,
     pub(super) http: Arc<HttpCounts>,
     /// What `/metrics` tells of the program.
@@ -86,16 +88,16 @@ impl View for NodeView {
         self.pulse.check()
     }
 
-    fn devices(&self, pod: &str, container: &str) -> Vec<ContainerDevices> {
-        self.devices.shown(&PodUid::new(pod), container)
+    fn allocated(&self, pod: &str, container: &str) -> ContainerResources {
+        self.allocation.shown(&PodUid::new(pod), container)
     }
 
     fn dynamic_resources(&self, pod: &v1::Pod, container: &v1::Container) -> Vec<DynamicResource> {
         self.claims.shown(pod, container)
     }
 
-    fn allocatable_devices(&self) -> Vec<ContainerDevices> {
-        self.devices.shown_allocatable()
+    fn allocatable(&self) -> AllocatableResourcesResponse {
+        self.allocation.shown_allocatable()
     }
 
     fn device_plugins(&self) -> Result<(), String> {

@@ -25,7 +25,7 @@ impl Remark {
 }
 
 /// Gates that switch something here. The way to add one is to make it work and to add it here.
-const EFFECTIVE_GATES: [Gate; 32] = [
+const EFFECTIVE_GATES: [Gate; 36] = [
     Gate::AllAlpha,
     Gate::AllBeta,
     Gate::AllowDNSOnlyNodeCSR,
@@ -34,12 +34,16 @@ const EFFECTIVE_GATES: [Gate; 32] = [
     // Without it there is no projection.
     Gate::ClusterTrustBundle,
     Gate::ClusterTrustBundleProjection,
+    Gate::CPUManagerPolicyAlphaOptions,
+    Gate::CPUManagerPolicyBetaOptions,
+    Gate::CPUManagerPolicyOptions,
     Gate::ComponentFlagz,
     Gate::ComponentStatusz,
     Gate::ContainerCheckpoint,
     Gate::ContainerRestartRules,
     Gate::ContainerStopSignals,
     Gate::CustomCPUCFSQuotaPeriod,
+    Gate::DisableCPUQuotaWithExclusiveCPUs,
     Gate::EnvFiles,
     Gate::ExtendWebSocketsToKubelet,
     Gate::GracefulNodeShutdown,

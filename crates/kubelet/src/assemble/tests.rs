@@ -197,16 +197,15 @@ fn settings_without_effect_are_told_in_one_line_each() {
         "--feature-gates=MemoryQoS=true,EnvFiles=false,ImageVolume=true",
         "--housekeeping-interval=3s",
         "--containerd=/x",
-        "--cpu-manager-policy=static",
-        "--reserved-cpus=0",
-        "--topology-manager-scope=pod",
+        "--contention-profiling",
+        "--volume-plugin-dir=/plugins",
     ])
     .unwrap();
     assert_eq!(
         said(&assembled),
         [
             "Warning: setting GA feature gate. It will be removed in a future release. | ImageVolume=true",
-            "These fields have no effect in this version of rubelet yet | cpuManagerPolicy, reservedSystemCPUs, topologyManagerScope",
+            "These fields have no effect in this version of rubelet yet | enableContentionProfiling, volumePluginDir",
             "These feature gates have no effect in this version of rubelet yet | MemoryQoS=true",
             "These flags have no effect in this version of rubelet yet | --housekeeping-interval",
             "These flags are accepted for old command lines and do nothing | containerd",

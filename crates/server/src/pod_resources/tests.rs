@@ -2,7 +2,8 @@
 
 use prost::Message;
 use rubelet_proto::podresources::{
-    AllocatableResourcesRequest, ClaimResource, ContainerDevices, DynamicResource, ListPodResourcesRequest,
+    AllocatableResourcesRequest, AllocatableResourcesResponse, ClaimResource, ContainerDevices, DynamicResource,
+    ListPodResourcesRequest,
 };
 use tonic::transport::{Endpoint, Uri};
 
@@ -80,7 +81,7 @@ async fn pods_that_run_are_listed_with_their_containers() {
     }
     let all: AllocatableResourcesResponse =
         asked.call("/v1.PodResourcesLister/GetAllocatableResources", AllocatableResourcesRequest {}).await.unwrap();
-    assert_eq!(all, AllocatableResourcesResponse::default());
+    assert_eq!((all.devices.len(), all.cpu_ids, all.memory.len()), (0, vec![1, 2, 3], 0));
 }
 
 #[tokio::test]
@@ -97,9 +98,10 @@ async fn devices_of_plugins_are_told() {
         asked.call("/v1.PodResourcesLister/List", ListPodResourcesRequest {}).await.unwrap();
     let devices: Vec<_> = listed.pod_resources[0].containers.iter().map(|c| c.devices.clone()).collect();
     assert_eq!(devices, [vec![], vec![dongle.clone()]]);
+    assert_eq!(listed.pod_resources[0].containers[1].cpu_ids, [2, 3]);
     let all: AllocatableResourcesResponse =
         asked.call("/v1.PodResourcesLister/GetAllocatableResources", AllocatableResourcesRequest {}).await.unwrap();
-    assert_eq!(all.devices, [dongle]);
+    assert_eq!((all.devices, all.cpu_ids), (vec![dongle], vec![1, 2, 3]));
 }
 
 #[tokio::test]

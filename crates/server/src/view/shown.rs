@@ -8,7 +8,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rubelet_api::v1;
 use rubelet_cri::Runtime;
-use rubelet_proto::podresources::{ContainerDevices, DynamicResource};
+use rubelet_proto::podresources::{
+    AllocatableResourcesResponse, ContainerDevices, ContainerResources, DynamicResource,
+};
 use rubelet_testkit::FakeRuntime;
 use rubelet_testkit::runtime::Temper;
 use serde_json::{Value, json};
@@ -41,16 +43,18 @@ impl View for Shown {
         self.sync_loop.clone()
     }
 
-    fn devices(&self, _pod: &str, container: &str) -> Vec<ContainerDevices> {
-        self.devices.get(container).cloned().unwrap_or_default()
+    fn allocated(&self, _pod: &str, container: &str) -> ContainerResources {
+        let devices = self.devices.get(container).cloned().unwrap_or_default();
+        ContainerResources { devices, cpu_ids: vec![2, 3], ..ContainerResources::default() }
     }
 
     fn dynamic_resources(&self, _pod: &v1::Pod, container: &v1::Container) -> Vec<DynamicResource> {
         self.dynamic_resources.get(&container.name).cloned().unwrap_or_default()
     }
 
-    fn allocatable_devices(&self) -> Vec<ContainerDevices> {
-        self.devices.values().flatten().cloned().collect()
+    fn allocatable(&self) -> AllocatableResourcesResponse {
+        let devices = self.devices.values().flatten().cloned().collect();
+        AllocatableResourcesResponse { devices, cpu_ids: vec![1, 2, 3], ..AllocatableResourcesResponse::default() }
     }
 
     fn device_plugins(&self) -> Result<(), String> {

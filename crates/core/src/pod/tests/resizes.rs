@@ -204,7 +204,7 @@ fn what_does_not_fit_waits_and_what_cannot_be_is_told() {
     assert!(condition(&world.status, "PodResizePending").is_none());
     assert_eq!(world.log.last().map(String::as_str), Some("40.0 resize main Cpu 1500..2000"));
 
-    resize(&mut world, &[small()], ResizeVerdict::Infeasible { message: "no".to_owned() });
+    resize(&mut world, &[small()], ResizeVerdict::Infeasible { detail: "swap_limitation", message: "no".to_owned() });
     world.run_until(60);
     assert_eq!(condition(&world.status, "PodResizePending").and_then(|c| c.reason.as_deref()), Some("Infeasible"));
     assert!(world.events.last().is_some_and(|e| e.starts_with("50.0 ResizeInfeasible : Pod resize Infeasible: ")));
