@@ -76,6 +76,7 @@ test_swap() {
   kubelet=$(kubelet_binary) || { tally failed 1 "swap: the kubelet does not build"; return; }
   upstream=$(reference_kubelet) || { tally failed 1 "swap: upstream's kubelet does not build"; return; }
   swap_with "$kubelet" "$upstream" "$logs/swap.log"
+  cpus_beside "$kubelet" "$upstream" "$logs/swap-cpus.log"
   newer=$(X_KUBERNETES=1.37 controlplane_path) || { tally failed 1 "swap: no modules of 1.37"; return; }
   [ "${X_KUBERNETES:-}" != 1.37 ] || newer=$(controlplane_binary) || { tally failed 1 "swap: 1.37 does not build"; return; }
   if [ ! -x "$newer" ]; then tally skipped 1 "swap: upstream's 1.37 has not been built: X_KUBERNETES=1.37 ./x test swap"; return; fi
@@ -85,6 +86,13 @@ test_swap() {
   chmod 755 "$upstream/kubelet"
   swap_with "$kubelet" "$upstream/kubelet" "$logs/swap-1.37.log"
   rm -r "$upstream"
+}
+
+# cpus_beside KUBELET UPSTREAM LOG: CPUs and memory of their own, on both kubelets.
+cpus_beside() {
+  if [ "$(nproc)" -lt 2 ]; then tally skipped 1 "swap: CPUs of their own need two"; return; fi
+  tests/lib/own.sh python3 tests/lib/check_cpus.py --kubelet "$1" --upstream "$2" --images "$X_CACHE/images/golden.tar" 2>&1 | tee "$3" || true
+  tally_check "$3" "swap"
 }
 
 # swap_with KUBELET UPSTREAM LOG: kubelets change under running pods.
@@ -403,17 +411,18 @@ vm_machines() {
   if [ "$(id -u)" != 0 ]; then tally skipped 1 "vm: needs root"; return; fi
   if ! need_go; then tally skipped 1 "vm: needs Go"; return; fi
   golden_tools || { tally failed 1 "vm: its tools do not build"; return; }
-  local kubelet runtime machine=
-  trap '[ -z "${machine:-}" ] || kill "$machine" 2>/dev/null || true' EXIT
+  local kubelet runtime machine machines=()
+  trap 'for machine in "${machines[@]}"; do kill "$machine" 2>/dev/null || true; done' EXIT
   kubelet=$(kubelet_binary) || { tally failed 1 "vm: the kubelet does not build"; return; }
   tests/vm/image.sh || { tally failed 1 "vm: the machine could not be built"; return; }
-  # One after the other: each takes all that the processors have, and some pods have deadlines.
+  # Side by side where there is a processor for each: an emulated machine has one.
   for runtime in ${X_VM_RUNTIMES:-embedded containerd}; do
     X_VM_RUNTIMES=$runtime tests/vm/run.sh "$kubelet" "$logs/vm-$runtime" "${X_ONLY:-.}" >"$logs/vm-$runtime.log" 2>&1 &
-    machine=$!
-    wait "$machine" || true
-    machine=
+    machines+=($!)
+    [ "$(nproc)" -ge 2 ] || wait $! || true
   done
+  for machine in "${machines[@]}"; do wait "$machine" || true; done
+  machines=()
   for runtime in ${X_VM_RUNTIMES:-embedded containerd}; do
     cat "$logs/vm-$runtime.log"
     tally_vm "$logs/vm-$runtime.log"
