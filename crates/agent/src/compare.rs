@@ -1,5 +1,6 @@
 //! Whether what runs is what would be rendered now, by the configuration that the runtime reports verbosely.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::v1;
@@ -191,7 +192,7 @@ fn mounted_images(pod: &v1::Pod, container: &str, reported: &Value) -> BTreeMap<
     };
     let wanted = render::containers(pod).filter(|c| c.name == container);
     let wanted = wanted.flat_map(|c| c.volume_mounts.iter().flatten());
-    wanted.filter_map(|mount| Some((mount.name.clone(), at(&mount.mount_path)?))).collect()
+    wanted.filter_map(|mount| Some((mount.name.clone(), at(&mount.mount_path)?))).into_map()
 }
 
 /// The `config` of verbose status; containerd and CRI-O put it into `info["info"]`.

@@ -10,6 +10,7 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
@@ -274,7 +275,7 @@ impl ResourceClaims {
         let turns: BTreeMap<ObjectName, Arc<Turn<()>>> = {
             let mut known = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|_, turn| Arc::strong_count(turn) > 1);
-            claims.map(|claim| (claim.clone(), known.entry(claim.clone()).or_default().clone())).collect()
+            claims.map(|claim| (claim.clone(), known.entry(claim.clone()).or_default().clone())).into_map()
         };
         // All take them in the same order.
         let mut held = Vec::with_capacity(turns.len());

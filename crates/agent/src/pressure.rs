@@ -1,5 +1,6 @@
 //! The task that looks at what is left of the node, frees what is of no use, and ends pods when that is not enough.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,7 +172,7 @@ impl Pressure {
                 reason: rubelet_core::evict::REASON.to_owned(),
                 disruption: is_disruption.then(|| message.clone()),
                 message,
-                annotations: annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+                annotations: annotations.into_iter().map(|(key, value)| (key.to_owned(), value)).into_map(),
             });
             if self.roster.send(RosterNote::Order(uid.clone(), order)).await.is_ok() {
                 evicted.push(uid);

@@ -13,6 +13,7 @@ mod objects;
 mod resource_claims;
 mod tokens;
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -290,7 +291,7 @@ impl<O: Fn(Root, u64, mpsc::Sender<Report>) -> AbortHandle> Desk<O> {
                 let got = self.fetches.get(&Root::of(need))?.for_wish(served.wish.number)?;
                 Some((need.clone(), part_of(need, got)))
             });
-            let known: BTreeMap<Need, Got> = known.collect();
+            let known: BTreeMap<Need, Got> = known.into_map();
             if known == served.told {
                 continue;
             }

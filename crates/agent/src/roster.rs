@@ -10,6 +10,7 @@ mod remember;
 mod sizes;
 pub mod survey;
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -110,7 +111,7 @@ impl Roster {
             inquiry,
             findings,
             leftovers: surveyed.leftovers,
-            has_spoken: sources.into_iter().map(|s| (s, false)).collect(),
+            has_spoken: sources.into_iter().map(|s| (s, false)).into_map(),
             done: BTreeSet::new(),
             ledger,
             around,

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod duration;
 pub mod gates;
+pub mod gather;
 pub mod ids;
 pub mod metrics;
 pub mod pod;

@@ -1,6 +1,7 @@
 //! Who may have an image that is on the node: how it came here, by whose credentials, and what its record says of that. All of it
 //! is kubelet 1.36's `KubeletEnsureSecretPulledImages`.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -162,7 +163,7 @@ impl Record {
     ) -> Option<Self> {
         let name = bare(image).to_owned();
         let Some(known) = known else {
-            let credentials = credentials.map(|c| (name, c.clone())).into_iter().collect();
+            let credentials = credentials.map(|c| (name, c.clone())).into_iter().into_map();
             return Some(Self { updated: now, image_ref: image_ref.to_owned(), credentials });
         };
         let new = credentials.filter(|c| !c.is_empty())?;

@@ -100,8 +100,8 @@ pub fn topology(root: &Path) -> Result<Topology, ProcError> {
     if all.cpus.is_empty() {
         return Err(missing(&cpus_dir, "processor"));
     }
-    all.cpus.sort_by_key(|cpu| cpu.number);
-    all.nodes.sort_by_key(|node| node.number);
+    all.cpus.sort_unstable_by_key(|cpu| cpu.number);
+    all.nodes.sort_unstable_by_key(|node| node.number);
     Ok(all)
 }
 
@@ -198,7 +198,7 @@ fn memory(dir: &Path) -> Result<u64, ProcError> {
 
 fn huge_pages(dir: &Path) -> Result<Vec<HugePages>, ProcError> {
     let mut pages = huge_pages_in(&dir.join("hugepages"))?;
-    pages.sort_by_key(|pages| pages.size_bytes);
+    pages.sort_unstable_by_key(|pages| pages.size_bytes);
     Ok(pages)
 }
 
@@ -223,7 +223,7 @@ fn numbered(dir: &Path, name: &str) -> Result<Option<Vec<usize>>, ProcError> {
         let entry = entry.map_err(failed)?.file_name();
         numbers.extend(entry.to_str().and_then(|entry| entry.strip_prefix(name)?.parse::<usize>().ok()));
     }
-    numbers.sort_by_key(usize::to_string);
+    numbers.sort_unstable_by_key(usize::to_string);
     Ok(Some(numbers))
 }
 

@@ -1,5 +1,6 @@
 //! The embedded runtime in this program: its settings from flags and configuration.
 
+use rubelet_api::gather::Gather;
 use rubelet_host::cgroup::Driver;
 use rubelet_host::chain;
 use rubelet_network::{Subnet, SubnetError};
@@ -45,7 +46,7 @@ pub(crate) async fn try_start(
         options.network.subnets = subnets.map_err(Unstarted::Settings)?;
     }
     options.creator = Creator::from(flags.oci_runtime.as_str());
-    options.handlers = flags.handlers.iter().map(|(name, it)| (name.clone(), Creator::from(it.as_str()))).collect();
+    options.handlers = flags.handlers.iter().map(|(name, it)| (name.clone(), Creator::from(it.as_str()))).into_map();
     if let Some(path) = around.variable("PATH") {
         path.clone_into(&mut options.program_path);
     }

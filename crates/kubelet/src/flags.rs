@@ -8,6 +8,7 @@ pub(crate) mod scan;
 mod table;
 mod value;
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -83,13 +84,13 @@ impl Given {
                 let shown = self.values.get(flag.name).map_or_else(|| flag.default.to_owned(), show);
                 (flag.name.to_owned(), shown)
             })
-            .collect()
+            .into_map()
     }
 
     /// The `key=value` pairs of a flag.
     pub(crate) fn pairs(&self, name: &str) -> BTreeMap<String, String> {
         let Some(Value::Object(map)) = self.values.get(name) else { return BTreeMap::new() };
-        map.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+        map.iter().map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).into_map()
     }
 
     /// The given flags that set a field of the configuration: the field's dotted path and its value.

@@ -1,5 +1,6 @@
 //! What the program finds around it: its name, its environment, its folder, its host's name. Read once, in `main`.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -47,7 +48,7 @@ impl Surroundings {
         let program = std::env::args_os().next().map_or(Program::Rubelet, |arg| Program::named(&arg.to_string_lossy()));
         let variables = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-            .collect();
+            .into_map();
         // Without a working directory relative paths start at the root, as in a service.
         let working_dir = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

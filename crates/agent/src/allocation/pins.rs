@@ -2,6 +2,7 @@
 //!
 //! Rules are in `rubelet_core::resources::{cpus, memory}`.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -93,7 +94,7 @@ impl Pins {
         } else {
             topology::topology(&settings.machine_root).map_err(|e| chain(&e))?
         };
-        let distances = machine.nodes.iter().map(|node| (node.number, node.distances.clone())).collect();
+        let distances = machine.nodes.iter().map(|node| (node.number, node.distances.clone())).into_map();
         let merging = Merging::of(
             &settings.topology_policy,
             &settings.topology_scope,

@@ -1,5 +1,6 @@
 //! What the cluster is told of a driver: an entry in the CSINode, an annotation and labels of the Node.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use rubelet_api::groups::storage_v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
@@ -130,7 +131,7 @@ fn node_patch(node: &v1::Node, driver: &str, info: &NodeFacts) -> Option<Value> 
     let labels: BTreeMap<String, String> = segments(info)
         .into_iter()
         .filter(|(key, value)| node.metadata.labels.as_ref().and_then(|l| l.get(key)) != Some(value))
-        .collect();
+        .into_map();
     let is_new = ids.insert(driver.to_owned(), info.node_id.clone()).as_ref() != Some(&info.node_id);
     if !is_new && labels.is_empty() {
         return None;

@@ -1,5 +1,6 @@
 //! The file in which allocations outlive the agent, in upstream's format: whichever kubelet starts next reads it.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -58,7 +59,7 @@ pub(super) fn text(devices: &Devices) -> Result<String, serde_json::Error> {
     let registered = devices.registered().map(|(name, ids)| (name.clone(), Some(ids.iter().cloned().collect())));
     let data = Content {
         pod_device_entries: (!entries.is_empty()).then_some(entries),
-        registered_devices: Some(registered.collect()),
+        registered_devices: Some(registered.into_map()),
     };
     let checksum = data.checksum().unwrap_or_default();
     serde_json::to_string(&File { data, checksum })

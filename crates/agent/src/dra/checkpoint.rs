@@ -1,5 +1,6 @@
 //! The file in which claims outlive the agent, in upstream's format: whichever kubelet starts next reads it.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use flate2::Crc;
@@ -94,8 +95,8 @@ fn claim(name: &ObjectName, held: &Held) -> Claim {
         uid: held.uid.clone(),
         claim_name: name.name.clone(),
         namespace: name.namespace.clone(),
-        pods: Some(held.pods.iter().map(|pod| (pod.to_string(), Nothing {})).collect()),
-        driver_state: Some(held.drivers.iter().map(|(name, devices)| (name.clone(), driver(devices))).collect()),
+        pods: Some(held.pods.iter().map(|pod| (pod.to_string(), Nothing {})).into_map()),
+        driver_state: Some(held.drivers.iter().map(|(name, devices)| (name.clone(), driver(devices))).into_map()),
     }
 }
 
@@ -126,7 +127,7 @@ fn held(claim: Claim) -> (ObjectName, Held) {
     let held = Held {
         uid: claim.uid,
         pods: claim.pods.into_iter().flatten().map(|(pod, _)| PodUid::new(pod)).collect(),
-        drivers: drivers.collect(),
+        drivers: drivers.into_map(),
         is_prepared: false,
     };
     (ObjectName { namespace: claim.namespace, name: claim.claim_name }, held)

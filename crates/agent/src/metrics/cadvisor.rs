@@ -1,6 +1,7 @@
 //! `/metrics/cadvisor`: what cAdvisor tells of the machine, the cgroups above pods, pods and containers. Read when it is asked
 //! for: each file of the kernel once, for all families.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
@@ -79,7 +80,7 @@ impl CadvisorPage {
         let page = Page {
             rows: rows(inner, &self.ground),
             disks: disks(&devices),
-            names: devices.into_iter().map(|one| ((one.major, one.minor), format!("/dev/{}", one.name))).collect(),
+            names: devices.into_iter().map(|one| ((one.major, one.minor), format!("/dev/{}", one.name))).into_map(),
             now_secs: jiff::Timestamp::now().as_second(),
         };
         page.tell(&mut Text::new(out))

@@ -1,5 +1,6 @@
 //! What is left of the node and what pods use of it, read from the kernel and the runtime.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,7 +141,7 @@ impl Gauge {
                     let usage = pod(&hands, &uid, &shown, &stats, depth);
                     (uid, usage)
                 })
-                .collect()
+                .into_map()
         });
         read.await.unwrap_or_else(|e| {
             tracing::warn!(err = %e, "reading what pods use broke");

@@ -1,5 +1,6 @@
 //! The files in which it outlives the agent how images came, in upstream's format: whichever kubelet starts next reads them.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -93,7 +94,7 @@ pub(super) fn record_text(record: &Record) -> Result<String, serde_json::Error> 
         // Upstream's times have no fractions.
         last_updated_time: Timestamp::from_second(record.updated.as_second()).ok(),
         image_ref: record.image_ref.clone(),
-        credential_mapping: record.credentials.iter().map(|(name, of)| (name.clone(), row(of))).collect(),
+        credential_mapping: record.credentials.iter().map(|(name, of)| (name.clone(), row(of))).into_map(),
     };
     line(&file)
 }
@@ -109,7 +110,7 @@ pub(super) fn read_record(text: &str) -> Result<Read<Record>, String> {
     let said = Record {
         updated: file.last_updated_time.unwrap_or_default(),
         image_ref: file.image_ref,
-        credentials: file.credential_mapping.into_iter().map(|(name, row)| (name, credentials(row))).collect(),
+        credentials: file.credential_mapping.into_iter().map(|(name, row)| (name, credentials(row))).into_map(),
     };
     Ok(Read { said, is_current })
 }

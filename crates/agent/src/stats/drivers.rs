@@ -1,5 +1,6 @@
 //! What CSI drivers say of the use of their volumes. They are asked when somebody asks us, and not more often than settings say.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ pub(super) async fn ask(inner: &Inner, pods: &[Pod]) -> BTreeMap<Key, DriverVolu
         };
         all.insert(key, (Instant::now(), DriverVolume { volume: one.volume, usage }));
     }
-    let told = all.iter().map(|(key, (_, volume))| (key.clone(), volume.clone())).collect();
+    let told = all.iter().map(|(key, (_, volume))| (key.clone(), volume.clone())).into_map();
     inner.kept().drivers = all;
     told
 }

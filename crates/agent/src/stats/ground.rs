@@ -1,5 +1,6 @@
 //! Which pods there are, and where in the machine they are.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -82,7 +83,7 @@ impl Ground {
         if wants_layers {
             let layers = inner.hands.runtime.list_container_stats(None).await.unwrap_or_default();
             let id = |stats: &cri::ContainerStats| stats.attributes.as_ref().map(|one| one.id.clone());
-            ground.told = layers.iter().filter_map(|stats| Some((id(stats)?, told(stats)))).collect();
+            ground.told = layers.iter().filter_map(|stats| Some((id(stats)?, told(stats)))).into_map();
             ground.image_fs = inner.hands.runtime.image_fs_info().await.ok();
             ground.volumes = drivers::ask(inner, &ground.pods).await;
         }

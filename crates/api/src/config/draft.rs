@@ -1,5 +1,6 @@
 //! From files and flags to one configuration.
 
+use crate::gather::Gather;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -249,7 +250,7 @@ impl Draft {
             _ => return Ok(Gates::default()),
         };
         let said: BTreeMap<String, bool> =
-            said.iter().map(|(name, value)| (name.clone(), value.as_bool().unwrap_or(false))).collect();
+            said.iter().map(|(name, value)| (name.clone(), value.as_bool().unwrap_or(false))).into_map();
         Gates::from_map(&said).map_err(|errors| {
             let line = |error: &GateError| {
                 let field = format!("featureGates.{}", error.name());

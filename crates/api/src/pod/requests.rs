@@ -1,5 +1,6 @@
 //! What a pod asks for.
 
+use crate::gather::Gather;
 use std::collections::BTreeMap;
 
 use crate::quantity::{Amount, parsed};
@@ -36,7 +37,7 @@ pub(crate) fn pod_requests(spec: &v1::PodSpec) -> BTreeMap<String, Amount> {
 
 fn requests(container: &v1::Container) -> BTreeMap<String, Amount> {
     let list = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    list.into_iter().flatten().filter_map(|(name, quantity)| Some((name.clone(), parsed(quantity)?))).collect()
+    list.into_iter().flatten().filter_map(|(name, quantity)| Some((name.clone(), parsed(quantity)?))).into_map()
 }
 
 fn add(total: &mut BTreeMap<String, Amount>, more: &BTreeMap<String, Amount>) {

@@ -1,5 +1,6 @@
 //! Since when there is too little of what, and what follows.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::observe::{Candidate, Observations};
@@ -83,7 +84,7 @@ impl Watch {
         let thresholds = self.rules.thresholds.iter().enumerate();
         let met: BTreeSet<usize> = thresholds.filter(|(nth, t)| is_met(*nth, t)).map(|(nth, _)| nth).collect();
         let since: BTreeMap<usize, Mono> =
-            met.iter().map(|nth| (*nth, self.since.get(nth).copied().unwrap_or(now))).collect();
+            met.iter().map(|nth| (*nth, self.since.get(nth).copied().unwrap_or(now))).into_map();
         for nth in &met {
             let pressure = self.rules.thresholds[*nth].signal.pressure();
             for (kind, is_on) in

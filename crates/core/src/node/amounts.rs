@@ -1,5 +1,6 @@
 //! Capacity and what of it is for pods.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use rubelet_api::quantity::Amount;
@@ -79,11 +80,11 @@ fn huge_pages(facts: &NodeFacts) -> Amounts {
     let machine = &facts.machine;
     let of = |size: u64| machine.huge_pages.iter().find(|(s, _)| *s == size).map_or(0, |(_, bytes)| *bytes);
     let name = |size: u64| format!("{}{}", hugepages::PREFIX, bytes(i64::try_from(size).unwrap_or(i64::MAX)).0);
-    machine.huge_page_sizes.iter().map(|&size| (name(size), bytes(of(size)))).collect()
+    machine.huge_page_sizes.iter().map(|&size| (name(size), bytes(of(size)))).into_map()
 }
 
 /// Pieces of what others count.
 pub(super) fn extended(allocatable: Option<&Amounts>) -> BTreeMap<String, i64> {
     let all = allocatable.into_iter().flatten().filter(|(name, _)| is_extended(name));
-    all.filter_map(|(name, amount)| Some((name.clone(), Amount::parse(&amount.0).ok()?.units()))).collect()
+    all.filter_map(|(name, amount)| Some((name.clone(), Amount::parse(&amount.0).ok()?.units()))).into_map()
 }

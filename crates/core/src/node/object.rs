@@ -1,5 +1,6 @@
 //! The Node object: what the node says of itself.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use rubelet_api::meta::Time;
@@ -126,7 +127,7 @@ pub fn default_labels(name: &str) -> BTreeMap<String, String> {
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .collect()
+    .into_map()
 }
 
 /// The taints that the node gives itself when it registers.

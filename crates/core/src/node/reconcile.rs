@@ -1,5 +1,6 @@
 //! A node that was registered before: what of its Node object has to be as it would be made now.
 
+use rubelet_api::gather::Gather;
 use rubelet_api::{Quantity, v1};
 
 use super::amounts::is_extended;
@@ -44,7 +45,7 @@ pub fn reconciled(wanted: &v1::Node, known: &v1::Node, forgets_extended: bool) -
         }
     }
     let pages = |amounts: Option<std::collections::BTreeMap<String, Quantity>>| -> std::collections::BTreeMap<_, _> {
-        amounts.into_iter().flatten().filter(|(name, _)| name.starts_with(hugepages::PREFIX)).collect()
+        amounts.into_iter().flatten().filter(|(name, _)| name.starts_with(hugepages::PREFIX)).into_map()
     };
     for (known, wanted) in [(capacity, pages(wanted.capacity)), (allocatable, pages(wanted.allocatable))] {
         known.retain(|name, _| !name.starts_with(hugepages::PREFIX) || wanted.contains_key(name));

@@ -1,5 +1,6 @@
 //! The sandbox's configuration.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::v1;
@@ -33,7 +34,7 @@ pub fn sandbox_config(pod: &v1::Pod, attempt: u32, node: &NodeFacts) -> Result<c
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(pod, node),
             security_context: Some(security::sandbox(pod)),
-            sysctls: sysctls.iter().copied().flatten().map(|s| (s.name.replace('/', "."), s.value.clone())).collect(),
+            sysctls: sysctls.iter().copied().flatten().map(|s| (s.name.replace('/', "."), s.value.clone())).into_map(),
             overhead: Some(overhead_resources(pod, node)),
             resources: Some(sandbox_resources(pod, node)),
         }),

@@ -1,5 +1,6 @@
 //! Where pods live in the cgroup tree and what their cgroup allows.
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 
@@ -103,7 +104,9 @@ pub(crate) fn is_limited(pod: &v1::Pod, resource: &str, pod_level: bool) -> bool
 
 fn huge_page_amounts(requests: &Amounts, limits: &Amounts) -> Amounts {
     let both = limits.iter().chain(requests.iter());
-    both.filter(|(name, _)| name.starts_with(hugepages::PREFIX)).map(|(name, amount)| (name.clone(), *amount)).collect()
+    both.filter(|(name, _)| name.starts_with(hugepages::PREFIX))
+        .map(|(name, amount)| (name.clone(), *amount))
+        .into_map()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Resource claims (DRA): which a pod may use, what drivers have prepared for them, and what containers get of that.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::groups::resource_v1::ResourceClaim;
@@ -155,7 +156,7 @@ impl Claims {
     /// What an earlier life wrote down.
     #[must_use]
     pub fn restored(held: impl IntoIterator<Item = (ObjectName, Held)>) -> Self {
-        Self { held: held.into_iter().collect() }
+        Self { held: held.into_iter().into_map() }
     }
 
     /// To be written down.
@@ -172,7 +173,7 @@ impl Claims {
         for wish in wishes {
             let held = self.held.entry(wish.claim.clone()).or_insert_with(|| Held {
                 uid: wish.uid.clone(),
-                drivers: wish.drivers.iter().map(|driver| (driver.clone(), Vec::new())).collect(),
+                drivers: wish.drivers.iter().map(|driver| (driver.clone(), Vec::new())).into_map(),
                 ..Held::default()
             });
             if held.uid != wish.uid {

@@ -1,5 +1,6 @@
 //! The resources part of CRI's messages.
 
+use rubelet_api::gather::Gather;
 use rubelet_api::v1;
 use rubelet_proto::cri;
 
@@ -40,7 +41,7 @@ pub fn overhead_resources(pod: &v1::Pod, node: &NodeFacts) -> cri::LinuxContaine
     let Some(overhead) = pod.spec.as_ref().and_then(|s| s.overhead.as_ref()) else {
         return cri::LinuxContainerResources::default();
     };
-    let overhead: Amounts = overhead.iter().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect();
+    let overhead: Amounts = overhead.iter().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).into_map();
     base(Some(get(&overhead, "cpu")), &overhead, node)
 }
 

@@ -1,5 +1,6 @@
 //! Devices that plugins bring: how many there are, which container has which, and what it is given with them.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -147,7 +148,7 @@ impl Devices {
             healthy: BTreeSet::new(),
             unhealthy: BTreeSet::new(),
         };
-        let resources = registered.into_iter().map(|name| (name, empty.clone())).collect();
+        let resources = registered.into_iter().map(|name| (name, empty.clone())).into_map();
         Self { resources, held, ..Self::default() }
     }
 
@@ -172,7 +173,7 @@ impl Devices {
             of.map(|d| d.id.clone()).collect()
         };
         (entry.healthy, entry.unhealthy) = (ids(true), ids(false));
-        let told: BTreeMap<String, Device> = devices.into_iter().map(|d| (d.id.clone(), d)).collect();
+        let told: BTreeMap<String, Device> = devices.into_iter().map(|d| (d.id.clone(), d)).into_map();
         let before = self.told.insert(resource.to_owned(), told).unwrap_or_default();
         let now = &self.told[resource];
         let has_changed = |id: &String| now.get(id).map(|d| &d.health) != before.get(id).map(|d| &d.health);
@@ -217,7 +218,7 @@ impl Devices {
             let (healthy, unhealthy) = (r.healthy.len(), r.unhealthy.len());
             (name.clone(), Count { capacity: healthy + unhealthy, allocatable: healthy })
         });
-        gone.chain(shown).collect()
+        gone.chain(shown).into_map()
     }
 
     /// Resources and their healthy devices, to be written down.
@@ -325,7 +326,7 @@ impl Devices {
             let topology = told.and_then(|told| told.get(id)?.topology.as_ref());
             topology.map(|t| t.nodes.iter().map(|node| node.id).collect()).unwrap_or_default()
         };
-        let devices = ids.iter().map(|id| (id.clone(), nodes(id))).collect();
+        let devices = ids.iter().map(|id| (id.clone(), nodes(id))).into_map();
         let of_pod = self.held.entry(pod.clone()).or_default();
         of_pod.entry(container.to_owned()).or_default().insert(resource.to_owned(), Grant { devices, given });
     }
@@ -384,7 +385,7 @@ impl Devices {
             ),
         };
         let of_pod = self.held.get(pod).into_iter().flatten();
-        of_pod.map(|(name, grants)| (name.clone(), grants.iter().map(status).collect())).collect()
+        of_pod.map(|(name, grants)| (name.clone(), grants.iter().map(status).collect())).into_map()
     }
 
     /// What monitoring is told of a container.

@@ -1,5 +1,6 @@
 //! Requests and limits of a whole pod.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use rubelet_api::{Quantity, v1};
@@ -123,7 +124,7 @@ pub fn amounts(resources: Option<&v1::ResourceRequirements>, side: Side) -> Amou
         Side::Requests => r.requests.as_ref(),
         Side::Limits => r.limits.as_ref(),
     });
-    map.into_iter().flatten().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).collect()
+    map.into_iter().flatten().map(|(name, quantity)| (name.clone(), Amount::of(quantity))).into_map()
 }
 
 /// The amount of that name, or nothing.

@@ -1,5 +1,6 @@
 //! Who may have CPUs and memory for himself, from the configuration.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -42,7 +43,7 @@ fn kept(assembled: &Assembled, memory_bytes: i64) -> Vec<BTreeMap<String, Amount
     let resources = &assembled.config.resources;
     let of = |map: &BTreeMap<String, String>| {
         let amounts = map.iter().filter_map(|(name, text)| Some((name.clone(), Amount::parse(text).ok()?)));
-        amounts.collect::<BTreeMap<_, _>>()
+        amounts.into_map()
     };
     let eviction = amounts::memory_threshold(&assembled.config, memory_bytes);
     let eviction = BTreeMap::from([(memory::MEMORY.to_owned(), Amount::bytes(eviction))]);

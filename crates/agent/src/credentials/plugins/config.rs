@@ -1,6 +1,7 @@
 //! The configuration of credential provider plugins: `CredentialProviderConfig` of `kubelet.config.k8s.io`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use rubelet_api::gather::Gather;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -176,14 +177,7 @@ fn provider(row: Row) -> Provider {
         api_version: row.api_version,
         args: row.args.unwrap_or_default(),
         // A name that is said twice: the last counts.
-        env: row
-            .env
-            .unwrap_or_default()
-            .into_iter()
-            .map(|one| (one.name, one.value))
-            .collect::<BTreeMap<_, _>>()
-            .into_iter()
-            .collect(),
+        env: row.env.unwrap_or_default().into_iter().map(|one| (one.name, one.value)).into_map().into_iter().collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! All directories and names that decide what the static pod path shows.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ impl Routes {
         let dir = root.end.clone().filter(|end| end.is_dir());
         let is_link = |p: &PathBuf| std::fs::symlink_metadata(p).is_ok_and(|m| m.file_type().is_symlink());
         let links = match dir {
-            Some(_) => entries.iter().filter(|e| is_link(e)).map(|e| (e.clone(), chain(e))).collect(),
+            Some(_) => entries.iter().filter(|e| is_link(e)).map(|e| (e.clone(), chain(e))).into_map(),
             None => BTreeMap::new(),
         };
         Self { root, dir, configured: path.to_owned(), links }

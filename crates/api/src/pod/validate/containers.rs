@@ -1,5 +1,6 @@
 //! Containers, plain and init.
 
+use crate::gather::Gather;
 use std::collections::BTreeSet;
 
 use super::{all_invalid, environment, mounts, names, one_of, ports, probes, resources, security};
@@ -30,7 +31,7 @@ pub(super) fn validate(spec: &v1::PodSpec, gates: Gates, path: &Path, problems: 
     let around = Around {
         spec,
         gates,
-        volumes: spec.volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).collect(),
+        volumes: spec.volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).into_map(),
         claims: spec.resource_claims.iter().flatten().map(|claim| claim.name.as_str()).collect(),
     };
     let mut seen = BTreeSet::new();

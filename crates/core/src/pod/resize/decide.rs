@@ -2,6 +2,7 @@
 //! what the pod no longer needs. kubelet 1.36: memory, then CPU; a pod's limit grows before its request and shrinks after it.
 
 use rubelet_api::Quantity;
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::{ContainerId, ContainerName, SandboxId};
 use rubelet_api::v1;
 use rubelet_proto::cri;
@@ -109,7 +110,7 @@ fn tell_container(p: &mut Planner<'_>, update: &Update<'_>, measure: Measure) {
 fn resized(container: &v1::Container, sizes: Sizes) -> v1::Container {
     let map = |cpu: i64, memory: i64| {
         let all = [("cpu", Quantity(format!("{cpu}m"))), ("memory", Quantity(memory.to_string()))];
-        Some(all.into_iter().map(|(name, quantity)| (name.to_owned(), quantity)).collect())
+        Some(all.into_iter().map(|(name, quantity)| (name.to_owned(), quantity)).into_map())
     };
     let resources = v1::ResourceRequirements {
         limits: map(sizes.cpu_limit, sizes.memory_limit),
@@ -149,7 +150,7 @@ fn of_sandbox(pod: &v1::Pod, sizes: PodSizes, node: &NodeFacts) -> cri::LinuxCon
         .iter()
         .flat_map(|s| s.overhead.iter().flatten())
         .map(|(name, quantity)| (name.clone(), Amount::of(quantity)))
-        .collect();
+        .into_map();
     let less = |whole: i64, part: i64| if whole == 0 { 0 } else { whole.saturating_sub(part).max(0) };
     let cpu = get(&overhead, "cpu").milli();
     let mut resources = cri::LinuxContainerResources {

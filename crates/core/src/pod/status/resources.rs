@@ -1,5 +1,6 @@
 //! `resources` and `allocatedResources`, of the pod and of its containers.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use rubelet_api::quantity::Amount;
@@ -149,7 +150,7 @@ fn own(resources: Option<&v1::ResourceRequirements>, side: Side) -> Amounts {
         Side::Requests => r.requests.as_ref(),
         Side::Limits => r.limits.as_ref(),
     });
-    map.into_iter().flatten().filter_map(|(name, q)| Some((name.clone(), Amount::parse(&q.0).ok()?))).collect()
+    map.into_iter().flatten().filter_map(|(name, q)| Some((name.clone(), Amount::parse(&q.0).ok()?))).into_map()
 }
 
 fn add(to: &mut Amounts, more: &Amounts) {
@@ -165,6 +166,6 @@ fn raise(to: &mut Amounts, least: &Amounts) {
 }
 
 fn written(amounts: Amounts) -> Option<Quantities> {
-    let map: Quantities = amounts.into_iter().map(|(name, amount)| (name, Quantity(amount.to_string()))).collect();
+    let map: Quantities = amounts.into_iter().map(|(name, amount)| (name, Quantity(amount.to_string()))).into_map();
     (!map.is_empty()).then_some(map)
 }

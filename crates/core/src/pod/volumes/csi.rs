@@ -1,5 +1,6 @@
 //! Volumes of CSI drivers: what they wait for, and what the driver is told.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -307,7 +308,7 @@ fn pod_attributes(view: &View<'_>, driver: &CsiDriver, is_ephemeral: bool, attri
 fn secrets(view: &View<'_>, of: ObjectName) -> Result<BTreeMap<String, String>, RenderError> {
     let secret = view.inputs.secret(of).map_err(lacking)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(secret.data.iter().flatten().map(|(key, value)| (key.clone(), text(&value.0))).collect())
+    Ok(secret.data.iter().flatten().map(|(key, value)| (key.clone(), text(&value.0))).into_map())
 }
 
 fn unsupported(driver: &str, mode: &str) -> String {

@@ -1,5 +1,6 @@
 //! Volumes that consist of files which are written here: configMap, secret, downwardAPI, projected.
 
+use rubelet_api::gather::{Gather, TryGather};
 use std::collections::BTreeMap;
 
 use rubelet_api::v1;
@@ -122,7 +123,7 @@ fn pod_certificate(
         (&source.certificate_chain_path, issued.chain.as_str()),
     ];
     let named = files.into_iter().filter_map(|(path, text)| Some((path.as_deref().filter(|p| !p.is_empty())?, text)));
-    Ok(named.flat_map(|(path, text)| private_file(view, path, text, default_mode)).collect())
+    Ok(named.flat_map(|(path, text)| private_file(view, path, text, default_mode)).into_map())
 }
 
 /// kubelet 1.36: with an fsGroup, or with one user for all containers, nobody else reads it, and it is that user's.
@@ -159,7 +160,7 @@ fn map_files(
     };
     let text = map.and_then(|m| m.data.as_ref()).into_iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes()));
     let binary = map.and_then(|m| m.binary_data.as_ref()).into_iter().flatten();
-    let mut values: BTreeMap<&str, &[u8]> = binary.map(|(k, v)| (k.as_str(), v.0.as_slice())).collect();
+    let mut values: BTreeMap<&str, &[u8]> = binary.map(|(k, v)| (k.as_str(), v.0.as_slice())).into_map();
     values.extend(text);
     key_files(&values, items, optional, default_mode, "configmap references non-existent config key")
 }
@@ -177,7 +178,7 @@ fn secret_files(
         Err(lack) => return Err(lacking(lack, "a secret volume")),
     };
     let values = secret.and_then(|s| s.data.as_ref()).into_iter().flatten();
-    let values = values.map(|(k, v)| (k.as_str(), v.0.as_slice())).collect();
+    let values = values.map(|(k, v)| (k.as_str(), v.0.as_slice())).into_map();
     key_files(&values, items, optional, default_mode, "references non-existent secret key")
 }
 
@@ -194,7 +195,7 @@ fn key_files(
     };
     let items = items.unwrap_or_default();
     if items.is_empty() {
-        return Ok(values.iter().map(|(key, content)| file((*key).to_owned(), content, default_mode)).collect());
+        return Ok(values.iter().map(|(key, content)| file((*key).to_owned(), content, default_mode)).into_map());
     }
     let mut files = Files::new();
     for item in items {
@@ -223,7 +224,7 @@ fn downward_files(
         let (path, mode) = (clean(&item.path), mode(item.mode, default_mode));
         Ok((path.clone(), VolumeFile { path, content: content.into_bytes(), mode, owner: None }))
     };
-    items.unwrap_or_default().iter().map(one).collect()
+    items.unwrap_or_default().iter().map(one).try_into_map()
 }
 
 fn lacking(lack: Lack, what: &str) -> RenderError {

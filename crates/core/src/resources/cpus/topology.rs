@@ -57,7 +57,7 @@ impl Topology {
     /// Of CPUs in any order.
     #[must_use]
     pub fn of(mut places: Vec<Place>) -> Self {
-        places.sort_by_key(|place| place.cpu);
+        places.sort_unstable_by_key(|place| place.cpu);
         places.dedup_by_key(|place| place.cpu);
         let cpus = places.iter().map(|place| place.cpu).collect();
         let mut topology = Self { places, cpus, ..Self::default() };

@@ -1,5 +1,6 @@
 //! Devices and NUMA nodes: which nodes could serve a container, and which devices are near those it gets.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeSet;
 
 use rubelet_api::ids::PodUid;
@@ -35,7 +36,7 @@ impl Devices {
             let reusable = reusable.get(resource).cloned().unwrap_or_default();
             (resource.clone(), self.hints_of((resource, *count), held(resource), reusable, machine))
         };
-        wanted.iter().map(hint).collect()
+        wanted.iter().map(hint).into_map()
     }
 
     /// Which nodes could give a whole pod what its containers want at most at a time.
@@ -52,7 +53,7 @@ impl Devices {
             let hints = self.hints_of((&resource, count), held(&resource), BTreeSet::new(), machine);
             (resource, hints)
         };
-        wanted.map(hint).collect()
+        wanted.map(hint).into_map()
     }
 
     fn hints_of(

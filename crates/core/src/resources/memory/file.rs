@@ -1,5 +1,6 @@
 //! The file in which memory outlives the agent, in upstream's format: whichever kubelet starts next reads it.
 
+use rubelet_api::gather::{Gather, TryGather};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -98,12 +99,12 @@ impl File {
         };
         let blocks = |(name, blocks): (&String, &Vec<Block>)| (name.clone(), Some(blocks.iter().map(block).collect()));
         let pod = |(uid, all): (&PodUid, &BTreeMap<String, Vec<Block>>)| {
-            (uid.to_string(), Some(all.iter().map(blocks).collect()))
+            (uid.to_string(), Some(all.iter().map(blocks).into_map()))
         };
         Self {
             policy: policy.name().to_owned(),
-            nodes: Some(state.nodes.iter().map(|(number, of)| (*number as u64, node(of))).collect()),
-            entries: Some(state.held.iter().map(pod).collect()),
+            nodes: Some(state.nodes.iter().map(|(number, of)| (*number as u64, node(of))).into_map()),
+            entries: Some(state.held.iter().map(pod).into_map()),
         }
     }
 
@@ -159,9 +160,9 @@ impl File {
         let nodes = map(value, "machineState", Some(BTreeMap::new()), &node)?;
         let nodes = nodes.map(|nodes| {
             let numbered = |(number, node): (String, FileNode)| {
-                Ok((number.parse::<u64>().map_err(|_| wrong("machineState"))?, node))
+                Ok::<_, String>((number.parse::<u64>().map_err(|_| wrong("machineState"))?, node))
             };
-            nodes.into_iter().map(numbered).collect::<Result<_, String>>()
+            nodes.into_iter().map(numbered).try_into_map()
         });
         let pod = |value: &Value| optional_map(value, "entries", &|value| optional_list(value, "entries", &block));
         Ok(Self {
@@ -209,7 +210,7 @@ fn optional_map<T>(value: &Value, name: &str, read: Read<'_, T>) -> Result<Optio
         return Ok(None);
     }
     let all = value.as_object().ok_or_else(|| wrong(name))?;
-    all.iter().map(|(key, value)| Ok((key.clone(), read(value)?))).collect::<Result<_, String>>().map(Some)
+    all.iter().map(|(key, value)| Ok((key.clone(), read(value)?))).try_into_map().map(Some)
 }
 
 fn list<T>(value: &Value, name: &str, read: Read<'_, T>) -> Result<Option<Vec<T>>, String> {
@@ -228,7 +229,7 @@ fn optional_list<T>(value: &Value, name: &str, read: Read<'_, T>) -> Result<Opti
 impl File {
     fn json(&self, checksum: u32) -> String {
         let nodes: BTreeMap<String, &FileNode> =
-            self.nodes.iter().flatten().map(|(number, node)| (number.to_string(), node)).collect();
+            self.nodes.iter().flatten().map(|(number, node)| (number.to_string(), node)).into_map();
         let nodes = joined(nodes.iter().map(|(number, node)| format!("\"{number}\":{}", node.json())), ",");
         let mut out = format!("{{\"policyName\":{},\"machineState\":{{{nodes}}}", quoted(&self.policy));
         let entries = self.entries.iter().flatten();

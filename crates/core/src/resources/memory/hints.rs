@@ -1,5 +1,6 @@
 //! Which nodes can serve, and which do.
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 
@@ -46,7 +47,7 @@ impl Static {
     fn spread(&self, pod: &PodUid, wanted: &Wanted) -> Hints {
         let choices = self.choices(pod, wanted);
         let names = wanted.keys().filter(|_| !choices.is_empty());
-        names.map(|name| (name.clone(), Some(choices.clone()))).collect()
+        names.map(|name| (name.clone(), Some(choices.clone()))).into_map()
     }
 
     /// Nodes that have what is wanted, the fewest first.
@@ -141,5 +142,5 @@ fn again(blocks: &[Block], wanted: &Wanted) -> Hints {
         return Hints::new();
     }
     let hint = |nodes| Hint { nodes: Some(nodes), is_preferred: true };
-    blocks.iter().map(|block| (block.resource.clone(), Some(vec![hint(block.nodes)]))).collect()
+    blocks.iter().map(|block| (block.resource.clone(), Some(vec![hint(block.nodes)]))).into_map()
 }

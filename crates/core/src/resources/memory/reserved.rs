@@ -1,5 +1,6 @@
 //! Memory that is kept for the system, and from which nodes.
 
+use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::config::MemoryReservation;
@@ -42,7 +43,7 @@ pub fn reservations(
     kept: &[&BTreeMap<String, Amount>],
     configured: &[MemoryReservation],
 ) -> Result<Reservations, String> {
-    let mut reservations: Reservations = machine.iter().map(|node| (node.number, BTreeMap::new())).collect();
+    let mut reservations: Reservations = machine.iter().map(|node| (node.number, BTreeMap::new())).into_map();
     let node_of = |one: &MemoryReservation| {
         let number = usize::try_from(one.numa_node).ok().filter(|number| machine.iter().any(|n| n.number == *number));
         number.ok_or_else(|| {

@@ -1,5 +1,6 @@
 //! What there is at the start: all of the machine, or what an earlier life left of it.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use rubelet_api::ids::PodUid;
@@ -76,7 +77,7 @@ fn all(machine: &[MachineNode], reservations: &Reservations) -> State {
         tables.insert(MEMORY.to_owned(), table(node, MEMORY, node.memory_bytes, other));
         (node.number, Node { assignments: 0, tables, group: Nodes::of([node.number]) })
     };
-    State { nodes: machine.iter().map(node).collect(), ..State::default() }
+    State { nodes: machine.iter().map(node).into_map(), ..State::default() }
 }
 
 impl State {

@@ -1,5 +1,6 @@
 //! What containers and pods want.
 
+use rubelet_api::gather::TryGather;
 use std::collections::BTreeMap;
 
 use rubelet_api::v1;
@@ -23,7 +24,7 @@ pub(super) fn by_container(container: &v1::Container) -> Result<Wanted, String> 
         let bytes = bytes(amount).ok_or("[memorymanager] failed to represent quantity as int64")?;
         Ok((name, bytes))
     });
-    wanted.collect()
+    wanted.try_into_map()
 }
 
 /// kubelet 1.36: the hungriest moment, of resources that a regular container asks for.

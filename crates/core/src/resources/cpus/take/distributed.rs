@@ -1,5 +1,6 @@
 //! CPUs evenly of several NUMA nodes. kubelet 1.36: the option `distribute-cpus-across-numa`.
 
+use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use super::{Order, TakeError, Taking, take_packed};
@@ -42,7 +43,7 @@ pub fn take_distributed(
         return Ok(taking.taken);
     }
     let nodes = taking.sorted_nodes();
-    let left: Left = nodes.iter().map(|&node| (node, taking.free_in(Level::Node, node).len())).collect();
+    let left: Left = nodes.iter().map(|&node| (node, taking.free_in(Level::Node, node).len())).into_map();
     let groups = count / group;
     let groups_per_node =
         topology.cpus().len().div_ceil(group).div_ceil(topology.groups(Level::Node, topology.cpus()).len());
