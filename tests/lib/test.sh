@@ -85,6 +85,7 @@ test_swap() {
   printf '#!/bin/sh\nexec %s kubelet "$@"\n' "$newer" >"$upstream/kubelet"
   chmod 755 "$upstream/kubelet"
   swap_with "$kubelet" "$upstream/kubelet" "$logs/swap-1.37.log"
+  cpus_beside "$kubelet" "$upstream/kubelet" "$logs/swap-cpus-1.37.log"
   rm -r "$upstream"
 }
 

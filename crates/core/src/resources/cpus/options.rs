@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::topology::{Level, Topology};
 use crate::resources::numa;
+use crate::resources::numa::settings::parse_bool;
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +57,7 @@ impl Options {
         for (name, value) in given {
             is_available(name, gates)?;
             let Some(option) = options.named(name) else { return Err(unknown(name)) };
-            *option = boolean(value).map_err(|why| format!("bad value for option {name:?}: {why}"))?;
+            *option = parse_bool(value).map_err(|why| format!("bad value for option {name:?}: {why}"))?;
         }
         let Self { whole_cores, across_nodes, across_cores, by_uncore, .. } = options;
         for (are_both, one, other) in [
@@ -132,13 +133,4 @@ fn is_available(name: &str, gates: Gates) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("CPU Manager Policy {stage}-level Options not enabled, but option {name:?} provided"))
-}
-
-/// Words for yes and no, as Go has them.
-fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("strconv.ParseBool: parsing {text:?}: invalid syntax")),
-    }
 }

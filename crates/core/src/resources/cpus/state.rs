@@ -9,7 +9,7 @@ use super::{Assignments, CpuSet};
 use crate::render::hash::fnv_1a_32;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 /// The file's name in the agent's directory.
 pub const FILE: &str = "cpu_manager_state";

@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::resources::cpus::Place;
+use crate::resources::cpus::state::tests::{set, state};
 use crate::resources::cpus::options::Gates;
 
 /// Cores of two threads in sockets of one node each, numbered core by core, then once more.
@@ -17,18 +18,6 @@ fn machine(cores: usize, sockets: usize, nodes: usize) -> Topology {
 fn woven() -> Topology {
     let place = |cpu| Place { cpu, core: cpu % 6, socket: cpu % 2, node: cpu % 2, uncore: 0 };
     Topology::of((0..12).map(place).collect())
-}
-
-fn set(text: &str) -> CpuSet {
-    CpuSet::parse(text).unwrap()
-}
-
-fn state(shared: &str, held: &[(&str, &str, &str)]) -> State {
-    let mut all = Assignments::new();
-    for (pod, container, cpus) in held {
-        all.entry(PodUid::new(pod)).or_default().insert((*container).to_owned(), set(cpus));
-    }
-    State { shared: set(shared), held: all }
 }
 
 /// As it is, whether or not it fits.

@@ -4,11 +4,11 @@ fn nobody(_: &str) -> Option<(PodUid, String)> {
     None
 }
 
-fn set(text: &str) -> CpuSet {
+pub(in crate::resources::cpus) fn set(text: &str) -> CpuSet {
     CpuSet::parse(text).unwrap()
 }
 
-fn state(shared: &str, held: &[(&str, &str, &str)]) -> State {
+pub(in crate::resources::cpus) fn state(shared: &str, held: &[(&str, &str, &str)]) -> State {
     let mut all = Assignments::new();
     for (pod, container, cpus) in held {
         all.entry(PodUid::new(pod)).or_default().insert((*container).to_owned(), set(cpus));
