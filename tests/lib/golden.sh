@@ -21,6 +21,7 @@ need_embedded_run() {
 
 # golden_tools: builds $X_CACHE/bin/crirecord and $X_CACHE/images/golden.tar when they are not there or older than their sources.
 golden_tools() {
+  [ -z "${X_PREPARED:-}" ] || return 0
   local tools=tests/golden/tools stamp
   need_debian "the test machine" containerd runc containernetworking-plugins iptables iproute2 python3 conntrack ca-certificates || return 1
   need_go || return 1

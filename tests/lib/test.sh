@@ -11,9 +11,11 @@ cd "$(dirname "$(realpath "$0")")/../.."
 
 logs=${X_LOGS:-/tmp/rubelet-test}
 mkdir -p "$logs"
-X_TALLY=$(mktemp)
+# A lane counts for who started it.
+lane_of=${X_TALLY:-}
+X_TALLY=${X_TALLY:-$(mktemp)}
 export X_TALLY
-trap '[ -z "${vm_job:-}" ] || kill "$vm_job" 2>/dev/null || true; rm -f "$X_TALLY"' EXIT
+trap '[ -z "${vm_job:-}" ] || kill "$vm_job" 2>/dev/null || true; [ -z "${lane:-}" ] || kill -- "-$lane" 2>/dev/null || true; [ -n "$lane_of" ] || rm -f "$X_TALLY"' EXIT
 
 # tally_check LOG PART: counts what checks said, `check: N passed, N failed`, one line for each.
 tally_check() {
@@ -253,6 +255,7 @@ on_a_cluster() {
 
 # cluster_tools: the programs that the scenarios need: a CSI driver and the Go server before it, and a proxy that does badly.
 cluster_tools() {
+  [ -z "${X_PREPARED:-}" ] || return 0
   local tool
   for tool in grpcfront faulty; do
     (cd "tests/cluster/$tool" && CGO_ENABLED=0 go build -o "$X_CACHE/bin/$tool" .) || return 1
@@ -440,15 +443,43 @@ tally_vm() {
   if grep -q '^vm: failed' "$log" && ! grep -Eq '^(check: [0-9]+ passed, [1-9]|golden: [0-9]+ agree, [1-9])' "$log"; then tally failed 1 "vm: broke off, see $log"; fi
 }
 
-[ $# -gt 0 ] || set -- unit tidy run metrics golden golden-cluster contract critest swap streaming scenarios credentials fuzz vm
+# parts PART...: one after another.
+parts() {
+  local part
+  for part in "$@"; do
+    SECONDS=0
+    echo "== $part"
+    "test_$part"
+    echo "== $part: ${SECONDS} s"
+  done
+}
+
+# prepare: what several parts use is built once. What cannot be is said by the parts.
+prepare() {
+  local kubelet
+  kubelet=$(kubelet_binary) || return 0
+  export X_KUBELET=$kubelet
+  if [ "$(id -u)" = 0 ] && need_go && golden_tools && controlplane_programs >/dev/null && cluster_tools && reference_kubelet >/dev/null; then export X_PREPARED=yes; fi
+}
+
+# everything: what needs the processors alone, and between that two lanes of parts that mostly wait, each in namespaces of its own.
+everything() {
+  parts unit tidy
+  prepare
+  # A group of processes of its own, so that all of it can be ended.
+  setsid "$PWD/tests/lib/test.sh" contract critest swap streaming scenarios >"$logs/lane.log" 2>&1 &
+  lane=$!
+  parts run metrics golden golden-cluster credentials
+  echo "== beside that, in $logs/lane.log: contract critest swap streaming scenarios"
+  wait "$lane" || tally failed 1 "the second lane broke off, see $logs/lane.log"
+  lane=
+  cat "$logs/lane.log"
+  parts fuzz vm
+}
+
 for part in "$@"; do
   declare -F "test_$part" >/dev/null || { echo "x: no such part: $part" >&2; exit 2; }
 done
 need_rust
-for part in "$@"; do
-  SECONDS=0
-  echo "== $part"
-  "test_$part"
-  echo "== $part: ${SECONDS} s"
-done
-tally_end
+if [ $# -gt 0 ]; then parts "$@"; else everything; fi
+[ -n "$lane_of" ] || tally_end
