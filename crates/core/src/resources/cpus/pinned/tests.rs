@@ -2,8 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::resources::cpus::Place;
-use crate::resources::cpus::state::tests::{set, state};
 use crate::resources::cpus::options::Gates;
+use crate::resources::cpus::state::tests::{set, state};
 
 /// Cores of two threads in sockets of one node each, numbered core by core, then once more.
 fn machine(cores: usize, sockets: usize, nodes: usize) -> Topology {
