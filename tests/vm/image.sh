@@ -17,7 +17,7 @@ need_debian "building the virtual machine" debootstrap e2fsprogs qemu-system-x86
 mkdir -p "$vm"
 root=$(mktemp -d "$vm/root-XXXX")
 trap 'rm -rf "$root"' EXIT
-packages=linux-image-cloud-amd64,systemd-sysv,dbus,udev,containerd,runc,containernetworking-plugins,iproute2,iptables,nftables,python3,conntrack,ca-certificates,apparmor,e2fsprogs,kmod
+packages=linux-image-cloud-amd64,systemd-sysv,dbus,udev,containerd,runc,containernetworking-plugins,iproute2,iptables,nftables,python3,conntrack,ca-certificates,apparmor,e2fsprogs,xfsprogs,kmod
 echo "x: building a Debian with systemd for the virtual machine, once (about two minutes)"
 script=/usr/share/debootstrap/scripts/$release
 [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid

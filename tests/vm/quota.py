@@ -1,4 +1,4 @@
-"""What volumes take, by the account that the file system keeps of them: an ext4 with project quotas, where the agent keeps its pods."""
+"""What volumes take, by the account that the file system keeps of them: an ext4 or an XFS with project quotas, where the agent keeps its pods."""
 import json, os, subprocess
 from node import container, fetch, pod, read, until
 
@@ -13,7 +13,8 @@ def before(folder):
     """Makes the file system at `folder`."""
     os.makedirs(folder, exist_ok=True); image = folder + ".img"
     with open(image, "wb") as f: f.truncate(1 << 30)
-    subprocess.run(["mkfs.ext4", "-q", "-O", "project,quota", "-E", "quotatype=prjquota", image], check=True); subprocess.run(["mount", "-o", "loop,prjquota", image, folder], check=True)
+    kind = (read("quota") or "ext4").strip(); make = {"ext4": ["mkfs.ext4", "-q", "-O", "project,quota", "-E", "quotatype=prjquota"], "xfs": ["mkfs.xfs", "-q"]}[kind]
+    subprocess.run([*make, image], check=True); subprocess.run(["mount", "-t", kind, "-o", "loop,prjquota", image, folder], check=True)
     # Of somebody else, and the first number that upstream gives.
     with open("/etc/projects", "w") as f: f.write("1048577:/srv\n")
     with open("/etc/projid", "w") as f: f.write("srv:1048577\n")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: run.sh KUBELET OUT [ONLY_RE]: boots the machine that image.sh made, plays the recordings of cgroup v2 in it,
-# on the embedded runtime and on containerd (X_VM_RUNTIMES, X_VM_DEBIAN), does the other checks (X_VM_PARTS: golden checks reboot power poweroff; firewalls only when named),
+# on the embedded runtime and on containerd (X_VM_RUNTIMES, X_VM_DEBIAN), does the other checks (X_VM_PARTS: golden checks reboot power poweroff; firewalls only when named; X_VM_QUOTA=xfs: projects are counted by that),
 # and leaves its log, records and console in OUT. Ends with `vm: passed`, `vm: failed` or `vm: timed out`.
 set -euo pipefail
 kubelet=$(realpath "$1") out=$(realpath -m "$2") only=${3:-.}
@@ -25,6 +25,7 @@ cp tests/vm/*.py examples/systemd/* "$work/disk/"
 mkdir "$work/disk/out"
 echo "$only" >"$work/disk/only"
 echo "${X_VM_RUNTIMES:-embedded containerd}" >"$work/disk/runtimes"
+echo "${X_VM_QUOTA:-ext4}" >"$work/disk/quota"
 echo "${X_VM_PARTS:-golden checks reboot power poweroff}" >"$work/disk/parts"
 # One CPU: with more, QEMU 7.2 runs code that the guest is just changing on another one, and the kernel dies of it (int3 at a static key).
 accel=tcg,thread=multi cpu=max slow=8 cpus=1
