@@ -222,7 +222,9 @@ class Bench:
             if self.procs: end(self.procs[0])
         with open("/proc/self/mounts") as f: points = sorted((l.split()[1] for l in f), reverse=True)
         for m in points:
-            if m.startswith((ROOT + "/", self.work)) or m == ROOT: subprocess.run(["umount", "-l", m])
+            if m.startswith((ROOT + "/", self.work)): subprocess.run(["umount", "-l", m])
+        # Its own mount, none below it: what is removed under somebody's mount is gone for those, too, who have it as theirs.
+        subprocess.run(["umount", "-l", ROOT])
         subprocess.run(["ip", "link", "del", "goldbr0"], capture_output=True); shutil.rmtree(ROOT, ignore_errors=True)
         for top in (g for pattern in ("/sys/fs/cgroup/*/kubepods*", "/sys/fs/cgroup/kubepods*") for g in glob.glob(pattern)):
             for folder, _, _ in os.walk(top, topdown=False):
