@@ -40,7 +40,13 @@ class Subject:
         if not embedded: self.machine.start_containerd(named)
 
     def __enter__(self): return self
-    def __exit__(self, *_): self.machine.stop()
+    def __exit__(self, *_):
+        self.machine.stop()
+        # Who was in the middle of something: the next one must not find them.
+        for pid in processes():
+            try: os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError: pass
+        if not wait(lambda: not list(processes()), SECS_MAX): raise RuntimeError("processes of pods do not end")
 
     def start(self, binary=None, **config):
         self.machine.start_kubelet(binary or self.binary, {**POLICIES, **config}, ["--v", "2"])
@@ -74,6 +80,15 @@ class Subject:
         return texts
 
     def see(self, step, **facts): self.facts[step] = facts
+
+
+def processes():
+    """Of all pods."""
+    for folder, _, files in os.walk("/sys/fs/cgroup"):
+        if "kubepods" not in folder or "cgroup.procs" not in files: continue
+        try:
+            with open(f"{folder}/cgroup.procs") as f: yield from map(int, f.read().split())
+        except OSError: pass
 
 
 def read_below(file, id):
