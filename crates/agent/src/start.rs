@@ -147,6 +147,9 @@ impl Agent {
 /// How often the lists of the runtime are read, events or not.
 pub const RELIST_PERIOD: Duration = Duration::from_secs(10);
 const ROSTER_NOTES: usize = 64;
+/// A sandbox that a predecessor had begun when it was killed has processes, and the runtime tells of it only once it is made: how long
+/// that is waited for.
+const HALF_MADE: Duration = Duration::from_secs(10);
 /// kubelet 1.36: what is told of a node whose host mounts cgroups of the old kind.
 const CGROUP_V1: &str = "cgroup v1 detected. cgroup v1 support is deprecated and will be removed in a future release. Please migrate to \
                          cgroup v2. More information at https://git.k8s.io/enhancements/keps/sig-node/5573-remove-cgroup-v1";
@@ -317,11 +320,19 @@ fn listen(hands: Arc<Hands>, node: watch::Sender<Arc<NodeFacts>>, roster: &mpsc:
 
 /// All that the runtime has, if it is this node's runtime.
 async fn first_look(hands: &Arc<Hands>, endpoint: &str) -> Result<survey::Surveyed, StartError> {
-    let surveyed =
-        survey::survey(hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
-    foreign::refuse_foreign_pods(hands, &surveyed)
-        .map_err(|pods| StartError::ForeignPods { pods, endpoint: endpoint.to_owned() })?;
-    Ok(surveyed)
+    let since = tokio::time::Instant::now();
+    loop {
+        let surveyed =
+            survey::survey(hands).await.map_err(|e| StartError::Runtime(format!("first look at the runtime: {e}")))?;
+        match foreign::refuse_foreign_pods(hands, &surveyed) {
+            Ok(()) => return Ok(surveyed),
+            Err(pods) if since.elapsed() < HALF_MADE => {
+                tracing::debug!(pods, "the runtime does not know these pods, or not yet; it is asked again");
+                tokio::time::sleep(HALF_MADE / 20).await;
+            }
+            Err(pods) => return Err(StartError::ForeignPods { pods, endpoint: endpoint.to_owned() }),
+        }
+    }
 }
 
 /// How images came, as it was written down.
