@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use rubelet_api::ids::{ContainerId, PodUid};
 use rubelet_api::v1;
-use rubelet_core::resources::devices::{UNEXPECTED, unexpected};
+use rubelet_core::render::uid_of;
+use rubelet_core::resources::Refusal;
 use rubelet_core::resources::numa::{Hint, Hints, Merging, Policy, Scope};
 use rubelet_proto::cri;
 use rubelet_proto::podresources::{AllocatableResourcesResponse, ContainerResources};
@@ -28,13 +29,6 @@ pub use pins::{AllocationSettings, MACHINE_ROOT, Pins};
 /// kubelet 1.36: why a pod is refused that no NUMA nodes can serve.
 const AFFINITY: &str = "TopologyAffinityError";
 const AFFINITY_WORDS: &str = "Resources cannot be allocated with Topology locality";
-
-/// Why a pod cannot have what it wants.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Refusal {
-    pub(crate) reason: String,
-    pub(crate) message: String,
-}
 
 /// Everybody who gives something to one container alone. Shared.
 pub struct Allocation {
@@ -79,7 +73,7 @@ impl Allocation {
         if !wants_devices && !is_aligned && !self.pins.any() {
             return Ok(false);
         }
-        let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
+        let uid = uid_of(pod);
         let _turn = self.devices.turn().await;
         self.devices.keep(|held| *held == uid || is_there(held));
         self.pins.keep(|held| *held == uid || is_there(held));
@@ -188,7 +182,7 @@ impl Allocation {
                 }
             };
             let given = self.devices.give(pod, container, &reusable, hint.nodes).await;
-            given.map_err(|why| Refusal { reason: UNEXPECTED.to_owned(), message: unexpected(&why) })?;
+            given.map_err(|why| Refusal::unexpected(&why))?;
             self.devices.pass_on(pod, container, is_init, &mut reusable);
             self.pins.give(pod, container, hint)?;
             if self.merging.policy == Policy::SingleNumaNode && of_pod.is_none() {
@@ -209,7 +203,7 @@ impl Allocation {
         if self.merging.policy == Policy::SingleNumaNode {
             self.metrics.allocation.aligned_failures.of(&[NUMA_NODE, scope]).add_one();
         }
-        Err(Refusal { reason: AFFINITY.to_owned(), message: AFFINITY_WORDS.to_owned() })
+        Err(Refusal { reason: AFFINITY, message: AFFINITY_WORDS.to_owned() })
     }
 }
 

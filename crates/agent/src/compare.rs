@@ -1,8 +1,8 @@
 //! Whether what runs is what would be rendered now, by the configuration that the runtime reports verbosely.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
+use rubelet_api::gather::Gather;
 use rubelet_api::v1;
 use rubelet_core::node::NodeFacts;
 use rubelet_core::pod::fact::{ImageFound, VolumeImage};

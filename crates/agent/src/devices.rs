@@ -18,6 +18,7 @@ use std::time::Duration;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_core::now::Mono;
+use rubelet_core::render::uid_of;
 use rubelet_core::resources::claims;
 use rubelet_core::resources::devices::{self as rules, Choice, Counts, Grants, Reusable};
 use rubelet_core::resources::numa::{Hints, Nodes};
@@ -303,12 +304,12 @@ impl Devices {
     /// Which of the machine's NUMA nodes could give a container what it wants.
     pub(crate) fn hints(&self, pod: &v1::Pod, container: &v1::Container, reusable: &Reusable, machine: Nodes) -> Hints {
         let wanted = self.wanted(pod, container);
-        self.state().devices.hints(&uid(pod), &container.name, &wanted, reusable, machine)
+        self.state().devices.hints(&uid_of(pod), &container.name, &wanted, reusable, machine)
     }
 
     /// The same of all that a pod wants at a time.
     pub(crate) fn pod_hints(&self, pod: &v1::Pod, machine: Nodes) -> Hints {
-        self.state().devices.pod_hints(&uid(pod), pod, machine)
+        self.state().devices.pod_hints(&uid_of(pod), pod, machine)
     }
 
     /// Gives a container what it wants and does not have yet, if it can be from these NUMA nodes. Held by the caller: the turn.
@@ -322,7 +323,7 @@ impl Devices {
         reusable: &Reusable,
         near: Option<Nodes>,
     ) -> Result<(), String> {
-        let uid = uid(pod);
+        let uid = uid_of(pod);
         for (resource, count) in self.wanted(pod, container) {
             self.give_one(&uid, &container.name, (&resource, count), reusable, near).await?;
         }
@@ -331,7 +332,7 @@ impl Devices {
 
     /// What later containers of the pod may have of what this one has.
     pub(crate) fn pass_on(&self, pod: &v1::Pod, container: &v1::Container, is_init: bool, reusable: &mut Reusable) {
-        self.state().devices.pass_on(&uid(pod), container, is_init, reusable);
+        self.state().devices.pass_on(&uid_of(pod), container, is_init, reusable);
     }
 
     /// Gives one container of a pod that was let in what it lacks.
@@ -383,7 +384,7 @@ impl Devices {
     /// # Errors
     /// Why it cannot be made, in upstream's words.
     pub(crate) async fn prepare(&self, pod: &v1::Pod, container: &str) -> Result<Grants, String> {
-        let uid = uid(pod);
+        let uid = uid_of(pod);
         let Some(of) = rubelet_core::render::containers(pod).find(|c| c.name == container) else {
             return Ok(Grants::new());
         };
@@ -441,10 +442,6 @@ impl Devices {
 pub(crate) fn in_order(pod: &v1::Pod) -> impl Iterator<Item = (&v1::Container, bool)> {
     let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
     init.map(|c| (c, true)).chain(pod.spec.iter().flat_map(|spec| &spec.containers).map(|c| (c, false)))
-}
-
-fn uid(pod: &v1::Pod) -> PodUid {
-    PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
 /// kubelet 1.36: sockets of plugins that were there before go, so that their plugins notice.

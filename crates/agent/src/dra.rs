@@ -10,13 +10,13 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 use rubelet_apiserver::Client;

@@ -1,10 +1,10 @@
 //! The task that looks at what is left of the node, frees what is of no use, and ends pods when that is not enough.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_core::evict::{Candidate, Eviction, PodUse, Pressures, Reclaim, Rules, Shortage, Watch, local};
 use rubelet_core::pod::{EvictOrder, Order};

@@ -13,11 +13,11 @@ mod objects;
 mod resource_claims;
 mod tokens;
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_core::pod::Fact;
 use rubelet_core::pod::needs::{Got, Need, Needs};

@@ -10,10 +10,10 @@ mod remember;
 mod sizes;
 pub mod survey;
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::{PodKey, PodUid};
 use rubelet_api::v1;
 use rubelet_core::pod::{Fact, Order, PodEvent, PodRecord, Source, granted};

@@ -1,10 +1,10 @@
 //! Who may have an image that is on the node: how it came here, by whose credentials, and what its record says of that. All of it
 //! is kubelet 1.36's `KubeletEnsureSecretPulledImages`.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use rubelet_api::gather::Gather;
 use serde_json::Value;
 
 use crate::render::json;

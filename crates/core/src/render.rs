@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use rubelet_api::ids::PodUid;
 use rubelet_api::ids::{ContainerId, SandboxId};
 use rubelet_api::v1;
 
@@ -107,6 +108,12 @@ fn namespace(pod: &v1::Pod) -> &str {
 
 fn uid(pod: &v1::Pod) -> &str {
     pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// The pod's UID.
+#[must_use]
+pub fn uid_of(pod: &v1::Pod) -> PodUid {
+    PodUid::new(uid(pod))
 }
 
 /// A pod as messages name it: `name_namespace(uid)`.

@@ -18,6 +18,21 @@ pub mod qos;
 pub mod sum;
 pub mod swap;
 
+/// Why a pod cannot have what its containers want for themselves. kubelet 1.36: the reasons and words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Refusal {
+    /// kubelet 1.36: what has no reason of its own.
+    #[must_use]
+    pub fn unexpected(why: &str) -> Self {
+        Self { reason: devices::UNEXPECTED, message: devices::unexpected(why) }
+    }
+}
+
 pub use container::{linux_resources, overhead_resources, sandbox_resources};
 pub use cpu::{cpu_quota, cpu_shares};
 pub use oom::oom_score_adj;

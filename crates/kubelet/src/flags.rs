@@ -8,9 +8,9 @@ pub(crate) mod scan;
 mod table;
 mod value;
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use serde_json::Value;
 
 pub(crate) use help::help;

@@ -1,9 +1,9 @@
 //! What the program finds around it: its name, its environment, its folder, its host's name. Read once, in `main`.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rubelet_api::gather::Gather;
 use rubelet_host::cgroup;
 
 /// The name under which the program was started.

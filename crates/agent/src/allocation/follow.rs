@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rubelet_api::ids::{ContainerId, PodUid};
 use rubelet_proto::cri;
-use tokio::time::Instant;
 
 use crate::hands::Hands;
 use crate::life::Life;
@@ -25,7 +24,7 @@ pub(crate) fn spawn(life: &Life, hands: Arc<Hands>, picture: Picture, again: Dur
             let failed = follow(&hands, &picture).await;
             let retry = async {
                 match failed {
-                    true => tokio::time::sleep_until(Instant::now() + again).await,
+                    true => tokio::time::sleep(again).await,
                     false => std::future::pending().await,
                 }
             };

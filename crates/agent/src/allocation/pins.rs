@@ -2,26 +2,25 @@
 //!
 //! Rules are in `rubelet_core::resources::{cpus, memory}`.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rubelet_api::config::MemoryReservation;
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::{ContainerId, PodUid};
 use rubelet_api::quantity::Amount;
 use rubelet_api::v1;
+use rubelet_core::render::uid_of;
 use rubelet_core::resources::cpus::{self, CpuSet, Given, Options, options, pinned};
-use rubelet_core::resources::devices::{UNEXPECTED, unexpected};
 use rubelet_core::resources::memory::{self, Allocated, MachineNode};
 use rubelet_core::resources::numa::{Hint, Hints, Machine, Merging};
-use rubelet_core::resources::{self};
+use rubelet_core::resources::{self, Refusal};
 use rubelet_host::{chain, paths, topology};
 use rubelet_proto::{cri, podresources};
 use tokio::sync::{Mutex as Turn, watch};
 
-use super::Refusal;
 use crate::metrics::{AllocationCounts, Metrics};
 
 /// What the configuration says of CPUs, memory and NUMA nodes that containers have for themselves. By default nobody has any.
@@ -166,8 +165,7 @@ impl Pins {
     /// Gives a container what it wants, from these nodes.
     pub(super) fn give(&self, pod: &v1::Pod, container: &v1::Container, hint: Hint) -> Result<(), Refusal> {
         self.give_cpus(pod, container, hint)?;
-        self.give_memory(pod, container, hint)
-            .map_err(|why| Refusal { reason: UNEXPECTED.to_owned(), message: unexpected(&why) })
+        self.give_memory(pod, container, hint).map_err(|why| Refusal::unexpected(&why))
     }
 
     fn give_cpus(&self, pod: &v1::Pod, container: &v1::Container, hint: Hint) -> Result<(), Refusal> {
@@ -195,7 +193,7 @@ impl Pins {
             }
             Err(why) => {
                 counts.cpu_errors.add_one();
-                Err(Refusal { reason: why.reason.to_owned(), message: why.message })
+                Err(why)
             }
         }
     }
@@ -217,7 +215,7 @@ impl Pins {
     /// A container is about to be made: it is told its CPUs and the nodes of its memory. Whether what is written down changes: init
     /// containers before it have ended.
     pub(super) fn fill(&self, config: &mut cri::ContainerConfig, pod: &v1::Pod, container: &str) -> bool {
-        let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
+        let uid = uid_of(pod);
         let mut state = self.state();
         let mut resources = cri::LinuxContainerResources::default();
         if let Some(cpus) = &state.cpus {
@@ -264,8 +262,7 @@ impl Pins {
     /// Whether the pod's CPU quota is lifted: a container of it has CPUs for itself. `false` too where it never is.
     pub(super) fn is_quota_lifted(&self, uid: &PodUid) -> bool {
         let state = self.state();
-        let held = state.cpus.as_ref().and_then(|cpus| cpus.held().get(uid));
-        self.lifts_quota && held.is_some_and(|of| of.values().any(|cpus| !cpus.is_empty()))
+        self.lifts_quota && state.cpus.as_ref().is_some_and(|cpus| cpus.pod_has_exclusive(uid))
     }
 
     /// What monitoring is told of a container.
@@ -369,6 +366,11 @@ fn write_file(path: &Path, text: &str) -> Result<(), String> {
     paths::write_atomic(path, text.as_bytes(), 0o600).map_err(|e| chain(&e))
 }
 
+/// Writes what the file does not say yet.
+fn write_other(path: &Path, before: Option<&String>, now: &String) -> Result<(), String> {
+    if before == Some(now) { Ok(()) } else { write_file(path, now) }
+}
+
 /// The CPUs of the policy as the file left them, and what the file says now.
 fn cpus_of(
     settings: &AllocationSettings,
@@ -408,9 +410,7 @@ fn cpus_of(
         None
     };
     let new = cpu_text(cpus.as_ref());
-    if text.as_ref() != Some(&new) {
-        write_file(&path, &new)?;
-    }
+    write_other(&path, text.as_ref(), &new)?;
     Ok((cpus, new))
 }
 
@@ -435,9 +435,7 @@ fn memory_of(
         }
     };
     let new = memory_text(memory.as_ref());
-    if text.as_ref() != Some(&new) {
-        write_file(&path, &new)?;
-    }
+    write_other(&path, text.as_ref(), &new)?;
     Ok((memory, new))
 }
 

@@ -97,7 +97,7 @@ async fn a_container_has_cpus_and_memory_of_one_node() {
     assert_eq!(made(&allocation, &large, "c0").await, ("4-7".to_owned(), "1".to_owned(), -1));
     assert_eq!(made(&allocation, &pod("other", &["500m"]), "c0").await, ("0-3".to_owned(), String::new(), 100_000));
     assert!(allocation.is_quota_lifted(&PodUid::new("large")));
-    let refused = Refusal { reason: AFFINITY.to_owned(), message: AFFINITY_WORDS.to_owned() };
+    let refused = Refusal { reason: AFFINITY, message: AFFINITY_WORDS.to_owned() };
     assert_eq!(allocation.admit(&pod("next", &["2", "2"]), |_| true).await, Err(refused), "the second has no room");
     assert_eq!(cpus(&allocation, "next", "c0"), [] as [i64; 0], "and the first gives its back");
     assert_eq!(allocation.admit(&pod("small", &["2"]), |_| true).await, Ok(false));

@@ -1,8 +1,8 @@
 //! What the cluster is told of a driver: an entry in the CSINode, an annotation and labels of the Node.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::groups::storage_v1::{CSINode, CSINodeDriver, CSINodeSpec, VolumeNodeResources};
 use rubelet_api::meta::{ObjectMeta, OwnerReference};
 use rubelet_api::v1;

@@ -1,12 +1,12 @@
 //! The file in which allocations outlive the agent, in upstream's format: whichever kubelet starts next reads it.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use prost::Message as _;
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_core::render::hash::fnv_1a_32;
 use rubelet_core::resources::devices::{Devices, Grant, Holdings};

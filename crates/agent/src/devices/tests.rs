@@ -15,7 +15,9 @@ use tonic::Status;
 use tonic_prost::ProstCodec;
 
 use super::*;
-use crate::allocation::{Allocation, AllocationSettings, Refusal};
+use rubelet_core::resources::Refusal;
+
+use crate::allocation::{Allocation, AllocationSettings};
 use crate::life::LifeEnd;
 
 const DONGLE: &str = "example.com/dongle";
@@ -215,7 +217,7 @@ async fn what_a_container_has_outlives_the_agent() {
     stage.counts(2, 2).await;
     assert_eq!(stage.allocation.admit(&pod("p", 1), |_| true).await, Ok(true));
     let few = "requested number of devices unavailable for example.com/dongle. Requested: 2, Available: 1";
-    let few = Refusal { reason: rules::UNEXPECTED.to_owned(), message: rules::unexpected(few) };
+    let few = Refusal { reason: rules::UNEXPECTED, message: rules::unexpected(few) };
     assert_eq!(stage.allocation.admit(&pod("q", 2), |_| true).await, Err(few));
     let before = stage.devices.prepare(&pod("p", 1), "app").await.unwrap();
     assert_eq!(before[DONGLE].given.envs["DONGLES"], "a");

@@ -1,9 +1,9 @@
 //! The file in which claims outlive the agent, in upstream's format: whichever kubelet starts next reads it.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use flate2::Crc;
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_core::pod::needs::ObjectName;
 use rubelet_core::resources::claims::{Claims, Device, Held};

@@ -1,10 +1,10 @@
 //! `/metrics/cadvisor`: what cAdvisor tells of the machine, the cgroups above pods, pods and containers. Read when it is asked
 //! for: each file of the kernel once, for all families.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use rubelet_api::gather::Gather;
 use rubelet_api::metrics::Text;
 use rubelet_host::cgroup::usage::{Detail, Reader};
 use rubelet_host::disk::{self, FileSystem};

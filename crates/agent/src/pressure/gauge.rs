@@ -1,10 +1,10 @@
 //! What is left of the node and what pods use of it, read from the kernel and the runtime.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_core::evict::{ContainerUse, DiskUse, Layout, Observation, Observations, PodUse, Signal};
 use rubelet_host::cgroup::{LEVELS, Tree};

@@ -1,9 +1,9 @@
 //! The files in which it outlives the agent how images came, in upstream's format: whichever kubelet starts next reads them.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use rubelet_api::gather::Gather;
 use rubelet_core::pulled::{Account, Credentials, Record, Secret};
 use serde::{Deserialize, Serialize};
 

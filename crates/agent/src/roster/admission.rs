@@ -50,13 +50,13 @@ impl Roster {
             Some(_) => false,
             None => match self.around.hands.allocation.admit(pod, |uid| self.keeps_devices(uid)).await {
                 Ok(has_some) => has_some,
-                Err(why) => return refused(why.reason, why.message),
+                Err(why) => return refused(why.reason.to_owned(), why.message),
             },
         };
         let node = if devices { Arc::new(with_devices(&node, self.around.hands.devices.used())) } else { node };
         let admission = self.judge(pod, &node);
         if let Admission::Refused(_) = &admission {
-            let uid = PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default());
+            let uid = rubelet_core::render::uid_of(pod);
             self.around.hands.allocation.give_back(&uid).await;
         }
         admission

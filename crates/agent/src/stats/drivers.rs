@@ -1,10 +1,10 @@
 //! What CSI drivers say of the use of their volumes. They are asked when somebody asks us, and not more often than settings say.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rubelet_api::gather::Gather;
 use rubelet_api::stats::FsStats;
 use rubelet_host::chain;
 use rubelet_volumes::csi::{Published, Usage};

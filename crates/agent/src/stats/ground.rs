@@ -1,10 +1,10 @@
 //! Which pods there are, and where in the machine they are.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::SandboxId;
 use rubelet_api::v1;
 use rubelet_core::resources::cgroup::level;

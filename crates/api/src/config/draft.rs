@@ -1,6 +1,5 @@
 //! From files and flags to one configuration.
 
-use crate::gather::Gather;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
@@ -9,6 +8,7 @@ use super::eviction::DEFAULT_HARD;
 use super::validate::{Invalid, Moment, Surroundings, aggregate, validate};
 use super::{API_VERSION, CONFIG_BYTES, KIND, KubeletConfiguration, SHAPE, fill_in_sections};
 use crate::gates::{Gate, GateError, Gates};
+use crate::gather::Gather;
 use crate::problem::{Path, Position, Problem, bounded, located};
 use crate::quote::quoted;
 use crate::suggest::near_field;

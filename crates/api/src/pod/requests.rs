@@ -1,8 +1,8 @@
 //! What a pod asks for.
 
-use crate::gather::Gather;
 use std::collections::BTreeMap;
 
+use crate::gather::Gather;
 use crate::quantity::{Amount, parsed};
 use crate::v1;
 

@@ -1,7 +1,8 @@
 //! Since when there is too little of what, and what follows.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
+
+use rubelet_api::gather::Gather;
 
 use super::observe::{Candidate, Observations};
 use super::rank::{Reclaim, rank, reclaims};

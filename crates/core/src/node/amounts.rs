@@ -1,8 +1,8 @@
 //! Capacity and what of it is for pods.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::quantity::Amount;
 use rubelet_api::{Quantity, v1};
 
@@ -79,8 +79,7 @@ pub(super) fn fill(status: &mut v1::NodeStatus, facts: &NodeFacts) {
 fn huge_pages(facts: &NodeFacts) -> Amounts {
     let machine = &facts.machine;
     let of = |size: u64| machine.huge_pages.iter().find(|(s, _)| *s == size).map_or(0, |(_, bytes)| *bytes);
-    let name = |size: u64| format!("{}{}", hugepages::PREFIX, bytes(i64::try_from(size).unwrap_or(i64::MAX)).0);
-    machine.huge_page_sizes.iter().map(|&size| (name(size), bytes(of(size)))).into_map()
+    machine.huge_page_sizes.iter().map(|&size| (hugepages::resource_name(size), bytes(of(size)))).into_map()
 }
 
 /// Pieces of what others count.

@@ -1,8 +1,8 @@
 //! The Node object: what the node says of itself.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::meta::Time;
 use rubelet_api::v1;
 

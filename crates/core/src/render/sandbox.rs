@@ -1,8 +1,8 @@
 //! The sandbox's configuration.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
+use rubelet_api::gather::Gather;
 use rubelet_api::v1;
 use rubelet_proto::cri;
 

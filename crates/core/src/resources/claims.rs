@@ -1,8 +1,8 @@
 //! Resource claims (DRA): which a pod may use, what drivers have prepared for them, and what containers get of that.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
+use rubelet_api::gather::Gather;
 use rubelet_api::groups::resource_v1::ResourceClaim;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;

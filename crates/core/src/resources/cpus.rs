@@ -12,7 +12,7 @@ pub mod topology;
 pub mod wanted;
 
 pub use options::Options;
-pub use pinned::{Given, Refusal, Static};
+pub use pinned::{Given, Static};
 pub use set::CpuSet;
 pub use state::State;
 pub use topology::{Place, Topology};

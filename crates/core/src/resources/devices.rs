@@ -1,9 +1,9 @@
 //! Devices that plugins bring: how many there are, which container has which, and what it is given with them.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_api::quantity::Amount;
 use rubelet_api::v1;

@@ -1,5 +1,7 @@
 //! Huge pages: sizes in the API's and in the kernel's words.
 
+use rubelet_api::quantity;
+
 use super::amount::Amount;
 use super::sum::Amounts;
 
@@ -10,6 +12,11 @@ pub const PREFIX: &str = "hugepages-";
 pub fn page_size(resource: &str) -> Option<u64> {
     let bytes = Amount::parse(resource.strip_prefix(PREFIX)?)?.units();
     u64::try_from(bytes).ok().filter(|size| *size > 0)
+}
+
+/// The resource's name of a page size: `hugepages-2Mi`.
+pub fn resource_name(page_size_bytes: u64) -> String {
+    format!("{PREFIX}{}", quantity::Amount::bytes(i64::try_from(page_size_bytes).unwrap_or(i64::MAX)))
 }
 
 /// The kernel's name of a page size, as in `hugetlb.2MB.limit_in_bytes`.
@@ -33,7 +40,7 @@ pub fn limits(amounts: &Amounts, page_sizes: &[u64]) -> Vec<(u64, i64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{kernel_name, page_size};
+    use super::{kernel_name, page_size, resource_name};
 
     #[test]
     fn page_sizes_have_a_name_in_the_api_and_one_in_the_kernel() {
@@ -45,6 +52,7 @@ mod tests {
         ] {
             assert_eq!(page_size(resource), Some(bytes));
             assert_eq!(kernel_name(bytes), name);
+            assert_eq!(resource_name(bytes), resource);
         }
         assert_eq!(page_size("memory"), None);
         assert_eq!(page_size("hugepages-x"), None);

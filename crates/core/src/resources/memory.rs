@@ -12,6 +12,7 @@ use rubelet_proto::podresources;
 use super::numa::{Hint, Nodes};
 use super::qos::{QosClass, qos_class};
 use super::sum::{has_pod_level, is_sidecar};
+use crate::render::uid_of;
 
 pub mod file;
 mod hints;
@@ -185,7 +186,7 @@ impl Static {
         if qos_class(pod) != QosClass::Guaranteed || has_pod_level(pod) {
             return Ok(Allocated::Never);
         }
-        let uid = uid(pod);
+        let uid = uid_of(pod);
         let ends = ends(pod, container);
         if let Some(blocks) = self.state.held.get(&uid).and_then(|pod| pod.get(&container.name)) {
             self.reusable.update(&uid, ends, blocks);
@@ -226,7 +227,7 @@ impl Static {
 
     /// A container is started: its pod's init containers before it have ended and give theirs back. Whether they had any.
     pub fn started(&mut self, pod: &v1::Pod, container: &str) -> bool {
-        let uid = uid(pod);
+        let uid = uid_of(pod);
         let mut any = false;
         for init in init_containers(pod).take_while(|init| init.name != container) {
             any |= !is_sidecar(init) && self.remove(&uid, &init.name);
@@ -313,10 +314,6 @@ impl State {
 /// Resources that pods ask for of nodes.
 fn is_memory(resource: &str) -> bool {
     resource == MEMORY || resource.starts_with(super::hugepages::PREFIX)
-}
-
-fn uid(pod: &v1::Pod) -> PodUid {
-    PodUid::new(pod.metadata.uid.clone().unwrap_or_default())
 }
 
 fn init_containers(pod: &v1::Pod) -> impl Iterator<Item = &v1::Container> {

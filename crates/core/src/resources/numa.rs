@@ -64,31 +64,53 @@ impl Nodes {
         let numbers: Vec<usize> = self.numbers().collect();
         let mut all = Vec::new();
         for count in 1..=numbers.len() {
-            chosen(&numbers, count, Self::default(), &mut all);
+            each_combination(&numbers, count, &mut Vec::new(), &mut |chosen| {
+                all.push(Self::of(chosen.iter().copied()));
+                true
+            });
         }
         all
     }
+}
 
-    fn is_narrower_than(self, other: Self) -> bool {
-        match self.count().cmp(&other.count()) {
-            Ordering::Equal => self.0 < other.0,
-            order => order.is_lt(),
-        }
+impl Ord for Nodes {
+    /// The narrower one first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.count().cmp(&other.count()).then(self.0.cmp(&other.0))
     }
 }
 
-/// All ways to take `count` of the numbers, in the order of the numbers.
-fn chosen(numbers: &[usize], count: usize, so_far: Nodes, all: &mut Vec<Nodes>) {
-    if count == 0 {
-        all.push(so_far);
-        return;
+impl PartialOrd for Nodes {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
-    for (at, &number) in numbers.iter().enumerate() {
-        if numbers.len() - at < count {
+}
+
+/// Visits all ways to take so many, in their order, while it is wanted; whether it still is.
+///
+/// kubelet 1.36, where it distributes CPUs, keeps a choice of four and more in memory that its later ones are written to, and so takes
+/// another than it has chosen; we take the one that was chosen.
+pub(crate) fn each_combination(
+    of: &[usize],
+    many: usize,
+    chosen: &mut Vec<usize>,
+    visit: &mut dyn FnMut(&[usize]) -> bool,
+) -> bool {
+    if many == 0 {
+        return visit(chosen);
+    }
+    for (at, &one) in of.iter().enumerate() {
+        if of.len() - at < many {
             break;
         }
-        chosen(&numbers[at + 1..], count - 1, so_far.or(Nodes::of([number])), all);
+        chosen.push(one);
+        let goes_on = each_combination(&of[at + 1..], many - 1, chosen, visit);
+        chosen.pop();
+        if !goes_on {
+            return false;
+        }
     }
+    true
 }
 
 /// kubelet 1.36: as bits, in its widths.
@@ -160,13 +182,10 @@ impl Machine {
     }
 
     fn closer(&self, one: Nodes, other: Nodes) -> Nodes {
-        let is_one = if one.count() == other.count() {
-            match self.distance(one).total_cmp(&self.distance(other)) {
-                Ordering::Equal => one.0 < other.0,
-                order => order.is_lt(),
-            }
-        } else {
-            one.count() < other.count()
+        let is_one = match self.distance(one).total_cmp(&self.distance(other)) {
+            Ordering::Less | Ordering::Greater if one.count() != other.count() => one < other,
+            Ordering::Equal => one < other,
+            order => order.is_lt(),
         };
         if is_one { one } else { other }
     }
@@ -253,7 +272,7 @@ impl Merging {
         if self.prefers_closest && self.policy != Policy::SingleNumaNode {
             self.machine.closer(current, other) == other
         } else {
-            !current.is_narrower_than(other)
+            other < current
         }
     }
 }
@@ -276,10 +295,7 @@ fn flat(givers: &[Hints]) -> Vec<Vec<Hint>> {
 }
 
 fn narrowest(hints: &[Hint]) -> Option<Nodes> {
-    hints
-        .iter()
-        .filter_map(|hint| hint.nodes)
-        .reduce(|one, other| if other.is_narrower_than(one) { other } else { one })
+    hints.iter().filter_map(|hint| hint.nodes).min()
 }
 
 fn each_choice(all: &[Vec<Hint>], chosen: &mut Vec<Hint>, visit: &mut impl FnMut(&[Hint])) {

@@ -1,8 +1,8 @@
 //! Requests and limits of a whole pod.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::{Quantity, v1};
 
 use super::amount::Amount;

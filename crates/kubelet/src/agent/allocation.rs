@@ -1,11 +1,11 @@
 //! Who may have CPUs and memory for himself, from the configuration.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use rubelet_agent::allocation::{AllocationSettings, MACHINE_ROOT};
 use rubelet_api::gates::Gate;
+use rubelet_api::gather::Gather;
 use rubelet_api::quantity::Amount;
 use rubelet_core::resources::cpus::options;
 use rubelet_core::resources::memory;

@@ -9,6 +9,7 @@ use rubelet_api::quantity::Amount;
 use rubelet_core::node::Machine;
 use rubelet_core::node::NodeLimits;
 use rubelet_core::resources::allocatable::{NodeAmounts, Reserved, allocatable, pods_limits};
+use rubelet_core::resources::cpus::CpuSet;
 use rubelet_host::{chain, proc};
 
 /// The machine with what is left of it for pods.
@@ -186,12 +187,9 @@ fn share(whole: i64, percent: f64) -> i64 {
 
 /// How many CPUs a list such as `0-3,8` names; `None` for an empty one.
 fn cpus_in(list: &str) -> Option<i64> {
-    let count = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse::<i64>().ok()?, last.trim().parse::<i64>().ok()?);
-        Some((last - first + 1).max(0))
-    };
-    (!list.trim().is_empty()).then(|| list.split(',').filter_map(count).sum())
+    // Checked with the configuration.
+    let count = || CpuSet::parse(list).map_or(0, |cpus| i64::try_from(cpus.len()).unwrap_or(i64::MAX));
+    (!list.trim().is_empty()).then(count)
 }
 
 fn has_swap_control() -> bool {

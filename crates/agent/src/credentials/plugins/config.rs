@@ -1,6 +1,5 @@
 //! The configuration of credential provider plugins: `CredentialProviderConfig` of `kubelet.config.k8s.io`.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -8,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rubelet_api::duration::Duration;
+use rubelet_api::gather::Gather;
 use rubelet_host::proc::read_bounded;
 
 use super::super::glob::problem;

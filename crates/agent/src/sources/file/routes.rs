@@ -1,10 +1,10 @@
 //! All directories and names that decide what the static pod path shows.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use rubelet_api::gather::Gather;
 use rubelet_host::watch::{Chain, chain};
 
 /// The way to the path itself and to everything in it that is a link.

@@ -1,9 +1,9 @@
 //! Containers, plain and init.
 
-use crate::gather::Gather;
 use std::collections::BTreeSet;
 
 use super::{all_invalid, environment, mounts, names, one_of, ports, probes, resources, security};
+use crate::gather::Gather;
 use crate::pod::validate::Gates;
 use crate::problem::{Path, Problems};
 use crate::v1;

@@ -1,8 +1,8 @@
 //! `resources` and `allocatedResources`, of the pod and of its containers.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::quantity::Amount;
 use rubelet_api::{Quantity, v1};
 

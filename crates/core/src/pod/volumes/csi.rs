@@ -1,9 +1,9 @@
 //! Volumes of CSI drivers: what they wait for, and what the driver is told.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rubelet_api::gather::Gather;
 use rubelet_api::v1;
 use sha2::{Digest, Sha256};
 

@@ -1,8 +1,8 @@
 //! Volumes that consist of files which are written here: configMap, secret, downwardAPI, projected.
 
-use rubelet_api::gather::{Gather, TryGather};
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::{Gather, TryGather};
 use rubelet_api::v1;
 
 use super::{DEFAULT_MODE, View, mode};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use rubelet_api::v1;
 
-use super::pinned::uid_of;
 use super::topology::Level;
 use super::{CpuSet, RESOURCE, Static, wanted};
+use crate::render::{containers, uid_of};
 use crate::resources::numa::{Hint, Hints, Nodes};
 
 #[cfg(test)]
@@ -37,7 +37,7 @@ impl Static {
         }
         let uid = uid_of(pod);
         let mut have = CpuSet::new();
-        for container in wanted::containers(pod) {
+        for container in containers(pod) {
             if let Some(has) = self.exclusive_of(&uid, &container.name) {
                 if has.len() != wanted::by_container(pod, container) {
                     return of_cpu(Vec::new());

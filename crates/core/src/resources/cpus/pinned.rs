@@ -8,8 +8,9 @@ use rubelet_api::v1;
 use super::take::{Order, TakeError, take_distributed, take_packed};
 use super::topology::{Level, Topology};
 use super::{Assignments, CpuSet, Options, State, wanted};
+use crate::render::uid_of;
+use crate::resources::Refusal;
 use crate::resources::amount::Amount;
-use crate::resources::devices::{UNEXPECTED, unexpected};
 use crate::resources::numa::{Hint, Nodes};
 use crate::resources::sum::is_sidecar;
 
@@ -21,13 +22,6 @@ pub const STATIC: &str = "static";
 
 /// The reason of a pod that wants parts of cores where it may not.
 pub const SMT_ALIGNMENT: &str = "SMTAlignmentError";
-
-/// Why a pod cannot be. kubelet 1.36: the reasons and words.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    pub reason: &'static str,
-    pub message: String,
-}
 
 /// What a container was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -229,9 +223,8 @@ impl Static {
 
     /// Whether any of a pod's containers has CPUs for itself. kubelet 1.36: then the pod has no quota.
     #[must_use]
-    pub fn pod_has_exclusive(&self, pod: &v1::Pod) -> bool {
-        let uid = uid_of(pod);
-        wanted::containers(pod).any(|container| self.has_exclusive(&uid, &container.name))
+    pub fn pod_has_exclusive(&self, pod: &PodUid) -> bool {
+        self.held.get(pod).is_some_and(|of| of.values().any(|cpus| !cpus.is_empty()))
     }
 
     /// CPUs that containers have for themselves.
@@ -276,7 +269,7 @@ impl Static {
             return Ok(Given::Kept);
         }
         let cpus = self.choose(count, affinity.nodes, &self.reusable(&uid));
-        let cpus = cpus.map_err(|why| Refusal { reason: UNEXPECTED, message: unexpected(&why.to_string()) })?;
+        let cpus = cpus.map_err(|why| Refusal::unexpected(&why.to_string()))?;
         self.shared = self.shared.difference(&cpus);
         self.pass_on(pod, &uid, container, &cpus);
         let is_uncore_aligned = self.topology.is_uncore_aligned(&cpus);
@@ -371,11 +364,6 @@ impl Static {
         }
         !gone.is_empty()
     }
-}
-
-/// The pod's UID.
-pub(super) fn uid_of(pod: &v1::Pod) -> PodUid {
-    PodUid::new(pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

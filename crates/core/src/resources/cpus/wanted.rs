@@ -45,8 +45,3 @@ pub fn by_pod(pod: &v1::Pod) -> usize {
 pub fn is_exempt(pod: &v1::Pod) -> bool {
     has_pod_level(pod)
 }
-
-/// All containers that can have CPUs, in the order in which they get them.
-pub fn containers(pod: &v1::Pod) -> impl Iterator<Item = &v1::Container> {
-    pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers))
-}

@@ -1,8 +1,8 @@
 //! Devices and NUMA nodes: which nodes could serve a container, and which devices are near those it gets.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeSet;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 use rubelet_api::v1;
 

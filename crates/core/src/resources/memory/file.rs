@@ -1,9 +1,9 @@
 //! The file in which memory outlives the agent, in upstream's format: whichever kubelet starts next reads it.
 
-use rubelet_api::gather::{Gather, TryGather};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use rubelet_api::gather::{Gather, TryGather};
 use rubelet_api::ids::PodUid;
 use serde_json::Value;
 

@@ -8,7 +8,8 @@ use super::super::numa::{Hint, Hints, Nodes};
 use super::super::qos::{QosClass, qos_class};
 use super::super::sum::has_pod_level;
 use super::wanted::{self, Wanted};
-use super::{Block, State, Static, uid};
+use super::{Block, State, Static};
+use crate::render::uid_of;
 
 impl Static {
     /// Which nodes could serve a container. None at all: any do, or it is said later why none does (kubelet 1.36).
@@ -18,7 +19,7 @@ impl Static {
             return Hints::new();
         }
         let Ok(wanted) = wanted::by_container(container) else { return Hints::new() };
-        let uid = uid(pod);
+        let uid = uid_of(pod);
         match self.of(&uid, &container.name) {
             Some(blocks) => again(blocks, &wanted),
             None => self.spread(&uid, &wanted),
@@ -35,7 +36,7 @@ impl Static {
         if wanted.is_empty() {
             return Hints::new();
         }
-        let uid = uid(pod);
+        let uid = uid_of(pod);
         let containers = super::init_containers(pod).chain(pod.spec.iter().flat_map(|spec| &spec.containers));
         match containers.filter_map(|container| self.of(&uid, &container.name)).next() {
             Some(blocks) => again(blocks, &wanted),
@@ -130,10 +131,8 @@ fn is_taken_otherwise(state: &State, nodes: Nodes) -> bool {
 
 /// kubelet 1.36: a preferred one, of those the narrowest; with whether it is preferred.
 fn best(choices: &[Hint]) -> Option<(Nodes, bool)> {
-    // Of as many, those with the lower numbers, looked at from above.
-    let order = |nodes: Nodes| (nodes.count(), nodes.numbers().fold(0_u64, |bits, number| bits | 1 << number));
     let named = choices.iter().filter_map(|hint| Some((hint.nodes?, hint.is_preferred)));
-    named.min_by_key(|(nodes, is_preferred)| (!is_preferred, order(*nodes)))
+    named.min_by_key(|(nodes, is_preferred)| (!is_preferred, *nodes))
 }
 
 /// The hints of what a container has already; none when it wants something else now.

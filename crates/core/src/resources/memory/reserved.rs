@@ -1,9 +1,9 @@
 //! Memory that is kept for the system, and from which nodes.
 
-use rubelet_api::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rubelet_api::config::MemoryReservation;
+use rubelet_api::gather::Gather;
 use rubelet_api::quantity::Amount;
 
 use super::super::hugepages;
@@ -22,12 +22,8 @@ pub struct MachineNode {
 impl MachineNode {
     /// Name and bytes of each size of huge pages.
     pub(super) fn huge_pages(&self) -> impl Iterator<Item = (String, u64)> {
-        self.huge_pages.iter().map(|(size, count)| (huge_page_name(*size), size.saturating_mul(*count)))
+        self.huge_pages.iter().map(|(size, count)| (hugepages::resource_name(*size), size.saturating_mul(*count)))
     }
-}
-
-fn huge_page_name(size: u64) -> String {
-    format!("{}{}", hugepages::PREFIX, Amount::bytes(i64::try_from(size).unwrap_or(i64::MAX)))
 }
 
 /// Bytes that are kept: by node and resource.
@@ -85,7 +81,7 @@ fn bytes(amount: Amount) -> Result<u64, String> {
 
 /// kubelet 1.36: of what the machine has.
 fn kept_sums<'a>(machine: &[MachineNode], kept: &[&'a BTreeMap<String, Amount>]) -> BTreeMap<&'a str, Amount> {
-    let huge_pages = machine.iter().flat_map(|node| &node.huge_pages).map(|(size, _)| huge_page_name(*size));
+    let huge_pages = machine.iter().flat_map(|node| &node.huge_pages).map(|(size, _)| hugepages::resource_name(*size));
     let there: BTreeSet<String> = huge_pages.chain([MEMORY.to_owned()]).collect();
     let mut sums: BTreeMap<&str, Amount> = BTreeMap::new();
     for (resource, amount) in kept.iter().copied().flatten() {

@@ -1,8 +1,8 @@
 //! What there is at the start: all of the machine, or what an earlier life left of it.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::Gather;
 use rubelet_api::ids::PodUid;
 
 use super::super::numa::Nodes;

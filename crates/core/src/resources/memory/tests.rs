@@ -51,7 +51,7 @@ fn free(all: &Static) -> Vec<u64> {
 }
 
 fn mib_of(all: &Static, pod: &v1::Pod, container: &str) -> Option<u64> {
-    all.of(&uid(pod), container).map(|blocks| blocks[0].bytes / MIB)
+    all.of(&uid_of(pod), container).map(|blocks| blocks[0].bytes / MIB)
 }
 
 #[test]
@@ -98,9 +98,9 @@ fn a_container_has_its_memory_until_it_is_gone() {
     let large = pod("p", &[], &[container("c", "7Gi")]);
     assert_eq!(allocate(&mut all, &large, "c", ANY), Ok(Allocated::Now));
     assert_eq!(allocate(&mut all, &large, "c", on(&[1])), Ok(Allocated::Before));
-    assert_eq!(all.nodes_of(&uid(&large), "c"), Some(Nodes::of([0, 1])));
+    assert_eq!(all.nodes_of(&uid_of(&large), "c"), Some(Nodes::of([0, 1])));
     assert_eq!(free(&all), [0, 5120]);
-    let shown = &all.shown(&uid(&large), "c")[0];
+    let shown = &all.shown(&uid_of(&large), "c")[0];
     let numbers: Vec<i64> = shown.topology.as_ref().unwrap().nodes.iter().map(|node| node.id).collect();
     assert_eq!((shown.memory_type.as_str(), shown.size, numbers), (MEMORY, 7 * GIB, vec![0, 1]));
     // Both nodes serve together from now on; and nobody else finds room on the first.
@@ -113,8 +113,8 @@ fn a_container_has_its_memory_until_it_is_gone() {
     assert_eq!(allocate(&mut all, &small, "c", on(&[0, 1])), Ok(Allocated::Now));
     assert!(all.retain(&|pod, _| pod.as_str() == "q"));
     assert!(!all.retain(&|pod, _| pod.as_str() == "q"));
-    assert_eq!((all.nodes_of(&uid(&large), "c"), mib_of(&all, &small, "c")), (None, Some(1024)));
-    assert!(all.remove(&uid(&small), "c") && !all.remove(&uid(&small), "c"));
+    assert_eq!((all.nodes_of(&uid_of(&large), "c"), mib_of(&all, &small, "c")), (None, Some(1024)));
+    assert!(all.remove(&uid_of(&small), "c") && !all.remove(&uid_of(&small), "c"));
     assert_eq!(all.state, new().state);
 }
 

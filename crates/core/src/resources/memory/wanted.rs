@@ -1,8 +1,8 @@
 //! What containers and pods want.
 
-use rubelet_api::gather::TryGather;
 use std::collections::BTreeMap;
 
+use rubelet_api::gather::TryGather;
 use rubelet_api::v1;
 
 use super::super::amount::Amount;

@@ -248,7 +248,7 @@ fn whole_cores_or_none() {
 }
 
 fn allocate_all(all: &mut Static, pod: &v1::Pod) {
-    for container in wanted::containers(pod) {
+    for container in crate::render::containers(pod) {
         all.allocate(pod, container, ANY).unwrap();
     }
 }
@@ -317,12 +317,12 @@ fn those_that_are_gone_give_their_cpus_back() {
 fn figures_follow_from_who_has_what() {
     let mut all = Static::new(woven(), 2, &CpuSet::new(), Options::default()).unwrap();
     let pod = pod(&[], &[container("c", "4"), container("shared", "500m")]);
-    assert_eq!((all.shared_milli(), all.pod_has_exclusive(&pod)), (10_000, false));
+    assert_eq!((all.shared_milli(), all.pod_has_exclusive(&uid_of(&pod))), (10_000, false));
     assert_eq!(all.allocate(&pod, only(&pod), ANY), Ok(Given::New { is_uncore_aligned: true }));
     let uid = PodUid::new("pod");
     assert_eq!((all.shared_milli(), all.exclusive().len()), (6_000, 4));
     assert_eq!(all.exclusive_by_node(), BTreeMap::from([(0, 4)]));
-    assert!(all.pod_has_exclusive(&pod) && all.has_exclusive(&uid, "c") && !all.has_exclusive(&uid, "shared"));
+    assert!(all.pod_has_exclusive(&uid_of(&pod)) && all.has_exclusive(&uid, "c") && !all.has_exclusive(&uid, "shared"));
     assert_eq!((all.allocatable(), all.available()), (set("1-5,7-11"), set("1,3,5,7,9,11")));
     assert_eq!(all.state(), state("0-1,3,5-7,9,11", &[("pod", "c", "2,4,8,10")]));
 }

@@ -1,11 +1,13 @@
 //! CPUs evenly of several NUMA nodes. kubelet 1.36: the option `distribute-cpus-across-numa`.
 
-use rubelet_api::gather::Gather;
 use std::collections::BTreeMap;
+
+use rubelet_api::gather::Gather;
 
 use super::{Order, TakeError, Taking, take_packed};
 use crate::resources::cpus::CpuSet;
 use crate::resources::cpus::topology::{Level, Topology};
+use crate::resources::numa::each_combination;
 
 /// How many free CPUs each node has.
 type Left = BTreeMap<usize, usize>;
@@ -67,7 +69,7 @@ fn even(count: usize, nodes: usize, group: usize) -> usize {
 
 fn best_share(nodes: &[usize], many: usize, count: usize, group: usize, left: &Left) -> Option<Share> {
     let mut best: Option<Share> = None;
-    each_choice(nodes, many, &mut Vec::new(), &mut |chosen| {
+    each_combination(nodes, many, &mut Vec::new(), &mut |chosen| {
         if let Some(share) = share(chosen, count, group, left)
             && best.as_ref().is_none_or(|best| share.imbalance < best.imbalance)
         {
@@ -97,7 +99,7 @@ fn share(nodes: &[usize], count: usize, group: usize, left: &Left) -> Option<Sha
     let givers: Vec<usize> = nodes.iter().copied().filter(|node| after[node] >= group).collect();
     let mut best: Option<Share> = None;
     for many in (1..=givers.len()).rev() {
-        each_choice(&givers, many, &mut Vec::new(), &mut |chosen| {
+        each_combination(&givers, many, &mut Vec::new(), &mut |chosen| {
             if let Some(imbalance) = imbalance_after(after.clone(), chosen, rest, group)
                 && best.as_ref().is_none_or(|best| imbalance < best.imbalance)
             {
@@ -134,28 +136,6 @@ fn deviation(left: &Left) -> f64 {
     let mean = rounded(left.values().sum::<usize>() as f64 / count);
     let squares: f64 = left.values().map(|&of| (of as f64 - mean) * (of as f64 - mean)).sum();
     rounded((squares / count).sqrt())
-}
-
-/// Visits all ways to take so many, in their order, while it is wanted; whether it still is.
-///
-/// kubelet 1.36 keeps a choice of four and more in memory that its later ones are written to, and so takes another than it has chosen;
-/// we take the one that was chosen.
-fn each_choice(of: &[usize], many: usize, chosen: &mut Vec<usize>, visit: &mut dyn FnMut(&[usize]) -> bool) -> bool {
-    if many == 0 {
-        return visit(chosen);
-    }
-    for (at, &one) in of.iter().enumerate() {
-        if of.len() - at < many {
-            break;
-        }
-        chosen.push(one);
-        let goes_on = each_choice(&of[at + 1..], many - 1, chosen, visit);
-        chosen.pop();
-        if !goes_on {
-            return false;
-        }
-    }
-    true
 }
 
 impl Taking<'_> {

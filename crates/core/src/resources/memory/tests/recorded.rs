@@ -70,7 +70,7 @@ fn it_is_as_upstream_does_it() {
                 "hints" => assert_eq!(all.hints(pod, container.unwrap()), hints_of(&expected[0]), "{step} {line}"),
                 "pod_hints" => assert_eq!(all.pod_hints(pod), hints_of(&expected[0]), "{step} {line}"),
                 "remove" => {
-                    all.remove(&uid(pod), &container.unwrap().name);
+                    all.remove(&uid_of(pod), &container.unwrap().name);
                 }
                 "allocate" => {
                     let numbers = |all: &Value| {
